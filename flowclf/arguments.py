@@ -1,0 +1,52 @@
+"""Types for the arguments of registered components: what a recipe checks before anything is imported.
+
+A component's signature is its schema. An annotation from here says which values are valid, to a reader and to the checker of
+recipes alike: :mod:`flowclf.signatures` reads the names and limits below. Only types belong here. To a type checker they are the plain
+types; nothing is checked when a component is called from code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias
+
+from annotated_types import Ge, Gt, Le, Lt
+
+__all__ = [
+    "Decay",
+    "Fraction",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "PositiveFloat",
+    "PositiveFraction",
+    "PositiveInt",
+    "ProperFraction",
+    "SubnetSpec",
+]
+
+PositiveInt = Annotated[int, Ge(1)]
+"""An integer of at least 1."""
+
+NonNegativeInt = Annotated[int, Ge(0)]
+"""An integer of at least 0."""
+
+PositiveFloat = Annotated[float, Gt(0)]
+"""A number greater than 0."""
+
+NonNegativeFloat = Annotated[float, Ge(0)]
+"""A number of at least 0."""
+
+Fraction = Annotated[float, Ge(0), Le(1)]
+"""A number from 0 to 1, both included."""
+
+PositiveFraction = Annotated[float, Gt(0), Le(1)]
+"""A number greater than 0, up to 1."""
+
+ProperFraction = Annotated[float, Gt(0), Lt(1)]
+"""A number between 0 and 1, both excluded."""
+
+Decay = Annotated[float, Ge(0), Lt(1)]
+"""A number from 0 up to, but not including, 1: the decay of a running mean."""
+
+SubnetSpec: TypeAlias = str | Mapping[str, Mapping[str, Any]]
+"""A coupling's subnet: a registered name, or a mapping of one registered name to its arguments."""

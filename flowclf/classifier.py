@@ -1,0 +1,299 @@
+"""InvertibleClassifier: a bijection whose first outputs are the logits and whose other outputs are kept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from flowclf.errors import UsageError
+from flowclf.graph import Graph, NodeRow, Specs, build_graph, checked_graph, copy_nodes, execute, head_of, node_rows
+from flowclf.nodes.actnorm import ActNorm, initialize
+from flowclf.preprocessing import Preprocessing
+from flowclf.priors import FactorialPrior
+
+__all__ = ["Encoding", "InvertibleClassifier", "LogitsOnly", "build_classifier"]
+
+
+class Encoding(NamedTuple):
+    """What the bijection makes of a batch.
+
+    Attributes:
+        logits: z_s, (B, K).
+        nuisance: z_n, (B, D-K).
+        log_det: log|det dF/dx|, (B,), nats.
+    """
+
+    logits: Tensor
+    nuisance: Tensor
+    log_det: Tensor
+
+
+class InvertibleClassifier(nn.Module):
+    """A classifier that can be run backwards: F(x) = (logits, nuisances), with F bijective (paper, section 2.2).
+
+    Args:
+        graph: a ``FrEIA.framework.GraphINN``, or the list of FrEIA nodes for one, that ends with a ``SplitHead``.
+        preprocessing: from images in [0, 1] to what the graph takes; by default 8-bit images without padding, or the identity
+            for vectors.
+        prior: over logits and nuisances; by default a :class:`FactorialPrior` with the head's m.
+        class_names: names of the K classes; by default "0" to "K-1".
+
+    Raises:
+        GraphError: a graph that is not a classifier's.
+        UsageError: a preprocessing, prior or list of names that does not fit the graph.
+
+    Example:
+        >>> clf = build_classifier((1, 8, 8), ["squeeze", "actnorm", "affine_coupling", "split_head"], classes=10)
+        >>> x = clf.preprocessing(torch.rand(2, 1, 8, 8))
+        >>> encoding = clf(x)
+        >>> encoding.logits.shape, encoding.nuisance.shape, encoding.log_det.shape
+        (torch.Size([2, 10]), torch.Size([2, 54]), torch.Size([2]))
+        >>> torch.allclose(clf.inverse(encoding.logits, encoding.nuisance), x, atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        graph: Graph | Iterable[Any],
+        *,
+        preprocessing: Preprocessing | None = None,
+        prior: FactorialPrior | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.graph = checked_graph(graph)
+        head = head_of(self.graph)
+        self.input_shape: tuple[int, ...] = tuple(self.graph.in_nodes[0].dims)
+        self.classes: int = head.classes
+        self.dimensions: int = head.dimensions
+        if preprocessing is None:
+            preprocessing = Preprocessing(self.input_shape, bits=8 if len(self.input_shape) == 3 else None)
+        if preprocessing.input_shape != self.input_shape:
+            raise UsageError(
+                f"the preprocessing gives {preprocessing.input_shape} from {preprocessing.image_shape}, the graph takes {self.input_shape}"
+            )
+        self.preprocessing = preprocessing
+        nuisances = self.dimensions - self.classes
+        self.prior = prior or FactorialPrior(self.classes, nuisances, logit_mean=head.logit_mean)
+        if (self.prior.classes, self.prior.nuisances) != (self.classes, nuisances):
+            raise UsageError(
+                f"the prior is over {self.prior.classes} logits and {self.prior.nuisances} nuisances, the graph has "
+                f"{self.classes} and {nuisances}"
+            )
+        self.class_names = tuple(str(name) for name in class_names or range(self.classes))
+        if len(self.class_names) != self.classes:
+            raise UsageError(f"expected {self.classes} class names, found {len(self.class_names)}: {self.class_names}")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.prior.mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters, and of what the network takes."""
+        return self.prior.mean.dtype
+
+    def _check_input(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != self.input_shape or not x.is_floating_point():
+            expected = ", ".join(map(str, self.input_shape))
+            raise UsageError(f"expected floating-point inputs (B, {expected}), found {tuple(x.shape)} of {x.dtype}")
+
+    def _check_latents(self, logits: Tensor, nuisance: Tensor) -> None:
+        batch, size = logits.shape[0], self.dimensions - self.classes
+        if tuple(logits.shape) != (batch, self.classes) or tuple(nuisance.shape) != (batch, size):
+            raise UsageError(
+                f"expected logits (B, {self.classes}) and nuisances (B, {size}), found {tuple(logits.shape)} and {tuple(nuisance.shape)}"
+            )
+
+    def _run(self, values: Sequence[Tensor], *, rev: bool, log_det: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        # The stream stays in its own precision under anyone's autocast; couplings choose the precision of their subnets.
+        with torch.autocast(values[0].device.type, enabled=False):
+            return execute(self.graph, values, rev=rev, log_det=log_det)
+
+    def forward(self, x: Tensor) -> Encoding:
+        """Encode network inputs.
+
+        Args:
+            x: (B, C, H, W) or (B, D), as ``preprocessing`` gives them.
+
+        Raises:
+            UsageError: another shape, or not floating point.
+        """
+        self._check_input(x)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        (logits, nuisance), log_det = self._run((x,), rev=False, log_det=True)
+        return Encoding(logits, nuisance, logits.new_zeros(len(x)) if log_det is None else log_det)
+
+    def latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) and nuisances (B, D-K) of network inputs, without the work for the log-determinant."""
+        self._check_input(x)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        (logits, nuisance), _ = self._run((x,), rev=False, log_det=False)
+        return logits, nuisance
+
+    def inverse(self, logits: Tensor, nuisance: Tensor) -> Tensor:
+        """F^-1: network inputs (B, C, H, W) or (B, D) from logits (B, K) and nuisances (B, D-K).
+
+        Raises:
+            UsageError: other shapes.
+        """
+        self._check_latents(logits, nuisance)
+        (x,), _ = self._run((logits, nuisance), rev=True, log_det=False)
+        return x
+
+    def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Log-density of network inputs under the flow, (B,), nats.
+
+        Args:
+            x: as for :meth:`forward`.
+            labels: (B,) classes for log p(x | y); without them log sum_y pi_y p(x | y).
+        """
+        encoding = self(x)
+        return self.prior.log_prob(encoding.logits, encoding.nuisance, labels) + encoding.log_det  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        labels: int | Sequence[int] | Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw network inputs (n, C, H, W) or (n, D) from the prior through the inverse.
+
+        Args:
+            n: how many.
+            labels: one class for all, or n classes; by default drawn from the class prior.
+            temperature: factor on the prior's standard deviations.
+            generator: source of randomness.
+
+        Raises:
+            UsageError: n is not positive, or labels that are not n classes.
+        """
+        if n < 1:
+            raise UsageError(f"sample: expected n of at least 1, found {n}")
+        if labels is None:
+            weights = self.prior.log_class_prior.exp().to("cpu" if generator is None else generator.device)
+            chosen = torch.multinomial(weights, n, replacement=True, generator=generator)
+        else:
+            chosen = torch.as_tensor(labels).flatten()
+            chosen = chosen.expand(n) if chosen.numel() == 1 else chosen
+        valid = (
+            chosen.shape == (n,)
+            and not chosen.is_floating_point()
+            and 0 <= int(chosen.min()) <= int(chosen.max()) < self.classes
+        )
+        if not valid:
+            raise UsageError(
+                f"sample: expected one class or {n} classes in 0..{self.classes - 1}, found {chosen.tolist()}"
+            )
+        logits, nuisance = self.prior.sample(chosen.to(self.device, torch.int64), temperature, generator)
+        return self.inverse(logits, nuisance)
+
+    def nuisance_maps(self, nuisance: Tensor) -> list[Tensor]:
+        """Nuisances (B, D-K) as feature maps (B, C, H, W): the last one, its logits' coefficients 0, then the factored-out parts."""
+        return head_of(self.graph).nuisance_maps(nuisance)
+
+    def logits_only(self, preprocess: bool = True) -> LogitsOnly:
+        """An ordinary module, images in [0, 1] -> logits (network inputs -> logits with ``preprocess=False``); shares the parameters."""
+        return LogitsOnly(self, preprocess)
+
+    def initialize(self, x: Tensor) -> None:
+        """Initialise every ActNorm that is not initialised yet from a batch of network inputs."""
+        self._check_input(x)
+        initialize(self.graph, x)
+
+    @property
+    def initialized(self) -> bool:
+        """Whether every ActNorm has seen its batch."""
+        return all(bool(node.initialized) for node in self.modules() if isinstance(node, ActNorm))
+
+    def node_rows(self) -> list[NodeRow]:
+        """The node table: names, kinds, shapes and parameters, in order of execution."""
+        return node_rows(self.graph)
+
+    def parameter_count(self) -> int:
+        """Number of trainable parameters, the prior's included."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copy_nodes(self.graph, memo)
+        again = type(self).__new__(type(self))
+        memo[id(self)] = again
+        again.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return again
+
+    def __repr__(self) -> str:
+        rows = self.node_rows()
+        lines = [
+            f"InvertibleClassifier: {_shape(self.input_shape)} -> {self.classes} logits + {self.dimensions - self.classes} nuisances, "
+            f"{self.parameter_count():,} parameters",
+            f"  {self.preprocessing}",
+        ]
+        width = max(len(row.name) for row in rows)
+        for row in rows:
+            shapes = f"{' + '.join(map(_shape, row.shapes_in))} -> {' + '.join(map(_shape, row.shapes_out))}"
+            lines.append(f"  {row.name:<{width}}  {shapes:<28}  {row.parameters:>9,}")
+        return "\n".join([*lines, f"  {self.prior}"])
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+class LogitsOnly(nn.Module):
+    """A classifier's logits alone, for any tool that wants an ordinary module.
+
+    Args:
+        classifier: whose parameters are shared, not copied.
+        preprocess: take images in [0, 1]; otherwise network inputs.
+    """
+
+    def __init__(self, classifier: InvertibleClassifier, preprocess: bool = True) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.preprocess = preprocess
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        x = self.classifier.preprocessing(images) if self.preprocess else images
+        return self.classifier.latents(x)[0]
+
+
+def build_classifier(
+    input_shape: Sequence[int],
+    nodes: Specs,
+    classes: int,
+    *,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+) -> InvertibleClassifier:
+    """A classifier from a list of node specs: plain lists and mappings, the same in Python and in a recipe.
+
+    Args:
+        input_shape: (C, H, W) or (D,) of what the network takes.
+        nodes: each a registered name, a mapping of one name to its arguments, or ``{repeat: n, nodes: [...]}``; the last is a
+            ``split_head``. Parts factored out on the way go to it.
+        classes: K, at least 2.
+        preprocessing: as for :class:`InvertibleClassifier`.
+        class_names: as for :class:`InvertibleClassifier`.
+
+    Raises:
+        GraphError: shapes that do not fit, or no ``split_head`` at the end.
+
+    Example:
+        >>> step = ["actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": {"conv": {"width": 16}}}}]
+        >>> nodes = ["squeeze", {"repeat": 2, "nodes": step}, "factor_out", "squeeze", "actnorm", {"split_head": {"dct": True}}]
+        >>> build_classifier(input_shape=(1, 28, 28), nodes=nodes, classes=10).dimensions
+        784
+    """
+    graph = build_graph(input_shape, nodes, classes)
+    return InvertibleClassifier(graph, preprocessing=preprocessing, class_names=class_names)

@@ -1,0 +1,86 @@
+"""The console script: the commands together, exit codes, and what becomes of an error."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import flowclf
+from flowclf.cli import models, recipe
+from flowclf.errors import FlowclfError, RecipeError
+
+__all__ = ["app", "main"]
+
+_INTERRUPTED = 130
+
+# rich's help pages would take half of the time that help takes.
+app = typer.Typer(
+    name="flowclf",
+    help="Classifiers that can be run backwards: train them, judge them, look at their metamers.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(recipe.app, name="recipe")
+app.command("evaluate")(models.evaluate)
+app.command("predict")(models.predict)
+app.command("metamers")(models.metamers)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flowclf {flowclf.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Classifiers that can be run backwards: train them, judge them, look at their metamers."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; by default those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 failed at run time, 2 wrong usage or an invalid recipe, 3 a file or download that fails its
+        checksum or cannot be reached, 130 interrupted; what else an error says itself.
+    """
+    code = _run(arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has gone; Python would complain once more when it flushes at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="flowclf")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except FlowclfError as error:
+        # A recipe's errors begin with their place, as editors and terminals expect it.
+        print(str(error) if isinstance(error, RecipeError) else f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""``flowclf evaluate``, ``predict`` and ``metamers``: commands on a trained model.
+
+MODEL is a run directory or a checkpoint. Torch is imported when a command runs, not before.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowclf.cli.options import DEVICE, JSON, Device, Protocol
+from flowclf.errors import UsageError
+
+__all__ = ["evaluate", "metamers", "predict"]
+
+MODEL = typer.Argument(metavar="MODEL", help="A run directory or a checkpoint.")
+
+
+def evaluate(
+    model: Annotated[str, MODEL],
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="NAME-or-path", help="Data to judge it on; by default those of its recipe.")
+    ] = None,
+    protocol: Annotated[Protocol, typer.Option("--protocol", help="How much to measure.")] = Protocol.quick,
+    device: DEVICE = Device.auto,
+    as_json: JSON = False,
+) -> None:
+    """Judge a model.
+
+    Errors, bits per dimension, probes of the nuisances, metamers, inverse errors.
+    """
+    from flowclf.cli.output import print_json, print_results
+    from flowclf.cli.progress import showing_progress
+
+    _check_exists(model)
+    import flowclf.run
+
+    with showing_progress() as progress:
+        results = flowclf.run.evaluate_model(model, data, protocol.value, device.value, progress)
+    if as_json:
+        print_json(results)
+    else:
+        print_results(results)
+
+
+def predict(
+    model: Annotated[str, MODEL],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files of any common format.")],
+    device: DEVICE = Device.auto,
+) -> None:
+    """Classify images.
+
+    The class, its probability and the log-likelihood (nats) of each.
+    """
+    from flowclf.cli.output import print_table
+
+    _check_exists(model, *images)
+    import flowclf.run
+
+    rows = flowclf.run.predict(model, images, device.value)
+    columns = list(rows[0]) if rows else []
+    print_table(columns, [[row[column] for column in columns] for row in rows])
+
+
+def metamers(
+    model: Annotated[str, MODEL],
+    logits_of: Annotated[Path | None, typer.Option("--logits-of", metavar="IMAGE", help="Image whose logits are kept.")] = None,
+    nuisance_of: Annotated[
+        Path | None, typer.Option("--nuisance-of", metavar="IMAGE", help="Image whose nuisances are taken.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Picture to write.")] = Path("metamers.png"),
+    device: DEVICE = Device.auto,
+) -> None:
+    """Draw metamers.
+
+    Images with the logits of one image and the nuisances of another: of two given images, or a grid of test images.
+    """
+    from flowclf.cli.output import print_results
+
+    if (logits_of is None) != (nuisance_of is None):
+        given, missing = ("--logits-of", "--nuisance-of") if nuisance_of is None else ("--nuisance-of", "--logits-of")
+        raise UsageError(f"expected --logits-of and --nuisance-of together, found {given} without {missing}")
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out: expected a file name that ends with .png, found {out}")
+    _check_exists(model, *(path for path in (logits_of, nuisance_of) if path is not None))
+    import flowclf.run
+
+    print_results(flowclf.run.metamers(model, logits_of, nuisance_of, out, device.value))
+
+
+def _check_exists(*paths: str | Path) -> None:
+    for path in paths:
+        try:
+            exists = Path(path).exists()
+        except (OSError, ValueError):
+            exists = False
+        if not exists:
+            raise UsageError(f"there is no file or directory {path}")

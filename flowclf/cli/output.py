@@ -1,0 +1,55 @@
+"""What the commands print on standard output: tables for people, tab-separated lines for pipes, JSON documents."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["print_json", "print_results", "print_table"]
+
+
+def print_json(document: Any) -> None:
+    """One JSON document; NaN and infinity, which JSON lacks, are null."""
+    print(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on a terminal; elsewhere a line of tab-separated values for each row, after one of column names."""
+    cells = [[_text(value) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        for line in [list(columns), *cells]:
+            print("\t".join(line))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    numeric = [all(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
+    for column, right in zip(columns, numeric, strict=True):
+        table.add_column(Text(column), justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def print_results(results: Mapping[str, Any]) -> None:
+    """A flat object: a line for each key."""
+    print_table(["result", "value"], [[key, value] for key, value in results.items()])
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case float() if value != value or value in (float("inf"), float("-inf")):
+            return None
+    return value

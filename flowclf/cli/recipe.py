@@ -1,0 +1,142 @@
+"""``flowclf recipe``: run, list, show, validate, schema. Only ``run`` of a valid recipe imports torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowclf.cli.options import DEVICE, JSON, Device
+from flowclf.errors import CheckpointError, RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from flowclf.recipe import LoadedRecipe
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Recipes: run them, list them, check them.", no_args_is_help=True, rich_markup_mode=None)
+
+RECIPE = typer.Argument(metavar="RECIPE", help="A path, or the name of a bundled recipe.", show_default=False)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str | None, RECIPE] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value, e.g. train.epochs=3; may be repeated, the last one wins."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run directory: new or empty.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with an interrupted run.")] = None,
+    device: DEVICE = Device.auto,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build the model, show the plan, write nothing.")] = False,
+    as_json: JSON = False,
+) -> None:
+    """Train and evaluate what a recipe says, into a run directory."""
+    from flowclf.cli.output import print_json, print_results
+    from flowclf.cli.progress import showing_progress
+
+    if resume is not None:
+        _check_resume(resume, recipe, overrides or [], out, dry_run)
+        loaded = None
+    elif recipe is None:
+        raise UsageError("expected RECIPE, a path or the name of a bundled recipe; or --resume DIR")
+    else:
+        loaded = _load(recipe, overrides or [])
+
+    import flowclf.run
+
+    if dry_run and loaded is not None:
+        plan = flowclf.run.plan(loaded, device=device.value)
+        if as_json:
+            print_json(plan.data)
+        else:
+            print(plan.text)
+        return
+    with showing_progress() as progress:
+        if loaded is not None:
+            result = flowclf.run.run(loaded, out, device.value, progress)
+        elif resume is not None:
+            result = flowclf.run.resume(resume, device.value, progress)
+    results = {"run.directory": str(result.folder), **result.results}
+    if as_json:
+        print_json(results)
+    else:
+        print_results(results)
+
+
+def _load(recipe: str, overrides: list[str]) -> LoadedRecipe:
+    from flowclf.recipe import load
+
+    return load(recipe, overrides)
+
+
+def _check_resume(folder: Path, recipe: str | None, overrides: list[str], out: Path | None, dry_run: bool) -> None:
+    """Check what is given beside ``--resume``: the recipe must be the one that the run began with."""
+    from flowclf.recipe import load, resolved
+
+    if out is not None or dry_run:
+        raise UsageError(f"--resume goes on in its own directory and cannot be combined with {'--out' if out else '--dry-run'}")
+    if recipe is None and overrides:
+        raise UsageError("--resume goes on with the recipe of the run and cannot be combined with --set")
+    stored = folder / "resolved.yaml"
+    if not stored.is_file():
+        raise UsageError(f"expected a run directory, found {folder}, which has no resolved.yaml")
+    if recipe is None:
+        return
+    given = resolved(load(recipe, overrides).recipe)
+    try:
+        begun = resolved(load(stored).recipe)
+    except RecipeError as error:
+        raise CheckpointError(f"the recipe of the run cannot be read: {error}") from error
+    differing = [key for key in given if given[key] != begun[key]]
+    if differing:
+        raise UsageError(f"expected the recipe of the run in {folder}, found one that differs in: {', '.join(differing)}")
+
+
+@app.command("list")
+def list_() -> None:
+    """List the bundled recipes."""
+    from flowclf.cli.output import print_table
+    from flowclf.recipe import bundled, load
+
+    print_table(["name", "description"], [[name, load(name).recipe.description] for name in bundled()])
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A bundled recipe, or a path.")]) -> None:
+    """Print a recipe as it is written."""
+    from flowclf.recipe.loading import find
+    from flowclf.recipe.reader import read_text
+
+    sys.stdout.write(read_text(find(name)))
+
+
+@app.command()
+def validate(recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Paths, or names of bundled recipes.")]) -> None:
+    """Check recipes.
+
+    All errors at once, as file:line:column. Graphs are checked by `recipe run --dry-run`.
+    """
+    invalid: list[str] = []
+    for name in recipes:
+        try:
+            _load(name, [])
+        except UsageError as error:
+            invalid.append(name)
+            print(str(error) if isinstance(error, RecipeError) else f"error: {error}", file=sys.stderr)
+        else:
+            print(f"{name}: valid")
+    if invalid:
+        raise typer.Exit(UsageError.exit_code)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from flowclf.cli.output import print_json
+    from flowclf.recipe import json_schema
+
+    print_json(json_schema())

@@ -1,0 +1,30 @@
+"""Data sets: by name, from a user's files, or from arrays in code; all live in memory as tensors.
+
+Only the public names belong here. A registered data set is a function with keyword-only arguments that returns
+:class:`RawData`; :func:`load` turns it into a :class:`DataSet`, with a validation part, batches and augmentation.
+"""
+
+from __future__ import annotations
+
+from flowclf.data.arrays import arrays
+from flowclf.data.augmentation import Augmentation
+from flowclf.data.dataset import DataSet
+from flowclf.data.folders import image_folder, read_image
+from flowclf.data.loading import load
+from flowclf.data.mnist_bundled import mnist
+from flowclf.data.records import Batch, RawData, Split
+from flowclf.data.seeding import mix_seed
+
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "DataSet",
+    "RawData",
+    "Split",
+    "arrays",
+    "image_folder",
+    "load",
+    "mix_seed",
+    "mnist",
+    "read_image",
+]

@@ -1,0 +1,95 @@
+"""The registered data set ``arrays``: a user's .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowclf.arguments import NonNegativeInt, PositiveFraction
+from flowclf.data.conversion import raw_data_from
+from flowclf.data.records import RawData
+from flowclf.errors import DataError, UsageError
+
+__all__ = ["arrays"]
+
+_WHOLE = ("images", "labels")
+_PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+_OPTIONAL = "class_names"
+
+
+def arrays(*, path: str, test_fraction: PositiveFraction = 0.1, test_seed: NonNegativeInt = 0) -> RawData:
+    """Read images, or vectors, and labels from an .npz file.
+
+    The file has either ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, or ``images`` and
+    ``labels``, of which a part becomes the test set. Images are uint8, 0..255: (N, H, W) grey, or with a channel axis
+    of size 1 or 3 that is second or last. Vectors are floating point, (N, D), under the same keys. Labels are integers
+    (N,) that use every number from 0 to K - 1. ``class_names``, (K,) strings, is optional. Nothing in the file is
+    unpickled.
+
+    Args:
+        path: the .npz file.
+        test_fraction: part of each class that becomes the test set, in (0, 1), where the file has no test arrays.
+        test_seed: seed of that choice; apart from the seed of a run, so that runs are compared on the same test set.
+
+    Raises:
+        UsageError: there is no such file, or a fraction outside (0, 1).
+        DataError: a file that is not an .npz; a key that is missing or unknown; an array of another shape or type.
+    """
+    content = _read(Path(path).expanduser())
+    found = set(content) - {_OPTIONAL}
+    if found not in (set(_WHOLE), set(_PARTS)):
+        raise DataError(
+            f"{path}: expected the keys {', '.join(_WHOLE)}, or {', '.join(_PARTS)}, and optionally {_OPTIONAL}; "
+            f"found {', '.join(sorted(content)) or 'none'}"
+        )
+    train = _WHOLE if found == set(_WHOLE) else _PARTS[:2]
+    keys = (train[0], train[1], "test_images", "test_labels")
+    train_inputs, train_labels, test_inputs, test_labels = (content.get(key) for key in keys)
+    return raw_data_from(
+        train_inputs,
+        train_labels,
+        test_inputs,
+        test_labels,
+        _class_names(content.get(_OPTIONAL), f"{path}: {_OPTIONAL}"),
+        names=(f"{path}: {keys[0]}", f"{path}: {keys[1]}", f"{path}: {keys[2]}", f"{path}: {keys[3]}"),
+        test_fraction=test_fraction,
+        test_seed=test_seed,
+    )
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise UsageError(f"arrays: path: there is no file {path}")
+    try:
+        # given a path, numpy leaves a file that is no archive open
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: expected an .npz archive, found a single .npy array")
+            with archive:
+                return {str(key): _array(archive, str(key), path) for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: expected an .npz archive, found another file: {error}") from error
+
+
+def _array(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> NDArray[Any]:
+    try:
+        array = archive[key]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: {key}: expected a plain array, found one that cannot be read: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: {key}: expected an array, found another kind of file")
+    return array
+
+
+def _class_names(names: NDArray[Any] | None, where: str) -> list[str] | None:
+    if names is None:
+        return None
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise DataError(f"{where}: expected strings of shape (K,), found {names.dtype} of shape {names.shape}")
+    return [str(name) for name in names]

@@ -1,0 +1,145 @@
+"""Random changes to training images that keep their class: shift, crop, flip, on whole batches of uint8 tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flowclf.arguments import NonNegativeInt
+from flowclf.errors import UsageError
+from flowclf.registry import nearest
+
+__all__ = ["Augmentation"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is random about a training image. The default changes nothing.
+
+    The order is crop, shift, flip; each image of a batch gets its own.
+
+    Args:
+        shift: largest translation along each axis, in pixels; every whole number from -shift to shift is equally
+            likely. What comes in from outside is 0, the background.
+        crop: pixels of padding on each side, by reflection, before a window of the image's own size is cut at random;
+            what is usual for CIFAR, with 4.
+        flip: mirror left and right with probability 1/2.
+
+    Raises:
+        UsageError: a number of pixels that is not an integer of at least 0, or a flip that is not a bool.
+
+    Example:
+        >>> images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
+        >>> Augmentation(shift=2)(images, torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 1, 28, 28])
+    """
+
+    shift: NonNegativeInt = 0
+    crop: NonNegativeInt = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("shift", "crop"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise UsageError(
+                    f"augment: {name}: expected a number of pixels, an integer of at least 0, found {value!r}"
+                )
+        if not isinstance(self.flip, bool):
+            raise UsageError(f"augment: flip: expected true or false, found {self.flip!r}")
+
+    @classmethod
+    def of(cls, value: Augmentation | Mapping[str, Any] | None) -> Augmentation:
+        """An augmentation from its arguments as a mapping; None is the one that changes nothing.
+
+        Raises:
+            UsageError: an unknown or wrong argument, or another type.
+        """
+        if isinstance(value, Augmentation):
+            return value
+        if value is None:
+            return cls()
+        if not isinstance(value, Mapping):
+            raise UsageError(f"augment: expected an Augmentation or a mapping of its arguments, found {value!r}")
+        known = [field.name for field in fields(cls)]
+        for name in value:
+            if name not in known:
+                raise UsageError(f"augment: unknown argument '{name}'{nearest(str(name), known)}")
+        return cls(**value)
+
+    def __bool__(self) -> bool:
+        """Whether anything changes at all."""
+        return self != Augmentation()
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Check that data of this shape, (C, H, W) or (D,), can be augmented so.
+
+        Raises:
+            UsageError: vectors with any augmentation; a shift or crop of at least the smaller side.
+        """
+        if not self:
+            return
+        if len(shape) != 3:
+            raise UsageError(f"augment: only images (C, H, W) can be augmented, found data of shape {tuple(shape)}")
+        side = min(shape[1:])
+        for name, pixels in (("shift", self.shift), ("crop", self.crop)):
+            if pixels >= side:
+                raise UsageError(f"augment: {name}: expected less than the smaller side, {side} pixels, found {pixels}")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment a batch.
+
+        Args:
+            images: (B, C, H, W), uint8, on any device.
+            generator: on the CPU, so that a seed gives the same images on every device.
+
+        Returns:
+            (B, C, H, W), uint8; the same tensor where nothing is to be changed.
+
+        Raises:
+            UsageError: as :meth:`check`.
+        """
+        self.check(images.shape[1:])
+        height, width = images.shape[-2:]
+        if self.crop:
+            rows, columns = (_reflected(size, self.crop).to(images.device) for size in (height, width))
+            padded = images.index_select(2, rows).index_select(3, columns)
+            images = _windows(padded, height, width, generator)
+        if self.shift:
+            padded = functional.pad(images, (self.shift,) * 4)
+            images = _windows(padded, height, width, generator)
+        if self.flip:
+            mirrored = torch.rand(len(images), generator=generator) < 0.5
+            images = torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(-1), images)
+        return images
+
+    def describe(self) -> dict[str, Any]:
+        """The arguments, as plain JSON."""
+        return asdict(self)
+
+
+def _reflected(size: int, padding: int) -> Tensor:
+    """Indices 0..size-1 with ``padding`` more on each side, by reflection that does not repeat the border."""
+    indices = torch.arange(-padding, size + padding).abs()
+    return (size - 1) - ((size - 1) - indices).abs()
+
+
+def _windows(padded: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """A random window of each padded image, by one gather over flat pixels: thrice as fast as three index tensors."""
+    batch, channels, padded_height, padded_width = padded.shape
+    offsets = torch.stack(
+        [
+            torch.randint(padded_height - height + 1, (batch,), generator=generator),
+            torch.randint(padded_width - width + 1, (batch,), generator=generator),
+        ]
+    ).to(padded.device)
+    start = offsets[0] * padded_width + offsets[1]
+    device = padded.device
+    window = torch.arange(height, device=device)[:, None] * padded_width + torch.arange(width, device=device)
+    index = (start[:, None] + window.flatten())[:, None].expand(-1, channels, -1)
+    return padded.flatten(2).gather(2, index).view(batch, channels, height, width)

@@ -1,0 +1,274 @@
+"""DataSet: training, validation and test data in memory, and the order in which a training run meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from flowclf.data.augmentation import Augmentation
+from flowclf.data.conversion import check_positive, raw_data_from
+from flowclf.data.records import Batch, RawData, Split, check_raw_data
+from flowclf.data.seeding import generator
+from flowclf.errors import UsageError
+
+__all__ = ["DataSet"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DataSet:
+    """Labelled data in three disjoint parts on one device; batches depend on (seed, epoch, position) only.
+
+    Built by :func:`flowclf.data.load`, :meth:`from_arrays` or :meth:`from_raw`.
+
+    Attributes:
+        name: what reports call it.
+        class_names: one for each class, in the order of the labels.
+        train: what is left of the training set after validation data are held out, in random order: ``train.head(n)``
+            is a fair sample.
+        validation: held out of the training set by a permutation that depends on the seed alone.
+        test: the test set, in its own order.
+        batch_size: elements of a training batch.
+        seed: of the validation part, the order, the augmentation and each batch's generator.
+        augment: what is random about a training image.
+
+    Raises:
+        UsageError: a batch size below 1, a seed that is not an integer, an augmentation that does not fit the data, or
+            fewer than 2 training elements.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    batch_size: int = 128
+    seed: int = 0
+    augment: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        check_positive(self.batch_size, "batch_size")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise UsageError(f"seed: expected an integer, found {self.seed!r}")
+        if len(self.train) < 2:
+            raise UsageError(f"data set '{self.name}': expected at least 2 training elements, found {len(self.train)}")
+        self.augment.check(self.image_shape)
+
+    @classmethod
+    def from_raw(
+        cls,
+        raw: RawData,
+        *,
+        name: str,
+        batch_size: int = 128,
+        validation: int | float = 5000,
+        augment: Augmentation | Mapping[str, Any] | None = None,
+        seed: int = 0,
+        train_limit: int | None = None,
+    ) -> DataSet:
+        """Hold out a validation part of a training set.
+
+        Args:
+            raw: training and test data.
+            name: what reports call it.
+            batch_size: elements of a training batch, at least 1.
+            validation: elements of the training set that become validation data: a count, or a fraction in (0, 1).
+            augment: what is random about a training image; a mapping has the arguments of :class:`Augmentation`.
+            seed: of everything random.
+            train_limit: train on this many elements only, chosen at random; the validation part does not depend on it.
+
+        Raises:
+            DataError: raw data that do not fit together.
+            UsageError: a size that leaves no validation data or fewer than 2 training elements, or a limit above what
+                is there; and as the class.
+        """
+        check_raw_data(raw, name)
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise UsageError(f"seed: expected an integer, found {seed!r}")
+        size = len(raw.train)
+        held_out = _validation_size(validation, size)
+        order = torch.randperm(size, generator=generator(seed, "validation"))
+        kept = order[held_out:]
+        if train_limit is not None:
+            if isinstance(train_limit, bool) or not isinstance(train_limit, int) or not 2 <= train_limit <= len(kept):
+                raise UsageError(f"train_limit: expected 2 to {len(kept)} training elements, found {train_limit!r}")
+            kept = kept[:train_limit]
+        return cls(
+            name=name,
+            class_names=tuple(raw.class_names),
+            train=_take(raw.train, kept),
+            validation=_take(raw.train, order[:held_out]),
+            test=raw.test,
+            batch_size=batch_size,
+            seed=seed,
+            augment=Augmentation.of(augment),
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train_images: Any,
+        train_labels: Any,
+        *,
+        test_images: Any = None,
+        test_labels: Any = None,
+        class_names: Sequence[str] | None = None,
+        test_fraction: float = 0.1,
+        name: str = "arrays",
+        batch_size: int = 128,
+        validation: int | float = 0.1,
+        augment: Augmentation | Mapping[str, Any] | None = None,
+        seed: int = 0,
+        train_limit: int | None = None,
+    ) -> DataSet:
+        """A data set from numpy arrays or tensors; they are copied.
+
+        Images are uint8, 0..255: (N, H, W) grey, (N, H, W, C) or (N, C, H, W) with C = 1 or 3. The channel axis is the
+        one of size 1 or 3; where both the second and the last axis are (images 3 pixels high and wide), the call is
+        refused. Vectors are floating point, (N, D). Labels are integers (N,) that use every number from 0 to K - 1.
+
+        Args:
+            train_images: images or vectors.
+            train_labels: their class numbers.
+            test_images: as the training images; None takes a part of the training set, the same for every seed.
+            test_labels: class numbers of the test images.
+            class_names: one for each class; None names them by their numbers.
+            test_fraction: part of each class that becomes test data, in (0, 1), where there are no test images.
+            name: what reports call it.
+            batch_size: see :meth:`from_raw`, as for what follows.
+            validation: a count, or a fraction in (0, 1).
+            augment: what is random about a training image; vectors cannot be augmented.
+            seed: of everything random.
+            train_limit: train on this many elements only.
+
+        Raises:
+            DataError: an array of another type or shape, or labels that do not fit.
+            UsageError: as :meth:`from_raw`.
+
+        Example:
+            >>> images, labels = torch.randint(0, 256, (100, 12, 12), dtype=torch.uint8), torch.arange(100) % 4
+            >>> DataSet.from_arrays(images, labels, batch_size=32, augment={"shift": 1})
+            DataSet('arrays': 83 train, 9 validation, 8 test, (1, 12, 12), 4 classes, batch 32, shift=1, cpu)
+        """
+        raw = raw_data_from(
+            train_images,
+            train_labels,
+            test_images,
+            test_labels,
+            class_names,
+            names=("train_images", "train_labels", "test_images", "test_labels"),
+            test_fraction=test_fraction,
+        )
+        return cls.from_raw(
+            raw,
+            name=name,
+            batch_size=batch_size,
+            validation=validation,
+            augment=augment,
+            seed=seed,
+            train_limit=train_limit,
+        )
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of images, (D,) of vectors."""
+        return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data are."""
+        return self.train.inputs.device
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch. The last, smaller one counts unless it has a single element."""
+        whole, rest = divmod(len(self.train), self.batch_size)
+        return whole + (rest > 1)
+
+    def to(self, device: torch.device | str) -> DataSet:
+        """The same data set on another device."""
+        return replace(
+            self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device)
+        )
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of one epoch, shuffled and augmented, made on the device of the data.
+
+        A batch is a function of (seed, epoch, position) only: ``start=k`` gives what is left after the first k, bit for
+        bit. The global random state is neither read nor changed.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            start: position of the first batch wanted, 0 to ``steps_per_epoch``.
+
+        Raises:
+            UsageError: an epoch or a position outside its range.
+        """
+        if epoch < 0:
+            raise UsageError(f"train_batches: expected an epoch from 0, found {epoch}")
+        if not 0 <= start <= self.steps_per_epoch:
+            raise UsageError(f"train_batches: expected a start from 0 to {self.steps_per_epoch}, found {start}")
+        return self._batches(epoch, start)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        order = torch.randperm(len(self.train), generator=generator(self.seed, "order", epoch)).to(self.device)
+        for position in range(start, self.steps_per_epoch):
+            chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
+            source = generator(self.seed, "batch", epoch, position)
+            inputs = self.train.inputs.index_select(0, chosen)
+            if self.augment:
+                inputs = self.augment(inputs, source)
+            yield Batch(inputs, self.train.labels.index_select(0, chosen), source)
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's record says of its data, as plain JSON."""
+        return {
+            "name": self.name,
+            "image_shape": list(self.image_shape),
+            "classes": self.classes,
+            "class_names": list(self.class_names),
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "test": len(self.test),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "augment": self.augment.describe(),
+        }
+
+    def __repr__(self) -> str:
+        changes = [f"{name}={value}" for name, value in self.augment.describe().items() if value]
+        parts = [
+            f"{len(self.train)} train",
+            f"{len(self.validation)} validation",
+            f"{len(self.test)} test",
+            str(self.image_shape),
+            f"{self.classes} classes",
+            f"batch {self.batch_size}",
+            *changes,
+            str(self.device),
+        ]
+        return f"DataSet('{self.name}': {', '.join(parts)})"
+
+
+def _validation_size(validation: int | float, size: int) -> int:
+    fraction = isinstance(validation, float) and 0 < validation < 1
+    whole = isinstance(validation, int) and not isinstance(validation, bool)
+    count = int(validation * size) if fraction else int(validation) if whole else 0
+    if not 1 <= count <= size - 2:
+        raise UsageError(
+            f"validation: expected a count from 1 to {size - 2} or a fraction in (0, 1) that gives one, "
+            f"found {validation!r} of {size} training elements"
+        )
+    return count
+
+
+def _take(split: Split, indices: torch.Tensor) -> Split:
+    indices = indices.to(split.inputs.device)
+    return Split(split.inputs[indices], split.labels[indices])

@@ -1,0 +1,161 @@
+"""The registered data set ``image_folder``, a user's images in a folder for each class; and the reader of one image."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from flowclf.arguments import NonNegativeInt, PositiveFraction, PositiveInt
+from flowclf.data.conversion import check_fraction, check_positive, split_by_class
+from flowclf.data.records import RawData, Split
+from flowclf.data.seeding import generator
+from flowclf.errors import DataError, UsageError
+
+__all__ = ["image_folder", "read_image"]
+
+# what file managers leave in folders of images
+_NOT_IMAGES = frozenset({"thumbs.db", "desktop.ini"})
+
+
+def image_folder(
+    *,
+    root: str,
+    size: PositiveInt = 28,
+    channels: Literal[1, 3] = 1,
+    test_fraction: PositiveFraction = 0.1,
+    test_seed: NonNegativeInt = 0,
+) -> RawData:
+    """Read a folder of images, a folder for each class, whose name is the class's name.
+
+    The class folders lie in ``root/train`` and ``root/test``; or in ``root/train`` alone, or in ``root``: then a part
+    of each class becomes the test set. Other folders beside ``train`` are not read. Classes are in the order of their
+    names, and so are the files of each, before they are shuffled by ``test_seed``. Every file in a class folder must be
+    an image; hidden files are passed over.
+
+    Args:
+        root: the folder.
+        size: height and width in pixels; images of another size are scaled and cropped, as by :func:`read_image`.
+        channels: 1 for grey, 3 for RGB.
+        test_fraction: part of each class that becomes the test set, in (0, 1), where there is no ``test`` folder.
+        test_seed: seed of that choice; apart from the seed of a run, so that runs are compared on the same test set.
+
+    Raises:
+        UsageError: there is no such folder, or an argument outside its range.
+        DataError: fewer than two classes, a class without images, a folder within a class, a class of the test folder
+            that the training folder lacks, or a file that cannot be read as an image.
+    """
+    check_positive(size, "image_folder: size")
+    check_fraction(test_fraction, "image_folder: test_fraction")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"image_folder: root: there is no folder {folder}")
+    train_folder, test_folder = folder / "train", folder / "test"
+    # a class may be called "train": then it holds images, not folders
+    if not (train_folder.is_dir() and _class_folders(train_folder)):
+        train_folder = test_folder = folder
+    class_names = [path.name for path in _class_folders(train_folder)]
+    if len(class_names) < 2:
+        found = ", ".join(class_names) or "none"
+        raise DataError(f"{train_folder}: expected at least 2 folders, one for each class, found {found}")
+    shape = (channels, size, size)
+    train = _read_split(train_folder, class_names, shape)
+    if test_folder != train_folder and test_folder.is_dir():
+        test = _read_split(test_folder, class_names, shape)
+        order = torch.randperm(len(test), generator=generator(test_seed, "test"))
+        return RawData(train, Split(test.inputs[order], test.labels[order]), tuple(class_names))
+    kept, held_out = split_by_class(train.labels, test_fraction, test_seed)
+    return RawData(
+        Split(train.inputs[kept], train.labels[kept]),
+        Split(train.inputs[held_out], train.labels[held_out]),
+        tuple(class_names),
+    )
+
+
+def read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
+    """Read one image in any format that Pillow reads, as a network is to see it.
+
+    The image is turned as its EXIF orientation says, put on white where it is transparent, scaled (bicubic) so that it
+    covers the target and cropped at the centre; an image of the target's size is not changed. Of an animation, the
+    first frame counts; 16-bit grey is reduced to its upper 8 bits.
+
+    Args:
+        path: the file.
+        shape: (C, H, W), with C = 1 for grey or 3 for RGB.
+
+    Returns:
+        (C, H, W), uint8, 0..255.
+
+    Raises:
+        UsageError: there is no such file, or a shape that is not of a grey or RGB image.
+        DataError: a file that is not a whole image, is of a type without 8- or 16-bit channels, or is so large that
+            Pillow takes it for a decompression bomb.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
+        raise UsageError(f"read_image: expected a shape (1, H, W) or (3, H, W), found {tuple(shape)}")
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    channels, height, width = shape
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                upright = ImageOps.exif_transpose(image)
+                pixels = ImageOps.fit(_with_channels(upright, channels), (width, height))
+    except Exception as error:  # Pillow's readers raise whatever a malformed file makes them stumble over
+        raise DataError(f"{path}: expected an image, found a file that cannot be read as one: {error}") from error
+    return torch.from_numpy(np.array(pixels).reshape(height, width, channels)).permute(2, 0, 1).contiguous()
+
+
+def _with_channels(image: Image.Image, channels: int) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode}, 32 bits each, have no known range; expected 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise DataError(f"{folder}: expected a folder that can be read: {error.strerror}") from error
+    return [folder / name for name in names if not name.startswith(".") and name.lower() not in _NOT_IMAGES]
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _read_split(folder: Path, class_names: list[str], shape: tuple[int, int, int]) -> Split:
+    """All images below a folder, in order of class and file name; class folders may be missing, not unknown."""
+    files: list[Path] = []
+    labels: list[int] = []
+    for class_folder in _class_folders(folder):
+        if class_folder.name not in class_names:
+            raise DataError(f"{class_folder}: expected a class of the training folder ({', '.join(class_names)})")
+        members = _visible(class_folder)
+        if not members:
+            raise DataError(f"{class_folder}: expected at least one image of class '{class_folder.name}', found none")
+        for path in members:
+            if path.is_dir():
+                raise DataError(f"{path}: expected only images in a class folder, found a folder")
+        files.extend(members)
+        labels.extend([class_names.index(class_folder.name)] * len(members))
+    if not files:
+        raise DataError(f"{folder}: expected folders of images, found none")
+    inputs = torch.empty(len(files), *shape, dtype=torch.uint8)
+    for position, path in enumerate(files):
+        inputs[position] = read_image(path, shape)
+    return Split(inputs, torch.tensor(labels))

@@ -1,0 +1,95 @@
+"""The IDX file format, for unsigned bytes: the format of MNIST and of the sets that follow it.
+
+A file is 0, 0, the type (8 for unsigned bytes), the number of dimensions, each dimension as a big-endian 32-bit
+integer, then the values, the last dimension fastest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flowclf.data.records import Split
+from flowclf.errors import DataError, UnreachableError
+
+__all__ = ["gunzip", "idx_split", "read_bytes", "read_idx"]
+
+_UNSIGNED_BYTE = 8
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole of a file.
+
+    Raises:
+        UnreachableError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreachableError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def gunzip(content: bytes, source: str) -> bytes:
+    """Decompress in memory.
+
+    Raises:
+        DataError: content that is not a whole gzip file.
+    """
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        raise DataError(f"{source}: expected a gzip file, found content that does not decompress: {error}") from error
+
+
+def read_idx(content: bytes, source: str, dimensions: int) -> Tensor:
+    """Parse an IDX file of unsigned bytes, strictly.
+
+    Args:
+        content: the whole file, not compressed.
+        source: what messages call it.
+        dimensions: how many it must have: 3 for images (N, H, W), 1 for labels (N,).
+
+    Returns:
+        uint8, of the shape that the file states.
+
+    Raises:
+        DataError: another magic number, another number of dimensions, or more or fewer bytes than the header states.
+
+    Example:
+        >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 3]), "labels", dimensions=1)
+        tensor([7, 3], dtype=torch.uint8)
+    """
+    magic = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
+    header = 4 + 4 * dimensions
+    if content[:4] != magic:
+        raise DataError(
+            f"{source}: expected the IDX magic number {magic.hex()}, found {content[:4].hex() or 'an empty file'}"
+        )
+    if len(content) < header:
+        raise DataError(f"{source}: expected an IDX header of {header} bytes, found {len(content)} bytes")
+    shape = struct.unpack_from(f">{dimensions}I", content, 4)
+    expected = header + math.prod(shape)
+    if len(content) != expected:
+        raise DataError(f"{source}: expected {expected} bytes for shape {shape}, found {len(content)}")
+    if expected == header:
+        return torch.empty(shape, dtype=torch.uint8)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).view(shape)
+
+
+def idx_split(images: bytes, labels: bytes, images_source: str, labels_source: str) -> Split:
+    """A split of grey images from the content of two IDX files.
+
+    Raises:
+        DataError: as :func:`read_idx`, or another number of labels than images.
+    """
+    pixels = read_idx(images, images_source, dimensions=3)
+    numbers = read_idx(labels, labels_source, dimensions=1)
+    if len(pixels) != len(numbers):
+        raise DataError(f"{labels_source}: expected {len(pixels)} labels, one for each image, found {len(numbers)}")
+    return Split(pixels[:, None], numbers.to(torch.int64))

@@ -1,0 +1,73 @@
+"""Registered data sets by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from flowclf import registry
+from flowclf.data.augmentation import Augmentation
+from flowclf.data.dataset import DataSet
+from flowclf.errors import UsageError
+
+__all__ = ["load"]
+
+
+def load(
+    name: str,
+    *,
+    batch_size: int = 128,
+    validation: int | float = 5000,
+    augment: Augmentation | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    train_limit: int | None = None,
+    **arguments: Any,
+) -> DataSet:
+    """Load a registered data set, on the CPU.
+
+    Args:
+        name: a registered name: ``mnist``, ``image_folder``, ``arrays``, ``cifar10``, ...
+        batch_size: elements of a training batch, at least 1.
+        validation: elements of the training set that become validation data: a count, or a fraction in (0, 1).
+        augment: what is random about a training image; a mapping has the arguments of :class:`Augmentation`.
+        seed: of everything random.
+        train_limit: train on this many elements only, chosen at random.
+        **arguments: those of the registered function.
+
+    Raises:
+        RegistryError: the name is not registered.
+        UsageError: an argument that the data set does not take, or lacks; and as :meth:`DataSet.from_raw`.
+        DataError: data that cannot be read or do not fit together.
+        ChecksumError, UnreachableError: a file that is not the expected one, or that cannot be had.
+
+    Example:
+        >>> load("mnist", augment={"shift": 2})
+        DataSet('mnist': 55000 train, 5000 validation, 10000 test, (1, 28, 28), 10 classes, batch 128, shift=2, cpu)
+    """
+    function = registry.datasets.get(name)
+    _check_arguments(name, function, arguments)
+    return DataSet.from_raw(
+        function(**arguments),
+        name=name,
+        batch_size=batch_size,
+        validation=validation,
+        augment=augment,
+        seed=seed,
+        train_limit=train_limit,
+    )
+
+
+def _check_arguments(name: str, function: Any, arguments: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    settings = [key for key in inspect.signature(load).parameters if key not in ("name", "arguments")]
+    for key in arguments:
+        if key not in parameters:
+            near = registry.nearest(key, [*parameters, *settings])
+            raise UsageError(f"data set '{name}': unknown argument '{key}'{near}")
+    required = [key for key, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
+    missing = [key for key in required if key not in arguments]
+    if missing:
+        raise UsageError(f"data set '{name}': expected the argument {', '.join(missing)}")

@@ -1,0 +1,131 @@
+"""What data are made of: a split, the raw data that a registered function returns, a batch.
+
+Only these three records, and the check of the second, belong here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from flowclf.errors import DataError, UsageError
+
+__all__ = ["Batch", "RawData", "Split", "check_raw_data"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Inputs and labels, both on one device.
+
+    Attributes:
+        inputs: images (N, C, H, W), uint8, 0..255; or vectors (N, D), float32.
+        labels: class numbers (N,), int64, from 0.
+
+    Raises:
+        DataError: another shape or type, or lengths that differ.
+
+    Example:
+        >>> split = Split(torch.zeros(5, 1, 28, 28, dtype=torch.uint8), torch.arange(5))
+        >>> len(split), len(split.head(2))
+        (5, 2)
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        images = self.inputs.dim() == 4 and self.inputs.dtype == torch.uint8
+        vectors = self.inputs.dim() == 2 and self.inputs.dtype == torch.float32
+        if not images and not vectors:
+            raise DataError(
+                "inputs: expected uint8 images (N, C, H, W) or float32 vectors (N, D), "
+                f"found {self.inputs.dtype} of shape {tuple(self.inputs.shape)}"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.inputs.shape[:1]:
+            raise DataError(
+                f"labels: expected int64 of shape ({len(self.inputs)},), "
+                f"found {self.labels.dtype} of shape {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split on another device; no copy where it is there already."""
+        return Split(self.inputs.to(device), self.labels.to(device))
+
+    def head(self, n: int) -> Split:
+        """The first ``n`` elements, or all of them where there are fewer; a view.
+
+        Raises:
+            UsageError: ``n`` is negative.
+        """
+        if n < 0:
+            raise UsageError(f"head: expected 0 or more elements, found {n}")
+        return Split(self.inputs[:n], self.labels[:n])
+
+    def __repr__(self) -> str:
+        return (
+            f"Split({len(self)} of shape {tuple(self.inputs.shape[1:])}, {self.inputs.dtype}, on {self.inputs.device})"
+        )
+
+
+class RawData(NamedTuple):
+    """What a registered data set function returns: everything there is, before a validation part is held out.
+
+    Attributes:
+        train: the training set, with at least one element of every class.
+        test: the test set, of the same shape and type.
+        class_names: one name for each class, in the order of the labels.
+    """
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+
+class Batch(NamedTuple):
+    """A part of a training set, shuffled and augmented.
+
+    Attributes:
+        inputs: images (B, C, H, W), uint8, or vectors (B, D), float32, on the device of the data.
+        labels: (B,), int64, on the same device.
+        generator: on the CPU, seeded by (seed, epoch, position); for what else is random about the batch, as
+            dequantisation.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    generator: torch.Generator
+
+
+def check_raw_data(raw: RawData, name: str) -> None:
+    """Check that both splits agree with each other and with the class names.
+
+    Raises:
+        DataError: the value is not RawData; there are fewer than two classes; a split is empty; shapes or types of
+            training and test data differ; a label is not a class number; the training set lacks a class.
+    """
+    if not isinstance(raw, RawData):
+        raise DataError(f"data set '{name}': expected RawData, found {type(raw).__name__}")
+    train, test, class_names = raw
+    classes = len(class_names)
+    if classes < 2:
+        raise DataError(f"data set '{name}': expected at least 2 classes, found {classes}: {', '.join(class_names)}")
+    for part, split in (("training", train), ("test", test)):
+        if not len(split):
+            raise DataError(f"data set '{name}': the {part} set is empty")
+        low, high = int(split.labels.min()), int(split.labels.max())
+        if low < 0 or high >= classes:
+            raise DataError(f"data set '{name}': {part} labels: expected 0 to {classes - 1}, found {low} to {high}")
+    if train.inputs.dtype != test.inputs.dtype or train.inputs.shape[1:] != test.inputs.shape[1:]:
+        raise DataError(
+            f"data set '{name}': expected training and test inputs of one shape and type, found {train} and {test}"
+        )
+    missing = (torch.bincount(train.labels, minlength=classes) == 0).nonzero().flatten().tolist()
+    if missing:
+        names = ", ".join(f"{number} ({class_names[number]})" for number in missing)
+        raise DataError(f"data set '{name}': the training set has no example of class {names}")

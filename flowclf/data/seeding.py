@@ -1,0 +1,29 @@
+"""Seeds for everything random about data: each one a hash of what it belongs to, never of what was drawn before it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+
+__all__ = ["generator", "mix_seed"]
+
+
+def mix_seed(*parts: int | str) -> int:
+    """Hash integers and names into a seed in 0..2^63-1; another part, or another order, gives an unrelated seed.
+
+    Sums and products of seed, epoch and position collide (epoch 1, position 0 with epoch 0, position 1); a hash does
+    not.
+
+    Example:
+        >>> mix_seed(0, "order", 1) == mix_seed(0, "order", 1), mix_seed(0, 1) == mix_seed(1, 0)
+        (True, False)
+    """
+    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator(*parts: int | str) -> torch.Generator:
+    """A fresh CPU generator seeded with :func:`mix_seed`; the global one is not touched."""
+    return torch.Generator().manual_seed(mix_seed(*parts))

@@ -1,0 +1,114 @@
+"""Files on disk: hashing, atomic writes, cache folders. Nothing here knows what a file means."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flowclf.errors import ChecksumError, UnreachableError
+
+__all__ = [
+    "atomic_write",
+    "cache_folder",
+    "check_sha256",
+    "resource",
+    "sha256",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits.
+
+    Raises:
+        UnreachableError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UnreachableError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def check_sha256(path: str | Path, expected: str) -> None:
+    """Compare a file's SHA-256 with the expected one.
+
+    Raises:
+        ChecksumError: they differ; the message has the file and both hashes.
+        UnreachableError: the file cannot be read.
+    """
+    found = sha256(path)
+    if found != expected.lower():
+        raise ChecksumError(f"{path}: expected SHA-256 {expected.lower()}, found {found}")
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` to write to; it takes the place of ``path`` only when the block succeeds.
+
+    The content is on disk before the rename, so a crash leaves either the old file or the new one, never a part.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write bytes atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | Path, content: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON document atomically; NaN and infinity are refused, for JSON has neither."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def cache_folder() -> Path:
+    """Folder for downloads: ``$FLOWCLF_CACHE``, or the platform's cache folder. Read at call time, not created."""
+    import platformdirs
+
+    return Path(os.environ.get("FLOWCLF_CACHE") or platformdirs.user_cache_dir("flowclf"))
+
+
+def resource(*parts: str) -> Path:
+    """Path of a file or folder that travels with the package: in the wheel, or beside the package in a checkout.
+
+    Example:
+        >>> resource("recipes", "mnist.yaml").name
+        'mnist.yaml'
+
+    Raises:
+        UnreachableError: neither place has it.
+    """
+    package = Path(__file__).parent
+    for base in (package, package.parent):
+        candidate = base.joinpath(*parts)
+        if candidate.exists():
+            return candidate
+    raise UnreachableError(f"{'/'.join(parts)} is missing from the installation at {package}")

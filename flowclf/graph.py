@@ -1,0 +1,397 @@
+"""Graphs: node specs to a FrEIA ``GraphINN``, checks of any GraphINN, its plain description, and its execution.
+
+FrEIA builds a graph silently when an output is used twice, and fails obscurely when one is used not at all; here both are
+refused when the graph is built, with the name of the node.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from FrEIA.framework import ConditionNode, GraphINN, InputNode, Node, OutputNode
+from pydantic import ValidationError
+from torch import Tensor
+
+from flowclf import registry
+from flowclf.errors import GraphError, RegistryError
+from flowclf.nodes.base import BijectiveNode, Shape, elements
+from flowclf.nodes.factor_out import FactorOut
+from flowclf.nodes.split_head import SplitHead
+from flowclf.signatures import component_model
+
+__all__ = [
+    "MAX_NODES",
+    "Graph",
+    "NodeRow",
+    "Specs",
+    "build_graph",
+    "checked_graph",
+    "copy_nodes",
+    "describe_graph",
+    "execute",
+    "graph_from_description",
+    "head_of",
+    "node_rows",
+]
+
+Graph: TypeAlias = GraphINN
+Specs: TypeAlias = Sequence[Any]
+MAX_NODES = 10_000
+MAX_REPEAT_DEPTH = 10
+
+
+def _flatten(specs: Specs, where: str = "nodes") -> list[tuple[str, str, dict[str, Any]]]:
+    """(place, registered name, arguments) for each node, repeats unrolled."""
+    if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
+        raise GraphError(f"{where}: expected a list of node specs, found {type(specs).__name__}")
+    if where.count(".nodes") > MAX_REPEAT_DEPTH:
+        raise GraphError(f"{where[:40]}...: repeats are nested more than {MAX_REPEAT_DEPTH} deep")
+    flat: list[tuple[str, str, dict[str, Any]]] = []
+    for index, spec in enumerate(specs):
+        place = f"{where}[{index}]"
+        if isinstance(spec, str):
+            flat.append((place, spec, {}))
+        elif isinstance(spec, Mapping) and "repeat" in spec:
+            times = spec["repeat"]
+            if set(spec) != {"repeat", "nodes"}:
+                raise GraphError(f"{place}: a repeat has the keys repeat and nodes, found {list(spec)}")
+            if not isinstance(times, int) or isinstance(times, bool) or times < 0:
+                raise GraphError(f"{place}: repeat must be a whole number of times, found {times!r}")
+            inner = _flatten(spec["nodes"], f"{place}.nodes")
+            if len(flat) + times * len(inner) > MAX_NODES:
+                raise GraphError(f"{place}: more than {MAX_NODES} nodes")
+            flat += inner * times
+        elif isinstance(spec, Mapping) and len(spec) == 1:
+            ((name, arguments),) = spec.items()
+            if arguments is not None and not isinstance(arguments, Mapping):
+                raise GraphError(
+                    f"{place}: the arguments of {name} must be a mapping, found {type(arguments).__name__}"
+                )
+            flat.append((place, str(name), dict(arguments or {})))
+        else:
+            raise GraphError(
+                f"{place}: a node spec is a registered name, a mapping of one name to its arguments, or "
+                f"{{repeat: n, nodes: [...]}}; found {spec!r}"
+            )
+        if len(flat) > MAX_NODES:
+            raise GraphError(f"{where}: more than {MAX_NODES} nodes")
+    return flat
+
+
+def _check_arguments(kind: str, arguments: Mapping[str, Any], name: str) -> None:
+    """Refuse from code what a recipe would refuse; objects, which only code can give, pass."""
+    supplied = {"classes"} & inspect.signature(registry.nodes.get(kind)).parameters.keys()
+    plain = {str(key): _plain(item) for key, item in arguments.items() if _is_plain(item) and key not in supplied}
+    try:
+        component_model("nodes", kind).model_validate(plain)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            place = ".".join(map(str, problem["loc"]))
+            # The model does not see an object, and misses it.
+            if place in plain or place not in arguments:
+                raise GraphError(f"node '{name}': argument {place}: {problem['msg']}") from error
+
+
+def _make_node(inputs: Any, kind: str, arguments: dict[str, Any], name: str) -> Node:
+    component = registry.nodes.get(kind)
+    _check_arguments(kind, arguments, name)
+    try:
+        node = Node(inputs, component, arguments, name=name)
+    except GraphError as error:
+        raise GraphError(f"node '{name}': {error}") from error
+    except RegistryError as error:
+        raise RegistryError(f"node '{name}': {error}") from error
+    except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
+        shapes = [n.output_dims[i] for n, i in inputs] if isinstance(inputs, list) else inputs
+        raise GraphError(f"node '{name}' cannot be built on input shapes {shapes}: {error}") from error
+    node.output_dims = [tuple(int(size) for size in shape) for shape in node.output_dims]
+    before = sum(elements(shape) for shape in node.input_dims)
+    after = sum(elements(shape) for shape in node.output_dims)
+    if before != after:
+        raise GraphError(
+            f"node '{name}' is not a bijection: inputs {node.input_dims} have {before} elements, outputs {node.output_dims} {after}"
+        )
+    return node
+
+
+def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph:
+    """A graph from a list of node specs: a chain, whose factored-out parts go to the SplitHead that ends it.
+
+    Args:
+        input_shape: (C, H, W) or (D,).
+        nodes: each a registered name, a mapping of one name to its arguments, or ``{repeat: n, nodes: [...]}``.
+        classes: K; passed to every node that takes an argument ``classes``.
+
+    Raises:
+        GraphError: shapes that do not fit, or a list that does not end with a SplitHead; names the node and the shapes.
+        RegistryError: a name that is not registered.
+
+    Example:
+        >>> graph = build_graph((1, 8, 8), ["squeeze", "actnorm", "affine_coupling", "split_head"], classes=10)
+        >>> [shape for shape in graph.global_out_shapes]
+        [(10,), (54,)]
+    """
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+    if len(shape) not in (1, 3) or any(not isinstance(size, int) or size < 1 for size in shape):
+        raise GraphError(f"input_shape must be (C, H, W) or (D,) of positive integers, found {input_shape}")
+    flat = _flatten(nodes)
+    node_list: list[Node] = [InputNode(*shape, name="input")]
+    stream: tuple[Node, int] = (node_list[0], 0)
+    parts: list[tuple[Node, int]] = []
+    for index, (place, kind, arguments) in enumerate(flat, start=1):
+        try:
+            component = registry.nodes.get(kind)
+        except RegistryError as error:
+            raise RegistryError(f"{place}: {error}") from error
+        name = f"{index}_{kind}"
+        if "classes" in inspect.signature(component).parameters:
+            arguments.setdefault("classes", classes)
+        if component is SplitHead and index < len(flat):
+            raise GraphError(f"node '{name}': a SplitHead ends the graph, but {len(flat) - index} nodes follow it")
+        inputs = [stream, *parts] if component is SplitHead else [stream]
+        node = _make_node(inputs, kind, arguments, name)
+        node_list.append(node)
+        stream = (node, 0)
+        outputs = len(node.output_dims)
+        if component is FactorOut:
+            parts.append((node, 1))
+        elif outputs != 1 and component is not SplitHead:
+            raise GraphError(
+                f"node '{name}' has {outputs} outputs; only factor_out and split_head may branch in a list of specs"
+            )
+    if not flat or registry.nodes.get(flat[-1][1]) is not SplitHead:
+        last = f"node '{node_list[-1].name}' of output shape {node_list[-1].output_dims[0]}"
+        raise GraphError(f"the graph has no split_head at its end: it ends with {last}")
+    head = node_list[-1]
+    node_list += [OutputNode((head, 0), name="logits"), OutputNode((head, 1), name="nuisance")]
+    return checked_graph(node_list)
+
+
+def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
+    """Check that a FrEIA graph, or the list of nodes for one, is a classifier's; a list becomes a GraphINN.
+
+    Raises:
+        GraphError: an output that is used twice or not at all; two nodes of one name; not exactly one input; conditions; a last
+            node that is not a SplitHead whose outputs are the graph's outputs, logits first.
+    """
+    node_list = list(graph.node_list) if isinstance(graph, GraphINN) else list(graph)
+    strangers = [type(node).__name__ for node in node_list if not isinstance(node, Node)]
+    if strangers:
+        raise GraphError(f"a graph is a GraphINN or a list of FrEIA nodes, found {strangers[0]} in it")
+    uses = Counter((source, output) for node in node_list for source, output in node.inputs)
+    known = set(node_list)
+    for (source, output), count in uses.items():
+        if source not in known:
+            raise GraphError(f"node '{source.name}' feeds the graph but is not in its list of nodes")
+        if output >= len(source.output_dims):
+            raise GraphError(f"node '{source.name}' has {len(source.output_dims)} outputs; output {output} is used")
+        if count > 1:
+            shape = source.output_dims[output]
+            readers = [node.name for node in node_list if (source, output) in [tuple(i) for i in node.inputs]]
+            raise GraphError(
+                f"output {output} of node '{source.name}', shape {shape}, is used {count} times, by {readers}"
+            )
+    for node in node_list:
+        if isinstance(node, ConditionNode) or node.conditions:
+            node = node if isinstance(node, ConditionNode) else node.conditions[0]
+            raise GraphError(f"condition '{node.name}', shape {node.dims}: a classifier takes nothing but its input")
+        for output, shape in enumerate(node.output_dims):
+            if not uses[node, output]:
+                raise GraphError(f"output {output} of node '{node.name}', shape {tuple(shape)}, is not used")
+    for name, count in Counter(node.name for node in node_list).items():
+        if count > 1:
+            raise GraphError(f"{count} nodes are named '{name}'; a checkpoint needs names of their own")
+    inputs = [node for node in node_list if isinstance(node, InputNode)]
+    # A GraphINN keeps its nodes in order of execution; its outputs have an order of their own.
+    outputs = (
+        graph.out_nodes if isinstance(graph, GraphINN) else [node for node in node_list if isinstance(node, OutputNode)]
+    )
+    if len(inputs) != 1:
+        raise GraphError(f"a classifier has one input, found {len(inputs)}: {[node.name for node in inputs]}")
+    heads = [node for node in node_list if node.module_type is SplitHead]
+    if len(heads) != 1:
+        found = [(node.name, node.input_dims[0]) for node in outputs]
+        raise GraphError(f"a classifier's graph ends with one SplitHead, found {len(heads)}; its outputs are {found}")
+    if [tuple(node.inputs[0]) for node in outputs] != [(heads[0], 0), (heads[0], 1)]:
+        ends = [f"output {node.inputs[0][1]} of '{node.inputs[0][0].name}'" for node in outputs]
+        raise GraphError(f"the graph's outputs must be outputs 0 and 1 of SplitHead '{heads[0].name}', found {ends}")
+    if isinstance(graph, GraphINN):
+        return graph
+    try:
+        return GraphINN(node_list)
+    except (ValueError, TypeError) as error:
+        raise GraphError(f"FrEIA refuses the graph: {error}") from error
+
+
+def copy_nodes(graph: Graph, memo: dict[int, Any]) -> None:
+    """Deep copies of a graph's nodes, put in ``memo``, as a preparation for a deep copy of the graph.
+
+    A node refers to its successor, so without this a deep copy recurses through the whole graph and fails on a long one.
+    """
+    copies = [(node, object.__new__(type(node))) for node in graph.node_list]
+    memo.update({id(node): again for node, again in copies})
+    for node, again in copies:
+        again.__dict__.update(copy.deepcopy(node.__dict__, memo))
+
+
+def head_of(graph: Graph) -> SplitHead:
+    """The SplitHead of a checked graph."""
+    return next(node.module for node in graph.node_list if isinstance(node.module, SplitHead))
+
+
+def _steps(graph: Graph) -> tuple[Node, ...]:
+    return tuple(node for node in graph.node_list if node.module is not None)
+
+
+def execute(
+    graph: Graph, values: Sequence[Tensor], *, rev: bool = False, log_det: bool = True
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Run a graph forward, or backward with ``rev``.
+
+    ``GraphINN.forward`` does the same but hides every error in a RuntimeError (an out-of-memory error cannot be caught) and
+    makes log-determinants on the CPU, rounding scalar ones to float32.
+
+    Args:
+        graph: a graph without conditions.
+        values: inputs, or with ``rev`` outputs, in the graph's order.
+        rev: run the inverse.
+        log_det: add up the log-determinants.
+
+    Returns:
+        The outputs, or with ``rev`` the inputs, and the log-determinant of the direction, (B,), nats, or None.
+    """
+    ends = (graph.out_nodes, graph.in_nodes) if rev else (graph.in_nodes, graph.out_nodes)
+    available: dict[tuple[Node, int], Tensor] = {(node, 0): value for node, value in zip(ends[0], values, strict=True)}
+    total: Tensor | None = None
+    scalar = 0.0
+    steps = _steps(graph)
+    for node in reversed(steps) if rev else steps:
+        sources = node.outputs if rev else node.inputs
+        inputs = tuple(available.pop(tuple(source)) for source in sources)
+        if not isinstance(node.module, BijectiveNode | FactorOut | SplitHead):
+            # FrEIA's own nodes take views, which another memory format does not allow.
+            inputs = tuple(value.contiguous() for value in inputs)
+        outputs, jacobian = node.module(inputs, rev=rev, jac=log_det)
+        for index, output in enumerate(outputs):
+            available[node, index] = output
+        if not log_det or jacobian is None:
+            continue
+        if isinstance(jacobian, Tensor):
+            total = jacobian if total is None else total + jacobian
+        else:
+            scalar += float(jacobian)
+    results = tuple(available[tuple((node.outputs if rev else node.inputs)[0])] for node in ends[1])
+    if not log_det:
+        return results, None
+    if total is None:
+        total = results[0].new_zeros(results[0].shape[0])
+    return results, total + scalar if scalar else total
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """A line of the node table.
+
+    Attributes:
+        name: the node's name in the graph.
+        kind: registered name, or the class's name.
+        shapes_in: shapes of the inputs.
+        shapes_out: shapes of the outputs.
+        parameters: number of trainable parameters.
+    """
+
+    name: str
+    kind: str
+    shapes_in: tuple[Shape, ...]
+    shapes_out: tuple[Shape, ...]
+    parameters: int
+
+
+def _kind(node: Node) -> str:
+    return registry.nodes.name_of(node.module_type) or node.module_type.__name__
+
+
+def node_rows(graph: Graph) -> list[NodeRow]:
+    """The node table of a graph, in order of execution."""
+    return [
+        NodeRow(
+            node.name,
+            _kind(node),
+            tuple(tuple(shape) for shape in node.input_dims),
+            tuple(tuple(shape) for shape in node.output_dims),
+            sum(parameter.numel() for parameter in node.module.parameters() if parameter.requires_grad),
+        )
+        for node in _steps(graph)
+    ]
+
+
+def describe_graph(graph: Graph) -> dict[str, Any]:
+    """Plain JSON that :func:`graph_from_description` builds the graph from again.
+
+    Raises:
+        GraphError: a node that is not registered, or was made with an argument that is not plain data; names the node.
+    """
+    (source,) = graph.in_nodes
+    rows = []
+    for node in _steps(graph):
+        kind = registry.nodes.name_of(node.module_type)
+        if kind is None:
+            raise GraphError(
+                f"node '{node.name}' cannot be saved: {node.module_type.__module__}.{node.module_type.__qualname__} is not registered"
+            )
+        for argument, value in node.module_args.items():
+            if not _is_plain(value):
+                raise GraphError(
+                    f"node '{node.name}' cannot be saved: its argument '{argument}' is a {type(value).__name__}, not plain data"
+                )
+        inputs = [[origin.name, output] for origin, output in node.inputs]
+        rows.append({"name": node.name, "kind": kind, "arguments": _plain(node.module_args), "inputs": inputs})
+    return {"input": {"name": source.name, "shape": list(source.dims)}, "nodes": rows}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def graph_from_description(description: Mapping[str, Any]) -> Graph:
+    """Build a graph from what :func:`describe_graph` gave. Nothing but registered components can be named.
+
+    Raises:
+        GraphError: a description that is incomplete or inconsistent.
+        RegistryError: a node that is not registered.
+    """
+    try:
+        source = InputNode(
+            *(int(size) for size in description["input"]["shape"]), name=str(description["input"]["name"])
+        )
+        nodes: dict[str, Node] = {source.name: source}
+        rows = description["nodes"]
+        if len(rows) > MAX_NODES:
+            raise GraphError(f"the description has {len(rows)} nodes, more than {MAX_NODES}")
+        for row in rows:
+            inputs = [(nodes[origin], int(output)) for origin, output in row["inputs"]]
+            nodes[row["name"]] = _make_node(inputs, row["kind"], dict(row["arguments"]), row["name"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise GraphError(f"the description of the graph is incomplete: {type(error).__name__}: {error}") from error
+    head = next((node for node in nodes.values() if node.module_type is SplitHead), source)
+    outputs = (
+        [OutputNode((head, index), name=name) for index, name in enumerate(("logits", "nuisance"))]
+        if head is not source
+        else []
+    )
+    return checked_graph([*nodes.values(), *outputs])

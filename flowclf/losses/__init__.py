@@ -1,0 +1,17 @@
+"""Losses: objects that are built, bound to a classifier once, and then called on encodings and labels."""
+
+from flowclf.losses.base import Binding, Loss, LossTerms, WeightedSum
+from flowclf.losses.cross_entropy import CrossEntropy
+from flowclf.losses.independence import IndependenceCrossEntropy, NuisanceClassifier
+from flowclf.losses.likelihood import FactorialPriorMLE
+
+__all__ = [
+    "Binding",
+    "CrossEntropy",
+    "FactorialPriorMLE",
+    "IndependenceCrossEntropy",
+    "Loss",
+    "LossTerms",
+    "NuisanceClassifier",
+    "WeightedSum",
+]

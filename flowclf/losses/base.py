@@ -1,0 +1,200 @@
+"""What every loss is: bound once, called on encodings, reporting its terms by name, adding and scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from flowclf.classifier import Encoding, InvertibleClassifier
+from flowclf.errors import UsageError
+from flowclf.preprocessing import Preprocessing
+from flowclf.priors import FactorialPrior
+
+__all__ = ["Binding", "Loss", "LossTerms", "WeightedSum"]
+
+
+class LossTerms(NamedTuple):
+    """A loss on one batch.
+
+    Attributes:
+        total: what is minimised, a scalar with gradient.
+        parts: each term by name, unweighted, in the unit that the name ends with.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a loss knows of the classifier it is bound to.
+
+    Attributes:
+        classes: K.
+        nuisances: D - K.
+        prior: the classifier's prior; its parameters belong to the classifier, not to the loss.
+        preprocessing: the classifier's preprocessing, which knows the dimensions of the data.
+    """
+
+    classes: int
+    nuisances: int
+    prior: FactorialPrior
+    preprocessing: Preprocessing
+
+
+class Loss(nn.Module):
+    """Base class. A loss of one's own implements :meth:`forward`, and :meth:`build` if it has parameters.
+
+    A loss that plays against an adversary also sets ``adversary_steps`` and implements :meth:`adversary_loss`,
+    :meth:`adversary_parameters` and :meth:`adversary_optimizer`; the training loop asks for nothing else.
+
+    Attributes:
+        progress: how much of the training is done, 0 to 1; see :meth:`set_progress`.
+        adversary_steps: how many steps the adversary gets on a batch now, before the classifier's own; may depend on ``progress``.
+
+    Example:
+        >>> class Margin(Loss):
+        ...     def forward(self, encoding, labels):
+        ...         true = encoding.logits.gather(1, labels[:, None])
+        ...         value = torch.relu(1 + encoding.logits - true).mean()
+        ...         return LossTerms(value, {"margin": value.detach()})
+    """
+
+    progress: float = 1.0
+    adversary_steps: int = 0
+    _binding: Binding | None = None
+
+    def bind(self, classifier: InvertibleClassifier) -> Self:
+        """Tell the loss dimensions and prior of the classifier it will train; returns the loss itself.
+
+        Raises:
+            UsageError: it is bound already.
+        """
+        if self._binding is not None:
+            raise UsageError(f"{type(self).__name__} is bound to a classifier already; make a new one")
+        nuisances = classifier.dimensions - classifier.classes
+        self._binding = Binding(classifier.classes, nuisances, classifier.prior, classifier.preprocessing)
+        self.build(self._binding)
+        self.to(classifier.device)
+        return self
+
+    @property
+    def binding(self) -> Binding:
+        """What :meth:`bind` learnt.
+
+        Raises:
+            UsageError: the loss is not bound.
+        """
+        if self._binding is None:
+            raise UsageError(f"{type(self).__name__} is not bound: call loss.bind(classifier) first")
+        return self._binding
+
+    def set_progress(self, progress: float) -> None:
+        """Told by the training loop before each step how much of the training is done, 0 to 1; for warm-ups."""
+        self.progress = progress
+
+    def build(self, binding: Binding) -> None:
+        """Make the loss's own parameters, once the dimensions are known."""
+
+    def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
+        """The loss of a batch: an encoding of B samples and their labels (B,)."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement forward")
+
+    def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
+        """What the adversary minimises, a scalar; the encoding comes without gradient."""
+        raise NotImplementedError(f"{type(self).__name__} has adversary_steps but no adversary_loss")
+
+    def adversary_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the adversary; none by default."""
+        return iter(())
+
+    def main_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that are trained along with the classifier: all that are not the adversary's."""
+        adversary = {id(parameter) for parameter in self.adversary_parameters()}
+        return (parameter for parameter in self.parameters() if id(parameter) not in adversary)
+
+    def adversary_optimizer(self) -> torch.optim.Optimizer:
+        """An optimiser for the adversary."""
+        return torch.optim.Adam(list(self.adversary_parameters()), lr=1e-3, betas=(0.5, 0.999))
+
+    def __add__(self, other: Loss) -> WeightedSum:
+        return WeightedSum([*_terms(self), *_terms(other)])
+
+    def __mul__(self, weight: float) -> WeightedSum:
+        return WeightedSum([(float(weight) * own, loss) for own, loss in _terms(self)])
+
+    __rmul__ = __mul__
+
+
+def _terms(loss: Loss) -> list[tuple[float, Loss]]:
+    if isinstance(loss, WeightedSum):
+        return list(zip(loss.weights, loss.losses, strict=True))  # type: ignore[arg-type]
+    if not isinstance(loss, Loss):
+        raise UsageError(f"a loss adds to a loss, found {type(loss).__name__}")
+    return [(1.0, loss)]
+
+
+class WeightedSum(Loss):
+    """A sum of losses with weights; made by ``+`` and ``*``. Parts of the same name are numbered.
+
+    Raises:
+        UsageError: more than one of the losses plays against an adversary.
+    """
+
+    _player: Loss
+
+    def __init__(self, terms: list[tuple[float, Loss]]) -> None:
+        super().__init__()
+        self.weights = [weight for weight, _ in terms]
+        self.losses = nn.ModuleList(loss for _, loss in terms)
+        players = [loss for _, loss in terms if loss.adversary_steps]
+        if len(players) > 1:
+            names = ", ".join(type(loss).__name__ for loss in players)
+            raise UsageError(f"at most one loss of a sum can play against an adversary, found {names}")
+        # Not as a submodule, for the list has it already.
+        object.__setattr__(self, "_player", players[0] if players else Loss())
+
+    @property
+    def adversary_steps(self) -> int:  # type: ignore[override]
+        """The playing loss's."""
+        return self._player.adversary_steps
+
+    def set_progress(self, progress: float) -> None:
+        """Tell every loss of the sum."""
+        super().set_progress(progress)
+        for loss in self.losses:
+            loss.set_progress(progress)  # type: ignore[operator]
+
+    def bind(self, classifier: InvertibleClassifier) -> Self:
+        """Bind every loss of the sum."""
+        for loss in self.losses:
+            loss.bind(classifier)  # type: ignore[operator]
+        return super().bind(classifier)
+
+    def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
+        """Weighted sum of the totals; the parts of all."""
+        total: Tensor = encoding.logits.new_zeros(())
+        parts: dict[str, Tensor] = {}
+        for weight, loss in zip(self.weights, self.losses, strict=True):
+            terms = loss(encoding, labels)
+            total = total + weight * terms.total
+            for name, value in terms.parts.items():
+                number = next(n for n in range(1, len(parts) + 2) if (name if n == 1 else f"{name}_{n}") not in parts)
+                parts[name if number == 1 else f"{name}_{number}"] = value
+        return LossTerms(total, parts)
+
+    def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
+        """The playing loss's."""
+        return self._player.adversary_loss(encoding, labels)
+
+    def adversary_parameters(self) -> Iterator[nn.Parameter]:
+        """The playing loss's."""
+        return self._player.adversary_parameters()
+
+    def adversary_optimizer(self) -> torch.optim.Optimizer:
+        """The playing loss's."""
+        return self._player.adversary_optimizer()

@@ -1,0 +1,150 @@
+"""Independence cross-entropy: nuisances that say nothing of the class (paper, Definition 7)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowclf.arguments import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from flowclf.classifier import Encoding
+from flowclf.errors import UsageError
+from flowclf.losses.base import Binding, Loss, LossTerms
+from flowclf.losses.likelihood import code_length
+
+__all__ = ["IndependenceCrossEntropy", "NuisanceClassifier"]
+
+
+class NuisanceClassifier(nn.Module):
+    """D_nc: a fully connected ReLU network on standardised nuisances (B, D-K) -> logits (B, K).
+
+    Standardisation is by the batch: without it the adversary lags behind the scales, which the classifier can move freely.
+    """
+
+    def __init__(self, nuisances: int, classes: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.BatchNorm1d(nuisances, affine=False)]
+        size = nuisances
+        for width in hidden:
+            layers += [nn.Linear(size, width), nn.ReLU()]
+            size = width
+        self.layers = nn.Sequential(*layers, nn.Linear(size, classes))
+
+    def forward(self, nuisance: Tensor) -> Tensor:
+        """Logits, (B, K)."""
+        return self.layers(nuisance)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+class IndependenceCrossEntropy(Loss):
+    r"""min over F, max over D_nc:  a CE(y, z_s) + w N(z_n) + b (-log2 p(x | y)) / D  (paper, Definition 7).
+
+    The nuisance classifier D_nc is trained on CE(y, D_nc(z_n)), ``nuisance_steps`` times a batch, and the bijection to leave it
+    nothing. The paper's N = -CE(y, D_nc(z_n)) is unbounded below for a fixed D_nc; ``uniform`` replaces it by the divergence of
+    D_nc's answer from knowing nothing, CE(1/K, D_nc(z_n)) - log K >= 0, which has the same solution and a floor. The likelihood
+    is that of :class:`FactorialPriorMLE`, in bits per dimension of the data: on the logits too, whose volume the paper's own
+    term leaves unbounded.
+
+    Args:
+        classification_weight: a.
+        nuisance_weight: w.
+        nuisance_steps: steps of the nuisance classifier on each batch.
+        nuisance_hidden: units of its hidden layers.
+        nuisance_learning_rate: of its Adam, betas (0.5, 0.999).
+        nuisance_target: ``uniform``, or ``labels`` for the paper's negated cross-entropy.
+        nuisance_delay: share of the training before w leaves 0, in which the nuisance classifier rests.
+        nuisance_warmup: share of the training over which w then grows to its value.
+        likelihood_weight: b.
+
+    Example:
+        >>> from flowclf.classifier import build_classifier
+        >>> clf = build_classifier((1, 8, 8), ["squeeze", "split_head"], classes=10)
+        >>> loss = IndependenceCrossEntropy(nuisance_weight=2.0, nuisance_hidden=[64]).bind(clf)
+        >>> sorted(loss(clf(clf.preprocessing(torch.rand(4, 1, 8, 8))), torch.tensor([1, 2, 3, 4])).parts)
+        ['bits_per_dim', 'cross_entropy_nats', 'nuisance_cross_entropy_nats']
+    """
+
+    def __init__(
+        self,
+        *,
+        classification_weight: NonNegativeFloat = 1.0,
+        nuisance_weight: NonNegativeFloat = 1.0,
+        nuisance_steps: PositiveInt = 3,
+        nuisance_hidden: Sequence[PositiveInt] = (512, 512),
+        nuisance_learning_rate: PositiveFloat = 1e-3,
+        nuisance_target: Literal["uniform", "labels"] = "uniform",
+        nuisance_delay: Fraction = 0.0,
+        nuisance_warmup: Fraction = 0.15,
+        likelihood_weight: NonNegativeFloat = 1.0,
+    ) -> None:
+        super().__init__()
+        if nuisance_target not in ("uniform", "labels"):
+            raise UsageError(f"nuisance_target must be 'uniform' or 'labels', found {nuisance_target!r}")
+        self.classification_weight = classification_weight
+        self.nuisance_weight = nuisance_weight
+        self.nuisance_steps = nuisance_steps
+        self.nuisance_hidden = tuple(nuisance_hidden)
+        self.nuisance_learning_rate = nuisance_learning_rate
+        self.nuisance_target = nuisance_target
+        self.nuisance_delay = nuisance_delay
+        self.nuisance_warmup = nuisance_warmup
+        self.likelihood_weight = likelihood_weight
+
+    @property
+    def adversary_steps(self) -> int:  # type: ignore[override]
+        """None while w is 0."""
+        return self.nuisance_steps if self.progress >= self.nuisance_delay else 0
+
+    def build(self, binding: Binding) -> None:
+        """Make the nuisance classifier."""
+        self.adversary = NuisanceClassifier(binding.nuisances, binding.classes, self.nuisance_hidden)
+
+    def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
+        """Parts: ``cross_entropy_nats``, ``nuisance_cross_entropy_nats`` (of D_nc, against the labels), ``bits_per_dim``."""
+        binding = self.binding
+        bits = code_length(binding, encoding, labels)
+        cross_entropy = functional.cross_entropy(encoding.logits, labels)
+        with _frozen(self.adversary):
+            log_probs = self.adversary(encoding.nuisance).log_softmax(1)
+        of_labels = -log_probs.gather(1, labels[:, None]).mean()
+        divergence = -log_probs.mean() - math.log(binding.classes)
+        nuisance = divergence if self.nuisance_target == "uniform" else -of_labels
+        since = self.progress - self.nuisance_delay
+        grown = min(1.0, max(0.0, since / self.nuisance_warmup)) if self.nuisance_warmup else float(since >= 0)
+        total = self.classification_weight * cross_entropy + self.likelihood_weight * bits
+        if grown:
+            total = total + grown * self.nuisance_weight * nuisance
+        parts = {
+            "cross_entropy_nats": cross_entropy.detach(),
+            "nuisance_cross_entropy_nats": of_labels.detach(),
+            "bits_per_dim": bits.detach(),
+        }
+        return LossTerms(total, parts)
+
+    def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
+        """CE(y, D_nc(z_n)), nats."""
+        return functional.cross_entropy(self.adversary(encoding.nuisance), labels)
+
+    def adversary_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of D_nc."""
+        return self.adversary.parameters()
+
+    def adversary_optimizer(self) -> torch.optim.Optimizer:
+        """Adam with betas (0.5, 0.999): a short memory, for a game that moves."""
+        return torch.optim.Adam(self.adversary.parameters(), lr=self.nuisance_learning_rate, betas=(0.5, 0.999))

@@ -1,0 +1,114 @@
+"""Architectures: functions that return a list of node specs for ``flowclf.build_classifier``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from flowclf.arguments import NonNegativeInt, PositiveFloat, PositiveInt
+from flowclf.errors import UsageError
+
+__all__ = ["firevnet", "firevnet_fc"]
+
+
+def firevnet(
+    *,
+    stages: PositiveInt = 2,
+    blocks: PositiveInt | list[PositiveInt] = 4,
+    width: PositiveInt | list[PositiveInt] = 64,
+    coupling: Literal["affine", "additive"] = "affine",
+    bound: PositiveFloat = 1.5,
+    mixing: Literal["orthogonal", "lu"] = "orthogonal",
+    normalization: Literal["none", "batch"] = "none",
+    factor_out: bool = False,
+    logit_couplings: NonNegativeInt = 0,
+    logit_scale: PositiveFloat = 1.0,
+    logit_mean: PositiveFloat = 25.0,
+    dct: bool = True,
+) -> list[Any]:
+    """Convolutional fully invertible RevNet (paper, section 2.2 and appendix B.2).
+
+    Each stage is a squeeze and then blocks of ActNorm, an invertible 1x1 convolution and a coupling. The last stage may be
+    followed by couplings that see the logits and keep them.
+
+    Args:
+        stages: number of squeezes; each halves height and width.
+        blocks: blocks a stage, one number for all or a list.
+        width: channels of the couplings' hidden layers, one number for all stages or a list.
+        coupling: affine, or additive, which preserves volume.
+        bound: largest absolute log-scale of an affine coupling, nats.
+        mixing: parametrisation of the 1x1 convolutions.
+        normalization: batch norm in the couplings' subnets.
+        factor_out: factor half of the channels out after each stage but the last.
+        logit_couplings: pairs of couplings on the nuisances, given the logits, before the head.
+        logit_scale: factor on the logits inside the bijection.
+        logit_mean: m of the prior N(m e_y, m I) on the logits.
+        dct: read the logits from the lowest frequencies of the last feature maps.
+
+    Raises:
+        UsageError: a list whose length is not the number of stages.
+
+    Example:
+        >>> firevnet(stages=1, blocks=1)[0]
+        'squeeze'
+    """
+    block_counts = _per_stage("blocks", blocks, stages)
+    widths = _per_stage("width", width, stages)
+    specs: list[Any] = []
+    for stage, (count, channels) in enumerate(zip(block_counts, widths, strict=True), start=1):
+        subnet = {"conv": {"width": channels, "normalization": normalization}}
+        arguments = {"subnet": subnet, "bound": bound} if coupling == "affine" else {"subnet": subnet}
+        block = ["actnorm", {"invertible_conv1x1": {"parametrization": mixing}}, {f"{coupling}_coupling": arguments}]
+        specs += ["squeeze", {"repeat": count, "nodes": block}]
+        if factor_out and stage < stages:
+            specs.append("factor_out")
+    specs.append("actnorm")
+    if logit_couplings:
+        subnet = {"conv": {"width": widths[-1], "normalization": normalization}}
+        pair = [{"logit_coupling": {"subnet": subnet, "bound": bound, "swap": swap}} for swap in (True, False)]
+        specs.append({"repeat": logit_couplings, "nodes": pair})
+    specs.append({"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}})
+    return specs
+
+
+def firevnet_fc(
+    *,
+    blocks: PositiveInt = 4,
+    width: PositiveInt = 512,
+    hidden_layers: PositiveInt = 2,
+    coupling: Literal["additive", "affine"] = "additive",
+    bound: PositiveFloat = 1.5,
+    actnorm: bool = False,
+    mixing: Literal["orthogonal", "lu"] = "orthogonal",
+    logit_scale: PositiveFloat = 1.0,
+    logit_mean: PositiveFloat = 25.0,
+) -> list[Any]:
+    """Fully connected fully invertible RevNet for vectors (paper, appendix B.1).
+
+    Args:
+        blocks: number of couplings, each after a learned mixing of the dimensions.
+        width: units of the couplings' hidden layers.
+        hidden_layers: hidden layers of the couplings.
+        coupling: additive, which preserves volume, or affine.
+        bound: largest absolute log-scale of an affine coupling, nats.
+        actnorm: put an ActNorm before each mixing.
+        mixing: parametrisation of the mixing.
+        logit_scale: factor on the logits inside the bijection.
+        logit_mean: m of the prior N(m e_y, m I) on the logits.
+
+    Example:
+        >>> len(firevnet_fc(blocks=4))
+        2
+    """
+    subnet = {"dense": {"width": width, "hidden_layers": hidden_layers}}
+    arguments = {"subnet": subnet, "bound": bound} if coupling == "affine" else {"subnet": subnet}
+    block: list[Any] = [{"invertible_conv1x1": {"parametrization": mixing}}, {f"{coupling}_coupling": arguments}]
+    if actnorm:
+        block.insert(0, "actnorm")
+    return [{"repeat": blocks, "nodes": block}, {"split_head": {"logit_scale": logit_scale, "logit_mean": logit_mean}}]
+
+
+def _per_stage(name: str, value: int | list[int], stages: int) -> list[int]:
+    values = [value] * stages if isinstance(value, int) else list(value)
+    if len(values) != stages:
+        raise UsageError(f"firevnet: {name} has {len(values)} entries for {stages} stages: {values}")
+    return values

@@ -1,0 +1,99 @@
+"""ActNorm: a scale and a shift per channel, initialised from data when asked, and only then."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flowclf.arguments import PositiveFloat
+from flowclf.nodes.base import BijectiveNode, channels_of, positions
+
+__all__ = ["ActNorm", "initialize"]
+
+
+class ActNorm(BijectiveNode):
+    """Per-channel affine map z = exp(s) x + b (Kingma and Dhariwal, Glow, 2018, section 3.1).
+
+    It is the identity until :func:`initialize` gives each channel zero mean and unit variance over a batch. Whether that has
+    happened is the buffer ``initialized``, which state dicts, deep copies and moving averages carry along; neither a
+    forward pass, nor training mode, nor loading ever initialises.
+
+    Args:
+        min_std: floor on the standard deviation seen at initialisation, so that a constant channel stays finite.
+
+    Example:
+        >>> node = ActNorm([(3, 8, 8)])
+        >>> initialize(node, 5 + 2 * torch.randn(64, 3, 8, 8))
+        >>> (z,), log_det = node((5 + 2 * torch.randn(64, 3, 8, 8),))
+        >>> bool(z.mean().abs() < 0.1), bool(node.initialized)
+        (True, True)
+    """
+
+    def __init__(
+        self,
+        dims_in: Iterable[Sequence[int]],
+        dims_c: Iterable[Sequence[int]] | None = None,
+        *,
+        min_std: PositiveFloat = 0.05,
+    ) -> None:
+        super().__init__(dims_in, dims_c)
+        channels = channels_of(self.shape)
+        self.min_std = min_std
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("initialized", torch.tensor(False))
+        self.initializing = False
+
+    def _per_channel(self, value: Tensor) -> Tensor:
+        return value.view(1, -1, *(1,) * (len(self.shape) - 1))
+
+    def _initialize(self, x: Tensor) -> None:
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        mean = x.mean(axes)
+        scale = 1 / x.std(axes, correction=0).clamp_min(self.min_std)
+        with torch.no_grad():
+            self.log_scale.copy_(scale.log())
+            self.bias.copy_(-mean * scale)
+            self.initialized.fill_(True)
+
+    def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
+        """Scale, then shift."""
+        if self.initializing and not self.initialized:
+            self._initialize(x)
+        z = torch.addcmul(self._per_channel(self.bias), x, self._per_channel(self.log_scale.exp()))
+        return z, self._log_det(x) if log_det else None
+
+    def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
+        """Unshift, then unscale."""
+        x = (z - self._per_channel(self.bias)) * self._per_channel((-self.log_scale).exp())
+        return x, -self._log_det(z) if log_det else None
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        return (positions(self.shape) * self.log_scale.sum()).expand(x.shape[0])
+
+
+@contextlib.contextmanager
+def _initializing(module: nn.Module) -> Iterator[None]:
+    nodes = [node for node in module.modules() if isinstance(node, ActNorm)]
+    for node in nodes:
+        node.initializing = True
+    try:
+        yield
+    finally:
+        for node in nodes:
+            node.initializing = False
+
+
+def initialize(module: nn.Module, x: Tensor, c: Sequence[Tensor] = ()) -> None:
+    """Initialise every ActNorm in a node or graph that is not initialised yet, from one batch through the whole of it.
+
+    Args:
+        module: a FrEIA module, graph or node, that takes ``x``.
+        x: a batch of inputs, (B, C, H, W) or (B, D); a few hundred samples are enough.
+        c: conditions, where the graph has some.
+    """
+    with torch.no_grad(), _initializing(module):
+        module((x,), c=tuple(c) or None, jac=False)

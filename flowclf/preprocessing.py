@@ -1,0 +1,135 @@
+"""Images as people keep them to tensors as the network takes them, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowclf.errors import UsageError
+
+__all__ = ["Preprocessing"]
+
+
+class Preprocessing(nn.Module):
+    """Invertible map from images in [0, 1] to network inputs in [-1, 1], with the dequantisation that belongs to it.
+
+    A pixel value v in 0..255 is reduced to q = floor(v / 2^(8 - bits)), and x = 2 (q + u) / 2^bits - 1 with u uniform in
+    [0, 1) is what the network is trained on. An image v / 255 without noise goes to x = 2 (v + 1/2) / 256 - 1: the middle
+    of its 8-bit bin, which lies inside its coarser bin at every depth. Padding is level 0 with the same noise.
+
+    Args:
+        image_shape: (C, H, W) of the images before padding, or (D,) of vectors.
+        bits: depth of the dequantisation, 1 to 8; None for data that are continuous already: they pass unchanged.
+        pad: pixels added on each of the four sides.
+
+    Raises:
+        UsageError: a depth outside 1 to 8, a negative pad, or a pad or depth for vectors.
+
+    Example:
+        >>> preprocessing = Preprocessing((1, 28, 28), bits=4, pad=2)
+        >>> x = preprocessing(torch.rand(5, 1, 28, 28))
+        >>> x.shape, preprocessing.inverse(x).shape
+        (torch.Size([5, 1, 32, 32]), torch.Size([5, 1, 28, 28]))
+    """
+
+    def __init__(self, image_shape: Sequence[int], *, bits: int | None = 8, pad: int = 0) -> None:
+        super().__init__()
+        self.image_shape = tuple(int(size) for size in image_shape)
+        if bits is not None and not 1 <= bits <= 8:
+            raise UsageError(f"preprocessing: bits must be 1 to 8 or None, found {bits}")
+        if pad < 0:
+            raise UsageError(f"preprocessing: pad must be 0 or more pixels, found {pad}")
+        if len(self.image_shape) != 3 and (bits is not None or pad):
+            raise UsageError(
+                f"preprocessing: bits and pad need images (C, H, W), found data of shape {self.image_shape}"
+            )
+        self.bits = bits
+        self.pad = pad
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what the network takes, without the batch dimension."""
+        if not self.pad:
+            return self.image_shape
+        channels, height, width = self.image_shape
+        return channels, height + 2 * self.pad, width + 2 * self.pad
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that build this object again, as plain JSON."""
+        return {"image_shape": list(self.image_shape), "bits": self.bits, "pad": self.pad}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] to network inputs; no noise. Continuous data pass unchanged.
+
+        Raises:
+            UsageError: images of another shape, or of an integer type.
+        """
+        self._check(images)
+        if not images.is_floating_point():
+            raise UsageError(
+                f"expected images as floating point in [0, 1], found {images.dtype}; divide 8-bit images by 255"
+            )
+        if self.bits is None:
+            return self._padded(images, 0.0)
+        return self._padded((255 * images + 0.5) / 128 - 1, 0.5)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Network inputs to images; the padding is cut off. Not clipped: [0, 1] is exceeded where x leaves [-1, 1]."""
+        if self.pad:
+            x = x[..., self.pad : -self.pad, self.pad : -self.pad]
+        return x if self.bits is None else (128 * (x + 1) - 0.5) / 255
+
+    def dequantize(self, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Stored data to network inputs, with noise: what training and likelihoods use.
+
+        Args:
+            data: pixel values (B, C, H, W), uint8, 0..255; or continuous data, which pass unchanged.
+            generator: source of the noise, on any device; the noise is drawn where the generator lives.
+
+        Raises:
+            UsageError: data of another shape, or pixel values that are not uint8.
+        """
+        self._check(data)
+        if self.bits is None:
+            return self._padded(data, 0.0)
+        if data.dtype != torch.uint8:
+            raise UsageError(f"expected pixel values as uint8, found {data.dtype}")
+        levels = (data >> (8 - self.bits)).to(torch.get_default_dtype())
+        shape = (data.shape[0], *self.input_shape)
+        device = data.device if generator is None else generator.device
+        noise = torch.rand(shape, generator=generator, device=device).to(data.device)
+        if self.pad:
+            levels = functional.pad(levels, (self.pad,) * 4)
+        return (levels + noise) * 2.0 ** (1 - self.bits) - 1
+
+    def bits_per_dim(self, log_prob: Tensor) -> Tensor:
+        """Code length of the data, (B,), bits per dimension, from log p(x) of the network's input in nats.
+
+        The density is of the pixel level q + u at the stated depth: -log2 p(x) - D log2(dx/dq), over the D_data dimensions of
+        the image. Padding is noise of known density, whose log is added; it does not count as dimensions of the data.
+        """
+        dimensions = math.prod(self.image_shape)
+        bits = -log_prob / (dimensions * math.log(2))
+        if self.bits is None:
+            return bits
+        return bits + (self.bits - 1) * math.prod(self.input_shape) / dimensions
+
+    def _padded(self, x: Tensor, noise: float) -> Tensor:
+        if not self.pad:
+            return x
+        value = 0.0 if self.bits is None else noise * 2.0 ** (1 - self.bits) - 1
+        return functional.pad(x, (self.pad,) * 4, value=value)
+
+    def _check(self, data: Tensor) -> None:
+        if tuple(data.shape[1:]) != self.image_shape:
+            expected = ", ".join(str(size) for size in self.image_shape)
+            raise UsageError(f"expected a batch of shape (B, {expected}), found {tuple(data.shape)}")
+
+    def extra_repr(self) -> str:
+        """Arguments, for the repr."""
+        return f"image_shape={self.image_shape}, bits={self.bits}, pad={self.pad}"

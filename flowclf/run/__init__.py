@@ -1,0 +1,8 @@
+"""Running: recipes to run directories, and finished models to answers. What the command line calls."""
+
+from flowclf.run.building import Plan, plan
+from flowclf.run.execution import RunResult, resume, run
+from flowclf.run.folder import RunFolder
+from flowclf.run.models import evaluate_model, metamers, predict
+
+__all__ = ["Plan", "RunFolder", "RunResult", "evaluate_model", "metamers", "plan", "predict", "resume", "run"]

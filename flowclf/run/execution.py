@@ -1,0 +1,164 @@
+"""Running a recipe: train, save, evaluate, draw, report; and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowclf import checkpoint
+from flowclf.errors import InterruptedRunError
+from flowclf.evaluation import Evaluation, evaluate_with_artifacts
+from flowclf.figures import write_figures
+from flowclf.files import write_json, write_text
+from flowclf.recipe import LoadedRecipe, dump, load
+from flowclf.report import write_report
+from flowclf.run.building import build_data, build_loss, build_model, build_settings, resolve_device
+from flowclf.run.folder import RunFolder
+from flowclf.training import Progress, SilentProgress, Trainer
+from flowclf.training.interrupts import Interrupts, interrupts
+from flowclf.training.state import load_state, save_state
+
+__all__ = ["RunResult", "resume", "run"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: the run directory.
+        results: what ``results.json`` holds.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+
+
+def run(
+    loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", progress: Progress | None = None
+) -> RunResult:
+    """Run a recipe in a new run directory.
+
+    Args:
+        loaded: a checked recipe.
+        out: a new or empty folder; by default one under ``runs``.
+        device: auto, cpu or cuda.
+        progress: is told what is going on.
+
+    Raises:
+        InterruptedRunError: SIGINT or SIGTERM came; the state is saved.
+        NonFiniteLossError: training diverged; the last good state is kept.
+    """
+    chosen = resolve_device(device)
+    # Everything is built before the folder is made: what cannot run leaves nothing behind.
+    trainer = _trainer(loaded, chosen)
+    folder = RunFolder.create(loaded.recipe.name, out)
+    write_text(folder.recipe, loaded.source_text)
+    write_text(folder.resolved, dump(loaded.recipe))
+    folder.write_environment(chosen)
+    return _carry_out(folder, loaded, trainer, progress or SilentProgress())
+
+
+def resume(path: Path, device: str = "auto", progress: Progress | None = None) -> RunResult:
+    """Go on with a run that was interrupted or killed, from its last saved state, to the same bits.
+
+    Args:
+        path: the run directory.
+        device: auto, cpu or cuda; the bits are the same on the same device only.
+        progress: is told what is going on.
+
+    Raises:
+        UsageError: not a run directory, or one without a saved state.
+        ChecksumError: the state is not the one that was written.
+    """
+    folder = RunFolder.existing(path)
+    loaded = load(folder.resolved)
+    trainer = _trainer(loaded, resolve_device(device))
+    load_state(folder.checkpoints, trainer)
+    progress = progress or SilentProgress()
+    progress.message(f"resuming {path} at step {trainer.step} of {trainer.total_steps}")
+    return _carry_out(folder, loaded, trainer, progress)
+
+
+def _trainer(loaded: LoadedRecipe, device: torch.device) -> Trainer:
+    recipe = loaded.recipe
+    data = build_data(recipe)
+    classifier = build_model(recipe, data).to(device)
+    return Trainer(classifier, build_loss(recipe), data, build_settings(recipe))
+
+
+def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, progress: Progress) -> RunResult:
+    started = time.perf_counter()
+
+    def save(current: Trainer) -> None:
+        save_state(folder.checkpoints, current)
+        folder.write_metrics(current.rows)
+
+    with interrupts() as stop:
+        try:
+            progress.message(f"run directory: {folder.path}")
+            trainer.run(progress=progress, on_state=save, stop=stop)
+            _raise_if_stopped(stop, folder, trainer)
+            trainer.finish()
+            stop.immediate = True
+            metadata = {"recipe": loaded.recipe.name, "seed": loaded.recipe.seed, "step": trainer.step}
+            checkpoint.save(trainer.classifier, folder.model, metadata=metadata)
+            evaluation = evaluate_with_artifacts(
+                trainer.classifier,
+                trainer.data,
+                protocol=loaded.recipe.evaluate.protocol,
+                seed=loaded.recipe.seed,
+                progress=progress,
+            )
+            results = _results(loaded, trainer, evaluation, time.perf_counter() - started)
+            _write_outcome(folder, trainer, evaluation, results)
+        except KeyboardInterrupt:
+            _raise_if_stopped(stop, folder, trainer)
+            raise
+    return RunResult(folder.path, results)
+
+
+def _raise_if_stopped(stop: Interrupts, folder: RunFolder, trainer: Trainer) -> None:
+    if stop.signum is not None:
+        name = signal.Signals(stop.signum).name
+        raise InterruptedRunError(
+            f"{name} at step {trainer.step} of {trainer.total_steps}; go on with: flowclf recipe run --resume {folder.path}",
+            stop.signum,
+        )
+
+
+def _results(loaded: LoadedRecipe, trainer: Trainer, evaluation: Evaluation, seconds: float) -> dict[str, Any]:
+    return {
+        "recipe": loaded.recipe.name,
+        "seed": loaded.recipe.seed,
+        **evaluation.results,
+        "train.epochs": trainer.epoch,
+        "train.steps": trainer.step,
+        "train.precision": "fp32" if trainer.dtype is None else "bf16",
+        "seconds.train": round(trainer.seconds, 3),
+        "seconds.total": round(max(seconds, trainer.seconds + evaluation.results["seconds.evaluate"]), 3),
+    }
+
+
+def _write_outcome(folder: RunFolder, trainer: Trainer, evaluation: Evaluation, results: dict[str, Any]) -> None:
+    figures = write_figures(folder.figures, evaluation, trainer.rows)
+    write_report(
+        folder.path,
+        results=results,
+        title=f"{results['recipe']}, seed {results['seed']}",
+        figures=figures,
+        rows=trainer.rows,
+        recipe_text=folder.recipe.read_text(encoding="utf-8"),
+        resolved_text=folder.resolved.read_text(encoding="utf-8"),
+        environment=json.loads(folder.environment.read_text(encoding="utf-8")),
+        model_text=repr(trainer.classifier),
+        command="flowclf recipe run resolved.yaml",
+    )
+    # Last of all, so that a folder with results.json is a run that ended.
+    write_json(folder.results, results)

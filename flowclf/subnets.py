@@ -1,0 +1,118 @@
+"""Subnets: the ordinary networks inside couplings, which never need to be inverted.
+
+A subnet is a registered function (channels_in, channels_out, *, ...) -> module. Its last layer starts at zero, so that every
+coupling starts as the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from torch import nn
+
+from flowclf import registry
+from flowclf.arguments import NonNegativeInt, PositiveInt, SubnetSpec
+from flowclf.errors import GraphError
+
+__all__ = ["build_subnet", "conv", "dense"]
+
+
+def conv(
+    channels_in: int,
+    channels_out: int,
+    *,
+    width: PositiveInt = 64,
+    kernel: PositiveInt = 3,
+    normalization: Literal["none", "batch"] = "none",
+) -> nn.Module:
+    """Bottleneck of three convolutions, k x k, 1 x 1, k x k, with ReLU between them (Glow, 2018, section 3.3).
+
+    Args:
+        channels_in: channels of the input (B, C, H, W).
+        channels_out: channels of the output; height and width stay.
+        width: channels of the two hidden layers.
+        kernel: k, odd.
+        normalization: ``batch`` puts a batch norm before each ReLU (paper, appendix B.2).
+
+    Raises:
+        GraphError: an even kernel.
+    """
+    if kernel % 2 == 0:
+        raise GraphError(f"subnet conv: kernel must be odd, so that height and width stay; found {kernel}")
+
+    def norm() -> list[nn.Module]:
+        return [nn.BatchNorm2d(width)] if normalization == "batch" else []
+
+    last = nn.Conv2d(width, channels_out, kernel, padding=kernel // 2)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(_bias(last))
+    first = nn.Conv2d(channels_in, width, kernel, padding=kernel // 2)
+    return nn.Sequential(first, *norm(), nn.ReLU(), nn.Conv2d(width, width, 1), *norm(), nn.ReLU(), last)
+
+
+def dense(
+    channels_in: int, channels_out: int, *, width: PositiveInt = 128, hidden_layers: NonNegativeInt = 2
+) -> nn.Module:
+    """Fully connected ReLU network for vectors (B, D).
+
+    Args:
+        channels_in: size of the input.
+        channels_out: size of the output.
+        width: units of each hidden layer.
+        hidden_layers: number of hidden layers.
+    """
+    layers: list[nn.Module] = []
+    size = channels_in
+    for _ in range(hidden_layers):
+        layers += [nn.Linear(size, width), nn.ReLU()]
+        size = width
+    last = nn.Linear(size, channels_out)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(_bias(last))
+    return nn.Sequential(*layers, last)
+
+
+def _bias(layer: nn.Conv2d | nn.Linear) -> nn.Parameter:
+    if not isinstance(layer.bias, nn.Parameter):
+        raise GraphError("a subnet's last layer needs a bias")
+    return layer.bias
+
+
+def build_subnet(
+    spec: SubnetSpec | Callable[[int, int], nn.Module] | None, channels_in: int, channels_out: int, *, spatial: bool
+) -> nn.Module:
+    """The module that a spec stands for.
+
+    Args:
+        spec: a registered name, a mapping of one name to its arguments, a function (channels_in, channels_out) -> module, or
+            None for the default: ``conv`` for feature maps, ``dense`` for vectors.
+        channels_in: channels of the input, conditions included.
+        channels_out: channels of the output.
+        spatial: whether the input is feature maps.
+
+    Raises:
+        GraphError: a spec of another form, arguments that the subnet does not take, or a subnet of the wrong rank.
+    """
+    if spec is None:
+        spec = "conv" if spatial else "dense"
+    if callable(spec):
+        return spec(channels_in, channels_out)
+    if isinstance(spec, str):
+        spec = {spec: {}}
+    if not isinstance(spec, Mapping) or len(spec) != 1:
+        raise GraphError(f"a subnet is a name, or a mapping of one name to its arguments; found {spec!r}")
+    ((name, arguments),) = spec.items()
+    if name in ("conv", "dense") and (name == "conv") != spatial:
+        needed = "feature maps (C, H, W)" if name == "conv" else "vectors (D,)"
+        raise GraphError(f"subnet {name} takes {needed}, found {'feature maps' if spatial else 'vectors'}")
+    return _call(registry.subnets.get(name), f"subnet {name}", (channels_in, channels_out), dict(arguments or {}))
+
+
+def _call(
+    function: Callable[..., nn.Module], what: str, positional: tuple[int, int], arguments: dict[str, Any]
+) -> nn.Module:
+    try:
+        return function(*positional, **arguments)
+    except TypeError as error:
+        raise GraphError(f"{what}: {error}") from error

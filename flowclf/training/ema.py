@@ -1,0 +1,68 @@
+"""A moving average of a module's weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MovingAverage"]
+
+
+class MovingAverage:
+    """Exponential moving average of every floating-point parameter; buffers are copied as they are.
+
+    The decay starts low and grows to its value, min(decay, (1 + t) / (10 + t)), so that the start is forgotten.
+
+    Args:
+        module: whose weights are averaged.
+        decay: of the average, in (0, 1).
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module = module
+        self.decay = decay
+        self.updates = 0
+        self.average = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        self._averaged = {
+            name for name, parameter in module.named_parameters(remove_duplicate=False) if parameter.is_floating_point()
+        }
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the current weights in."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        averaged: list[Tensor] = []
+        current: list[Tensor] = []
+        for name, value in self.module.state_dict().items():
+            if name in self._averaged:
+                averaged.append(self.average[name])
+                current.append(value)
+            else:
+                self.average[name].copy_(value)
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The module with the average for weights, inside the block."""
+        kept = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        self.module.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.module.load_state_dict(kept)
+
+    def state_dict(self) -> dict[str, object]:
+        """State for resuming."""
+        return {"average": self.average, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Take a state back."""
+        average = state["average"]
+        if isinstance(average, dict):
+            for name, value in average.items():
+                self.average[name].copy_(value)
+        self.updates = int(state["updates"])  # type: ignore[call-overload]

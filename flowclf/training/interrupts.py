@@ -1,0 +1,50 @@
+"""SIGINT and SIGTERM as a polite request: finish the step, save, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+__all__ = ["Interrupts", "interrupts"]
+
+
+class Interrupts:
+    """Which signal came, if any.
+
+    Attributes:
+        signum: number of the first signal that came, or None.
+        immediate: raise KeyboardInterrupt at the first signal; for work that nobody asks whether to stop.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.immediate = False
+
+    def __call__(self) -> bool:
+        """Whether a signal came."""
+        return self.signum is not None
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        again = self.signum is not None
+        self.signum = self.signum or signum
+        if again or self.immediate:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Interrupts]:
+    """Take SIGINT and SIGTERM for the block; a second signal raises KeyboardInterrupt. Only the main thread can."""
+    state = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield state
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, state._handle) for number in signals}
+    try:
+        yield state
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

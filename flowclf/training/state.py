@@ -1,0 +1,72 @@
+"""The state of a training on disk, so that a killed run goes on as if nothing had happened.
+
+``state.json`` names the current state file and its SHA-256; replacing it is the moment at which a new state takes the place of the
+old one, so a crash at any time leaves a state that is whole. State files are read with ``weights_only=True``: nothing in them runs.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowclf.errors import CheckpointError, UsageError
+from flowclf.files import atomic_write, check_sha256, sha256, write_json
+from flowclf.training.loop import Trainer
+
+__all__ = ["load_state", "save_state"]
+
+_POINTER = "state.json"
+
+
+def save_state(folder: str | Path, trainer: Trainer) -> None:
+    """Write the trainer's state to a folder and drop the older one."""
+    folder = Path(folder)
+    file = folder / f"state-{trainer.step:08d}.pt"
+    with atomic_write(file) as temporary:
+        torch.save(trainer.state_dict(), temporary)
+        digest = sha256(temporary)
+    write_json(
+        folder / _POINTER,
+        {"file": file.name, "sha256": digest, "step": trainer.step, "total_steps": trainer.total_steps},
+    )
+    for old in folder.glob("state-*.pt"):
+        if old.name != file.name:
+            old.unlink(missing_ok=True)
+
+
+def load_state(folder: str | Path, trainer: Trainer) -> None:
+    """Bring a trainer of the same recipe to the state in a folder.
+
+    Raises:
+        UsageError: there is no state in the folder.
+        ChecksumError: the state file is not the one that was written.
+        CheckpointError: it cannot be read, or is of another network or loss.
+    """
+    folder = Path(folder)
+    pointer = folder / _POINTER
+    if not pointer.is_file():
+        raise UsageError(f"{folder} holds no state to resume from: {_POINTER} is missing")
+    try:
+        entry = json.loads(pointer.read_text(encoding="utf-8"))
+        name, digest = str(entry["file"]), str(entry["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{pointer}: expected JSON with file and sha256: {error}") from error
+    file = folder / Path(name).name
+    check_sha256(file, digest)
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        trainer.load_state_dict(state)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+    ) as error:
+        raise CheckpointError(f"{file} does not fit the recipe or cannot be read: {error}") from error

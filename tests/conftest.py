@@ -1,0 +1,42 @@
+"""Shared by all tests: one thread, fixed seeds, registries left as they were, and tiny classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import tiny
+import torch
+
+from flowclf import InvertibleClassifier, registry
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("flowclf", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("flowclf")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def scratch_registries() -> Iterator[None]:
+    """What the test registers is gone after it."""
+    kept = {name: dict(one._local) for name, one in registry.registries.items()}
+    yield
+    for name, one in registry.registries.items():
+        one._local = kept[name]
+
+
+@pytest.fixture
+def image_classifier() -> InvertibleClassifier:
+    """Four classes on (1, 8, 8), every kind of node for images in it, in eval mode."""
+    return tiny.image_classifier()
+
+
+@pytest.fixture
+def vector_classifier() -> InvertibleClassifier:
+    """Two classes on (3,), in eval mode."""
+    return tiny.vector_classifier()

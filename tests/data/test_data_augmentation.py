@@ -1,0 +1,149 @@
+"""Augmentation: exact content after shift, crop and flip; refusals; reproducibility; speed."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from flowclf.data import Augmentation
+from flowclf.errors import UsageError
+
+shapes = st.tuples(st.integers(1, 5), st.sampled_from([1, 3]), st.integers(4, 9), st.integers(4, 9))
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_images(shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.randint(1, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def moved(image: Tensor, down: int, right: int) -> Tensor:
+    """The reference: pixel by pixel, with zeros from outside."""
+    _, height, width = image.shape
+    result = torch.zeros_like(image)
+    for row in range(height):
+        for column in range(width):
+            if 0 <= row - down < height and 0 <= column - right < width:
+                result[:, row, column] = image[:, row - down, column - right]
+    return result
+
+
+@given(shapes, seeds, st.integers(1, 3))
+def test_shift_moves_each_image_as_a_whole_and_fills_with_zero(shape: tuple[int, ...], seed: int, pixels: int) -> None:
+    images = random_images(shape, seed)
+    shifted = Augmentation(shift=pixels)(images, torch.Generator().manual_seed(seed))
+    assert shifted.dtype == torch.uint8
+    assert shifted.shape == images.shape
+    offsets = range(-pixels, pixels + 1)
+    for image, result in zip(images, shifted, strict=True):
+        assert any(torch.equal(result, moved(image, down, right)) for down in offsets for right in offsets)
+
+
+def test_shift_reaches_every_offset_equally() -> None:
+    dot = torch.zeros(20000, 1, 9, 9, dtype=torch.uint8)
+    dot[:, :, 4, 4] = 255
+    shifted = Augmentation(shift=2)(dot, torch.Generator().manual_seed(0))
+    counts = (shifted == 255).sum(dim=(0, 1))
+    assert counts.sum() == 20000
+    assert counts[2:7, 2:7].min() > 700
+    assert counts[2:7, 2:7].max() < 900
+
+
+@given(shapes, seeds, st.integers(1, 3))
+def test_crop_is_a_window_of_the_reflected_image(shape: tuple[int, ...], seed: int, pixels: int) -> None:
+    images = random_images(shape, seed)
+    cropped = Augmentation(crop=pixels)(images, torch.Generator().manual_seed(seed))
+    padded = torch.nn.functional.pad(images.float(), (pixels,) * 4, mode="reflect").to(torch.uint8)
+    height, width = shape[2:]
+    offsets = range(2 * pixels + 1)
+    for image, result in zip(padded, cropped, strict=True):
+        assert any(
+            torch.equal(result, image[:, top : top + height, left : left + width])
+            for top in offsets
+            for left in offsets
+        )
+
+
+@given(shapes, seeds)
+def test_flip_mirrors_some_images_and_twice_is_identity(shape: tuple[int, ...], seed: int) -> None:
+    images = random_images(shape, seed)
+    flip = Augmentation(flip=True)
+    once = flip(images, torch.Generator().manual_seed(seed))
+    for image, result in zip(images, once, strict=True):
+        assert torch.equal(result, image) or torch.equal(result, image.flip(-1))
+    assert torch.equal(flip(once, torch.Generator().manual_seed(seed)), images)
+
+
+def test_flip_mirrors_half_of_the_images() -> None:
+    images = torch.zeros(10000, 1, 2, 2, dtype=torch.uint8)
+    images[..., 0] = 1
+    mirrored = Augmentation(flip=True)(images, torch.Generator().manual_seed(0))[:, 0, 0, 1].sum()
+    assert 4800 < mirrored < 5200
+
+
+@given(seeds)
+def test_a_seed_gives_the_same_images_and_leaves_the_global_state(seed: int) -> None:
+    images = random_images((6, 3, 8, 8), seed)
+    original = images.clone()
+    augment = Augmentation(shift=2, crop=1, flip=True)
+    state = torch.get_rng_state()
+    first = augment(images, torch.Generator().manual_seed(seed))
+    second = augment(images, torch.Generator().manual_seed(seed))
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(images, original)
+
+
+def test_the_default_changes_nothing() -> None:
+    images = random_images((4, 1, 5, 5), 0)
+    assert not Augmentation()
+    assert Augmentation()(images, torch.Generator()) is images
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shift": -1}, "shift: expected a number of pixels, an integer of at least 0, found -1"),
+        ({"shift": 1.5}, "found 1.5"),
+        ({"crop": True}, "crop: expected a number of pixels, an integer of at least 0, found True"),
+        ({"flip": 1}, "flip: expected true or false, found 1"),
+        ({"shfit": 1}, "unknown argument 'shfit'; did you mean 'shift'?"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match="augment: ") as caught:
+        Augmentation.of(arguments)
+    assert message in str(caught.value)
+
+
+def test_another_type_is_refused() -> None:
+    with pytest.raises(UsageError, match="expected an Augmentation or a mapping"):
+        Augmentation.of(3)  # type: ignore[arg-type]
+
+
+def test_data_that_cannot_be_augmented_so_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"only images .* found data of shape \(7,\)"):
+        Augmentation(flip=True).check((7,))
+    with pytest.raises(UsageError, match="crop: expected less than the smaller side, 4 pixels, found 4"):
+        Augmentation(crop=4).check((1, 4, 9))
+    Augmentation().check((7,))
+
+
+def test_a_batch_takes_less_than_a_millisecond() -> None:
+    images = random_images((128, 1, 28, 28), 0)
+    augment, generator = Augmentation(shift=2), torch.Generator().manual_seed(0)
+    threads, times = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        for _ in range(30):
+            start = time.perf_counter()
+            augment(images, generator)
+            times.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    # the fastest of many: the others measure what else the machine does
+    assert min(times) < 1e-3

@@ -1,0 +1,218 @@
+"""image_folder and read_image, on real files that Pillow writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import flowclf.data
+from flowclf.data import image_folder, read_image
+from flowclf.errors import DataError, UsageError
+
+
+def gradient(seed: int, height: int = 28, width: int = 28, channels: int = 3) -> Image.Image:
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 256, (height, width, channels), dtype=np.uint8)
+    return Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three classes of ten images in four formats, among what file managers leave."""
+    suffixes = ["png", "jpg", "gif", "bmp"]
+    for number, name in enumerate(["cat", "dog", "élan"]):
+        (tmp_path / name).mkdir()
+        for position in range(10):
+            image = gradient(100 * number + position, 30 + position, 40)
+            image.save(tmp_path / name / f"{position}.{suffixes[position % 4]}")
+        (tmp_path / name / ".DS_Store").write_bytes(b"x")
+        (tmp_path / name / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "readme.txt").write_text("not a class")
+    return tmp_path
+
+
+def test_a_folder_for_each_class(root: Path) -> None:
+    raw = image_folder(root=str(root), size=20, channels=3, test_fraction=0.2)
+    assert raw.class_names == ("cat", "dog", "élan")
+    assert raw.train.inputs.shape == (24, 3, 20, 20)
+    assert raw.train.labels.bincount().tolist() == [8, 8, 8]
+    assert raw.test.labels.bincount().tolist() == [2, 2, 2]
+    every = {tuple(image.flatten().tolist()) for split in raw[:2] for image in split.inputs}
+    expected = {tuple(read_image(path, (3, 20, 20)).flatten().tolist()) for path in root.glob("*/[0-9].*")}
+    assert every == expected
+    assert len(every) == 30
+
+
+def test_labels_stay_with_their_images(root: Path) -> None:
+    raw = image_folder(root=str(root), channels=1)
+    for number, name in enumerate(raw.class_names):
+        files = {tuple(read_image(path, (1, 28, 28)).flatten().tolist()) for path in (root / name).glob("[0-9].*")}
+        for split in raw[:2]:
+            for image in split.inputs[split.labels == number]:
+                assert tuple(image.flatten().tolist()) in files
+
+
+def test_the_test_part_depends_on_its_own_seed_only(root: Path) -> None:
+    one, same = image_folder(root=str(root)), image_folder(root=str(root))
+    other = image_folder(root=str(root), test_seed=1)
+    assert torch.equal(one.test.inputs, same.test.inputs)
+    assert torch.equal(one.train.inputs, same.train.inputs)
+    assert not torch.equal(one.test.inputs, other.test.inputs)
+    loaded = [flowclf.data.load("image_folder", root=str(root), validation=0.2, seed=seed) for seed in (0, 1)]
+    assert torch.equal(loaded[0].test.inputs, loaded[1].test.inputs)
+    assert loaded[0].class_names == ("cat", "dog", "élan")
+    assert len(loaded[0].validation) == 5
+
+
+def test_train_and_test_folders(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    parts = tmp_path_factory.mktemp("parts")
+    for part, names in {"train": ["cat", "dog"], "test": ["cat", "dog"], "unused": ["elephant"]}.items():
+        for name in names:
+            (parts / part / name).mkdir(parents=True)
+            for position in range(3):
+                gradient(position).save(parts / part / name / f"{position}.png")
+    raw = image_folder(root=str(parts))
+    assert (len(raw.train), len(raw.test), raw.class_names) == (6, 6, ("cat", "dog"))
+    (parts / "test" / "wolf").mkdir()
+    with pytest.raises(DataError, match=r"wolf: expected a class of the training folder \(cat, dog\)"):
+        image_folder(root=str(parts))
+
+
+def test_a_train_folder_alone_gives_the_test_part(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for position in range(4):
+            gradient(position).save(tmp_path / "train" / name / f"{position}.png")
+    raw = image_folder(root=str(tmp_path), test_fraction=0.5)
+    assert (len(raw.train), len(raw.test)) == (4, 4)
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("car", "train"):
+        (tmp_path / name).mkdir()
+        for position in range(2):
+            gradient(position).save(tmp_path / name / f"{position}.png")
+    assert image_folder(root=str(tmp_path), test_fraction=0.5).class_names == ("car", "train")
+
+
+def test_an_image_of_the_right_size_is_not_changed(tmp_path: Path) -> None:
+    image = gradient(0)
+    for suffix in ("png", "bmp"):
+        image.save(tmp_path / f"image.{suffix}")
+        pixels = read_image(tmp_path / f"image.{suffix}", (3, 28, 28))
+        assert np.array_equal(pixels.permute(1, 2, 0).numpy(), np.asarray(image))
+    grey = gradient(1, channels=1)
+    grey.save(tmp_path / "grey.png")
+    assert np.array_equal(read_image(tmp_path / "grey.png", (1, 28, 28))[0].numpy(), np.asarray(grey))
+    coloured = read_image(tmp_path / "grey.png", (3, 28, 28))
+    assert all(np.array_equal(channel.numpy(), np.asarray(grey)) for channel in coloured)
+
+
+def test_the_aspect_is_kept_by_a_crop_at_the_centre(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 60), dtype=np.uint8)
+    pixels[:, 20:40] = 200
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert (read_image(tmp_path / "wide.png", (1, 20, 20)) == 200).all()
+    half = read_image(tmp_path / "wide.png", (1, 10, 10))[:, :, 1:-1].int()
+    assert (half - 200).abs().max() <= 3  # bicubic interpolation rings a little
+    assert read_image(tmp_path / "wide.png", (3, 8, 12)).shape == (3, 8, 12)
+
+
+def test_modes_that_need_care(tmp_path: Path) -> None:
+    deep = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert np.array_equal(read_image(tmp_path / "deep.png", (1, 8, 8))[0].numpy(), (deep >> 8).astype(np.uint8))
+    Image.new("RGBA", (8, 8), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "clear.png", (3, 8, 8)) == 255).all()
+    Image.new("1", (8, 8), 1).save(tmp_path / "bits.png")
+    assert (read_image(tmp_path / "bits.png", (1, 8, 8)) == 255).all()
+    Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(tmp_path / "print.jpg")
+    assert (read_image(tmp_path / "print.jpg", (1, 8, 8)) > 250).all()
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([0, 0, 0, 40, 80, 120])
+    palette.save(tmp_path / "palette.gif")
+    assert read_image(tmp_path / "palette.gif", (3, 8, 8))[:, 0, 0].tolist() == [40, 80, 120]
+    palette.save(tmp_path / "hole.gif", transparency=1)
+    assert (read_image(tmp_path / "hole.gif", (3, 8, 8)) == 255).all()
+
+
+def test_an_image_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+    image = Image.fromarray(np.repeat([[0, 255]], 8, axis=0).repeat(4, axis=1).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top is on the right: turn by 90 degrees clockwise
+    image.save(tmp_path / "turned.png", exif=exif)
+    turned = read_image(tmp_path / "turned.png", (1, 8, 8))[0]
+    assert turned[:4].max() == 0
+    assert turned[4:].min() == 255
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp"])
+def test_a_truncated_image_is_named(root: Path, suffix: str) -> None:
+    path = next(iter(sorted((root / "dog").glob(f"*.{suffix}"))))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="expected an image, found a file that cannot be read as one") as caught:
+        image_folder(root=str(root))
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", bytes(1000)])
+def test_what_is_not_an_image_is_named(root: Path, content: bytes) -> None:
+    (root / "cat" / "notes.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"notes.png: expected an image"):
+        image_folder(root=str(root))
+
+
+def test_a_decompression_bomb_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient(0, 20, 20).save(tmp_path / "large.png")
+    for limit in (399, 100):  # Pillow warns above its limit, and refuses above twice the limit
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(DataError, match=r"large.png: .*decompression bomb"):
+            read_image(tmp_path / "large.png", (1, 8, 8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    read_image(tmp_path / "large.png", (1, 8, 8))
+
+
+def test_float_images_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(DataError, match="mode F, 32 bits each, have no known range; expected 8 or 16 bits"):
+        read_image(tmp_path / "float.tiff", (1, 4, 4))
+
+
+def test_folders_that_are_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(UsageError, match=r"image_folder: root: there is no folder .*nowhere"):
+        image_folder(root=str(root / "nowhere"))
+    (root / "empty").mkdir()
+    with pytest.raises(DataError, match="expected at least one image of class 'empty', found none"):
+        image_folder(root=str(root))
+    (root / "empty" / "inner").mkdir()
+    with pytest.raises(DataError, match="inner: expected only images in a class folder, found a folder"):
+        image_folder(root=str(root))
+    lonely = tmp_path_factory.mktemp("lonely")
+    with pytest.raises(DataError, match="expected at least 2 folders, one for each class, found none"):
+        image_folder(root=str(lonely))
+    (lonely / "only").mkdir()
+    with pytest.raises(DataError, match="found only"):
+        image_folder(root=str(lonely))
+
+
+def test_arguments_that_are_refused(root: Path) -> None:
+    with pytest.raises(UsageError, match="image_folder: size: expected an integer of at least 1, found 0"):
+        image_folder(root=str(root), size=0)
+    with pytest.raises(
+        UsageError, match=r"test_fraction: expected a fraction greater than 0 and less than 1, found 1.0"
+    ):
+        image_folder(root=str(root), test_fraction=1.0)
+    with pytest.raises(
+        UsageError, match=r"test_fraction: 0.05 of each class is less than one example; .* class has 10"
+    ):
+        image_folder(root=str(root), test_fraction=0.05)
+    with pytest.raises(UsageError, match=r"expected a shape \(1, H, W\) or \(3, H, W\), found \(2, 28, 28\)"):
+        image_folder(root=str(root), channels=2)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"there is no file .*nothing.png"):
+        read_image(root / "nothing.png", (1, 28, 28))

@@ -1,0 +1,212 @@
+"""Whole runs, of a tiny network on real files, through the command line's own process where signals matter."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import flowclf
+from flowclf.cli.main import main
+from flowclf.errors import ChecksumError, NonFiniteLossError, UsageError
+from flowclf.losses import Loss, LossTerms
+from flowclf.recipe import loads
+from flowclf.run import evaluate_model, plan, predict, resume, run
+
+RECIPE = """
+name: tiny
+seed: 3
+data: {{name: arrays, path: {path}, batch_size: 32, bits: 4, validation: 0.2, augment: {{shift: 1}}}}
+model:
+  - squeeze
+  - repeat: 2
+    nodes: [actnorm, {{invertible_conv1x1: {{parametrization: orthogonal}}}}, {{affine_coupling: {{subnet: {{conv: {{width: 8}}}}}}}}]
+  - factor_out
+  - actnorm
+  - {{split_head: {{logit_mean: 9.0}}}}
+loss: {{name: independence_cross_entropy, nuisance: {{hidden: [16], steps: 2}}}}
+train: {{epochs: {epochs}, optimizer: {{name: adam, lr: 0.01}}, checkpoint_every_steps: 3, ema: 0.9, precision: fp32, schedule: {{name: cosine}}}}
+"""
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Path:
+    """Two classes of 8 x 8 pictures: bright above or bright below."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    images = rng.integers(0, 60, (400, 8, 8))
+    for image, label in zip(images, labels, strict=True):
+        image[4 * label : 4 * label + 4] += 150
+    path = tmp_path / "pictures.npz"
+    np.savez(path, images=images.astype(np.uint8), labels=labels)
+    return path
+
+
+def recipe_text(arrays: Path, epochs: int = 2) -> str:
+    return RECIPE.format(path=json.dumps(str(arrays)), epochs=epochs)
+
+
+def without_seconds(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]
+
+
+def read_rows(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_everything_that_the_contract_names(arrays: Path, tmp_path: Path) -> None:
+    text = recipe_text(arrays)
+    result = run(loads(text), tmp_path / "out", "cpu")
+    names = {path.name for path in result.folder.iterdir()}
+    assert names == {
+        "recipe.yaml", "resolved.yaml", "environment.json", "metrics.jsonl", "results.json", "checkpoints", "figures", "report.html",
+    }  # fmt: skip
+    assert (result.folder / "recipe.yaml").read_text() == text
+    stored = json.loads((result.folder / "results.json").read_text())
+    assert stored == result.results
+    for key in (
+        "test.error", "train.error", "test.bits_per_dim", "probe.test_error", "probe.mutual_information_nats",
+        "metamers.logit_change_max", "numerics.inverse_error_max", "seconds.train", "seconds.total",
+    ):  # fmt: skip
+        assert isinstance(stored[key], float), key
+    assert stored["test.error"] < 0.2
+    assert stored["numerics.inverse_error_max"] < 2e-4
+    assert [row["epoch"] for row in read_rows(result.folder)] == [1, 2]
+    assert {path.suffix for path in (result.folder / "figures").iterdir()} == {".png", ".npz", ".json"}
+    again = flowclf.load(result.folder / "checkpoints" / "final")
+    assert again.class_names == ("0", "1")
+
+
+def test_the_resolved_recipe_repeats_the_run(arrays: Path, tmp_path: Path) -> None:
+    first = run(loads(recipe_text(arrays)), tmp_path / "first", "cpu")
+    second = run(loads((first.folder / "resolved.yaml").read_text()), tmp_path / "second", "cpu")
+    one, two = (flowclf.load(result.folder / "checkpoints" / "final").state_dict() for result in (first, second))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert without_seconds(read_rows(first.folder)) == without_seconds(read_rows(second.folder))
+
+
+def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "flowclf.cli.main", "recipe", "run", *arguments, "--device", "cpu", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoints" / "state.json").is_file():
+        assert time.monotonic() < deadline, "no state was saved"
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_an_interrupted_run_resumes_to_the_same_bits(arrays: Path, tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    torch.set_num_threads(1)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe_text(arrays, epochs=30))
+    folder = tmp_path / "out"
+    process = start([str(recipe), "--out", str(folder)], folder)
+    process.send_signal(sent)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert not (folder / "results.json").exists()
+    if sent != signal.SIGKILL:
+        assert output == ""
+        assert f"--resume {folder}" in errors
+    state = json.loads((folder / "checkpoints" / "state.json").read_text())
+    assert 0 < state["step"] < state["total_steps"]
+    resumed = resume(folder, "cpu")
+    whole = run(loads(recipe.read_text()), tmp_path / "whole", "cpu")
+    one, two = (flowclf.load(result.folder / "checkpoints" / "final").state_dict() for result in (resumed, whole))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert without_seconds(read_rows(resumed.folder)) == without_seconds(read_rows(whole.folder))
+    apart = {key for key in whole.results if resumed.results[key] != whole.results[key]}
+    assert all(key.startswith("seconds.") for key in apart), apart
+
+
+def test_a_state_that_was_changed_is_refused(arrays: Path, tmp_path: Path) -> None:
+    folder = run(loads(recipe_text(arrays, epochs=1)), tmp_path / "out", "cpu").folder
+    (state,) = (folder / "checkpoints").glob("state-*.pt")
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(ChecksumError, match=r"expected SHA-256 [0-9a-f]{64}, found [0-9a-f]{64}"):
+        resume(folder, "cpu")
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(arrays: Path, tmp_path: Path) -> None:
+    @flowclf.registry.losses.register("explodes_at_step_five")
+    class Explodes(Loss):
+        def forward(self, encoding, labels):  # type: ignore[no-untyped-def]
+            bad = torch.nan if self.progress > 0.5 else 0.0
+            value = encoding.logits.square().mean() + bad
+            return LossTerms(value, {"fuse": value.detach()})
+
+    text = recipe_text(arrays).split("loss:")[0] + "loss: {name: explodes_at_step_five}\ntrain: {epochs: 2, checkpoint_every_steps: 3}\n"
+    with pytest.raises(NonFiniteLossError, match=r"step \d+: fuse is nan"):
+        run(loads(text), tmp_path / "out", "cpu")
+    state = json.loads((tmp_path / "out" / "checkpoints" / "state.json").read_text())
+    kept = torch.load(tmp_path / "out" / "checkpoints" / state["file"], weights_only=True)
+    assert state["step"] >= 9
+    assert all(torch.isfinite(value).all() for value in kept["classifier"].values() if value.is_floating_point())
+
+
+def test_out_must_be_new_or_empty_and_nothing_is_left_when_the_recipe_cannot_run(arrays: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="expected a new or empty folder"):
+        run(loads(recipe_text(arrays)), taken, "cpu")
+    assert [path.name for path in taken.iterdir()] == ["mine.txt"]
+    broken = recipe_text(arrays).replace("- squeeze", "- {squeeze: {factor: 3}}")
+    with pytest.raises(UsageError, match=r"1_squeeze.*divisible by 3.*\(1, 8, 8\)"):
+        run(loads(broken), tmp_path / "never", "cpu")
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_plan_builds_the_model_and_writes_nothing(arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    data = plan(loads(recipe_text(arrays)), "cpu").data
+    assert [row["kind"] for row in data["nodes"]][-1] == "split_head"
+    assert data["parameters"] > 0
+    assert data["adversary_parameters"] == (62 + 1) * 16 + 17 * 2
+    assert data["steps"] == 2 * 9
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_finished_run_evaluates_predicts_and_draws_metamers(
+    arrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(loads(recipe_text(arrays)), tmp_path / "out", "cpu").folder
+    stored = json.loads((folder / "results.json").read_text())
+    results = evaluate_model(str(folder), device="cpu")
+    assert {key: value for key, value in results.items() if not key.startswith("seconds")} == {
+        key: stored[key] for key in results if not key.startswith("seconds")
+    }
+    pictures = np.load(arrays)
+    files = []
+    for label in (0, 1):
+        index = int(np.flatnonzero(pictures["labels"] == label)[0])
+        files.append(tmp_path / f"{label}.png")
+        Image.fromarray(pictures["images"][index]).save(files[-1])
+    answers = predict(str(folder), files, "cpu")
+    assert [answer["class"] for answer in answers] == ["0", "1"]
+    assert all(0.5 < answer["probability"] <= 1 for answer in answers)
+    out = tmp_path / "met.png"
+    arguments = ["metamers", str(folder), "--logits-of", str(files[0]), "--nuisance-of", str(files[1]), "--out", str(out)]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    assert Image.open(out).size[0] > 100
+    assert main(["metamers", str(folder), "--out", str(tmp_path / "grid.png"), "--device", "cpu"]) == 0
+    assert Image.open(tmp_path / "grid.png").size[0] > 500
+    capsys.readouterr()
+    assert main(["predict", str(folder), str(tmp_path / "none.png"), "--device", "cpu"]) == 2
+    assert "none.png" in capsys.readouterr().err

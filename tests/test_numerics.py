@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import flowclf
+from flowclf.errors import UsageError
+from flowclf.numerics import evaluating, forward_inverse_error, inverse_error
+
+NODES = ["squeeze", "actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": {"conv": {"width": 4}}}}, "split_head"]
+
+
+@pytest.fixture
+def clf() -> flowclf.InvertibleClassifier:
+    torch.manual_seed(0)
+    return flowclf.build_classifier((1, 8, 8), NODES, 3)
+
+
+def test_round_trips_are_exact_up_to_the_precision(clf: flowclf.InvertibleClassifier) -> None:
+    x = torch.rand(7, 1, 8, 8) * 2 - 1
+    assert inverse_error(clf, x, batch_size=3).max < 1e-5
+    double = clf.double()
+    of_x = inverse_error(double, x, batch_size=3)
+    assert 0 <= of_x.mean <= of_x.max < 1e-12
+    logits, nuisance = double.latents(x.double())
+    of_z = forward_inverse_error(double, logits, nuisance.roll(1, 0), batch_size=2)
+    assert 0 <= of_z.mean <= of_z.max < 1e-11
+
+
+def test_a_wrong_inverse_is_measured(clf: flowclf.InvertibleClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = clf.inverse
+
+    def wrong(logits: torch.Tensor, nuisance: torch.Tensor) -> torch.Tensor:
+        x = right(logits, nuisance)
+        x[:, :, 0, 0] += 0.5
+        return x
+
+    monkeypatch.setattr(clf, "inverse", wrong)
+    found = inverse_error(clf, torch.zeros(5, 1, 8, 8), batch_size=2)
+    assert found.max == pytest.approx(0.5, abs=1e-5)
+    assert found.mean == pytest.approx(0.5 / 64, abs=1e-5)
+    logits, nuisance = torch.zeros(5, 3), torch.zeros(5, 61)
+    assert forward_inverse_error(clf, logits, nuisance).max > 0.01
+
+
+def test_a_value_that_is_not_finite_is_not_hidden(clf: flowclf.InvertibleClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clf, "inverse", lambda logits, nuisance: torch.full((len(logits), 1, 8, 8), torch.nan))
+    assert str(inverse_error(clf, torch.zeros(2, 1, 8, 8)).max) == "nan"
+
+
+def test_nothing_to_invert_is_refused(clf: flowclf.InvertibleClassifier) -> None:
+    with pytest.raises(UsageError, match=r"at least one example.*\(0, 1, 8, 8\)"):
+        inverse_error(clf, torch.zeros(0, 1, 8, 8))
+
+
+def test_evaluating_gives_each_part_its_mode_back_even_after_an_error() -> None:
+    net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
+    net[1].eval()
+    with pytest.raises(ZeroDivisionError), evaluating(net):
+        assert not net.training
+        assert not net[0].training
+        assert not torch.is_grad_enabled()
+        _ = 1 / 0
+    assert net.training
+    assert net[0].training
+    assert not net[1].training
+    assert torch.is_grad_enabled()

@@ -1,0 +1,51 @@
+"""Small models for tests, with parameters away from their starting values. Not tests themselves."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+import flowclf
+from flowclf import InvertibleClassifier
+
+M = TypeVar("M", bound=nn.Module)
+
+CONV = {"conv": {"width": 8}}
+DENSE = {"dense": {"width": 8, "hidden_layers": 1}}
+IMAGE_NODES: list[Any] = [
+    "squeeze",
+    {"repeat": 2, "nodes": ["actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": CONV}}]},
+    "factor_out",
+    "squeeze",
+    "actnorm",
+    {"logit_coupling": {"subnet": CONV, "swap": True}},
+    {"split_head": {"logit_scale": 2.0}},
+]
+VECTOR_NODES: list[Any] = [
+    "actnorm",
+    "invertible_conv1x1",
+    {"affine_coupling": {"subnet": DENSE}},
+    {"additive_coupling": {"subnet": DENSE, "swap": True}},
+    "split_head",
+]
+
+
+def randomize(module: M, scale: float = 0.3) -> M:
+    """Add noise to every parameter: subnets start at zero, where most tests would prove nothing."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.is_floating_point():
+                parameter.add_(scale * torch.randn_like(parameter))
+    return module
+
+
+def image_classifier() -> InvertibleClassifier:
+    """Four classes on (1, 8, 8), every kind of node for images in it, in eval mode."""
+    return randomize(flowclf.build_classifier((1, 8, 8), IMAGE_NODES, classes=4), 0.1).eval()
+
+
+def vector_classifier() -> InvertibleClassifier:
+    """Two classes on (3,), in eval mode."""
+    return randomize(flowclf.build_classifier((3,), VECTOR_NODES, classes=2)).eval()
