@@ -1,8 +1,8 @@
 """Types for the arguments of registered components: what a recipe checks before anything is imported.
 
 A component's signature is its schema. An annotation from here says which values are valid, to a reader and to the checker of
-recipes alike: :mod:`flowclf.signatures` reads the names and limits below. Only types belong here. To a type checker they are the plain
-types; nothing is checked when a component is called from code.
+recipes alike: :mod:`flowclf.signatures` reads the names and limits below. Only types belong here. To a type checker they are
+the plain types; nothing is checked when a component is called from code.
 """
 
 from __future__ import annotations

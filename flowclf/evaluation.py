@@ -6,6 +6,7 @@ fit for JSON: errors are fractions of 1, units are in the key, and a number that
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -296,7 +297,7 @@ def _probe_results(
                 features["validation"],
                 labels["validation"],
                 clf.classes,
-                network=lambda: _PROBES[name](clf),  # noqa: B023
+                network=functools.partial(_PROBES[name], clf),
                 epochs_max=chosen.probe_epochs,
                 patience=chosen.probe_patience,
                 seed=seed,

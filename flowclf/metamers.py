@@ -137,7 +137,7 @@ def metamer_statistics(
     pairs: int = 1000,
     seed: int = 0,
     oracle: nn.Module | None = None,
-    batch_size: int = 250,
+    batch_size: int = 128,
     advance: Callable[[int], object] | None = None,
 ) -> dict[str, float]:
     """What metamers of random pairs of different classes keep, in eval mode.

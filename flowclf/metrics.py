@@ -84,7 +84,7 @@ def encode(
     data: Tensor,
     *,
     seed: int = 0,
-    batch_size: int = 500,
+    batch_size: int = 128,
     advance: Callable[[int], object] | None = None,
 ) -> Encoded:
     """Encode stored data batch by batch, in eval mode, without gradients.
@@ -96,7 +96,7 @@ def encode(
         clf: the classifier; the modes of its parts are as before afterwards.
         data: (N, C, H, W) uint8, 0..255, or (N, D) continuous.
         seed: of the noise.
-        batch_size: inputs a batch.
+        batch_size: inputs a batch. On a CPU, batches whose feature maps outgrow its caches take twice as long.
         advance: called with the number of inputs after each batch.
 
     Returns:

@@ -64,7 +64,10 @@ def firevnet(
     specs.append("actnorm")
     if logit_couplings:
         subnet = {"conv": {"width": widths[-1], "normalization": normalization}}
-        pair = [{"logit_coupling": {"subnet": subnet, "bound": bound, "swap": swap}} for swap in (True, False)]
+        pair = [
+            {"logit_coupling": {"subnet": subnet, "bound": bound, "swap": swap, "logit_scale": logit_scale}}
+            for swap in (True, False)
+        ]
         specs.append({"repeat": logit_couplings, "nodes": pair})
     specs.append({"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}})
     return specs

@@ -51,7 +51,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def inverse_error(clf: InvertibleClassifier, x: Tensor, *, batch_size: int = 250) -> InverseError:
+def inverse_error(clf: InvertibleClassifier, x: Tensor, *, batch_size: int = 128) -> InverseError:
     """|F^-1(F(x)) - x| over network inputs x (N, *input_shape), in eval mode and the classifier's own precision.
 
     Example:
@@ -67,7 +67,7 @@ def inverse_error(clf: InvertibleClassifier, x: Tensor, *, batch_size: int = 250
         return _over_batches(x.to(clf.device, clf.dtype), batch_size, lambda batch: clf.inverse(*clf.latents(batch)))
 
 
-def forward_inverse_error(clf: InvertibleClassifier, logits: Tensor, nuisance: Tensor, *, batch_size: int = 250) -> InverseError:
+def forward_inverse_error(clf: InvertibleClassifier, logits: Tensor, nuisance: Tensor, *, batch_size: int = 128) -> InverseError:
     """|F(F^-1(z)) - z| over z = (logits (N, K), nuisance (N, D-K)), in eval mode and the classifier's own precision.
 
     Raises:

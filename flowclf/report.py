@@ -125,7 +125,7 @@ def write_report(
         pictures=[_picture(figure) for figure in figures],
         groups=_groups(results),
         epoch_keys=keys,
-        epochs=[[_number(key, row.get(key)) for key in keys] for row in rows],
+        epochs=[[_number(key, row[key]) if key in row else "" for key in keys] for row in rows],
         command=command,
         recipe=recipe_text,
         resolved=resolved_text,
@@ -239,7 +239,9 @@ def _metamer_finding(results: Mapping[str, Any]) -> str:
             f"An independent oracle gives {_rough(results['metamers.oracle.nuisance_class'])} of them the class of the "
             f"nuisances' donor and {_rough(results['metamers.oracle.logits_class'])} that of the logits' donor. "
         )
-    return text + "Whether the invariance is excessive is for the eye to judge, on the metamers below."
+    if _has(results, "metamers.pixels_out_of_range"):
+        text += "Whether the invariance is excessive is for the eye to judge, on the metamers below."
+    return text.strip()
 
 
 def _groups(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -307,7 +309,7 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value))
-    return str(value)
+    return "–" if value is None else str(value)
 
 
 def _has(results: Mapping[str, Any], *keys: str) -> bool:

@@ -57,12 +57,14 @@ def test_nothing_to_invert_is_refused(clf: flowclf.InvertibleClassifier) -> None
 def test_evaluating_gives_each_part_its_mode_back_even_after_an_error() -> None:
     net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
     net[1].eval()
+    inside: list[bool] = []
+
+    def fail() -> None:
+        inside.extend([net.training, net[0].training, torch.is_grad_enabled()])
+        raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError), evaluating(net):
-        assert not net.training
-        assert not net[0].training
-        assert not torch.is_grad_enabled()
-        _ = 1 / 0
-    assert net.training
-    assert net[0].training
-    assert not net[1].training
+        fail()
+    assert inside == [False, False, False]
+    assert [net.training, net[0].training, net[1].training] == [True, True, False]
     assert torch.is_grad_enabled()

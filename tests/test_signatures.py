@@ -11,7 +11,7 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from flowclf import registry
 from flowclf.arguments import Fraction, NonNegativeInt, PositiveInt, SubnetSpec
@@ -131,6 +131,10 @@ def test_no_component_is_imported():
         ("int | Unknown", Any),
         ("f(x)", Any),
         ("Literal[f(x)]", Any),
+        ("Literal[()]", Any),
+        ("Literal[[1]]", Any),
+        ("tuple[()]", Any),
+        ("list[int, int]", Any),
         ("not python", Any),
         ("[" * 40 + "]" * 40, Any),
     ],
@@ -163,6 +167,24 @@ def test_a_chain_of_aliases_that_never_ends_is_any():
     assert resolve("Loop", scope) is Any
 
 
+ANNOTATIONS = st.recursive(
+    st.sampled_from(["int", "None", "Any", "str", "'a'", "Tensor", "SubnetSpec", "PositiveInt", "a.b", "f(x)", "...", "1"]),
+    lambda inner: st.one_of(
+        st.tuples(
+            st.sampled_from(["list", "tuple", "dict", "Literal", "Optional", "Annotated", "Union", "x"]), st.lists(inner)
+        ).map(lambda pair: f"{pair[0]}[{', '.join(pair[1]) or '()'}]"),
+        st.lists(inner, min_size=1).map(" | ".join),
+    ),
+)
+
+
+@given(ANNOTATIONS)
+def test_any_annotation_resolves_to_what_can_be_described_and_checked(annotation):
+    resolved = resolve(annotation)
+    assert describe(resolved)
+    TypeAdapter(resolved)
+
+
 @pytest.mark.parametrize(
     ("annotation", "words"),
     [
@@ -190,7 +212,14 @@ def test_a_type_is_described(annotation, words):
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(False, "false"), (1.5, "1.5"), ("x" * 61, f"'{'x' * 60}...'"), ([], "an empty list"), ({}, "an empty mapping"), ({"a": 1}, "a mapping")],
+    [
+        (False, "false"),
+        (1.5, "1.5"),
+        ("x" * 61, f"'{'x' * 60}...'"),
+        ([], "an empty list"),
+        ({}, "an empty mapping"),
+        ({"a": 1}, "a mapping"),
+    ],
 )
 def test_a_value_is_shown(value, words):
     assert found(value) == words
@@ -298,7 +327,7 @@ def test_components_of_the_running_process_are_read():
     known = Registry("node", "flowclf.nodes")
     known._entries = {}
 
-    def annotated(*, size: PositiveInt, share: Fraction = 0.5, subnet: SubnetSpec | None = None, other=object()): ...
+    def annotated(*, size: PositiveInt, share: Fraction = 0.5, subnet: SubnetSpec | None = None, other=UNKNOWN): ...
 
     # As in a notebook, without `from __future__ import annotations`.
     annotated.__annotations__ = {"size": PositiveInt, "share": Fraction, "subnet": SubnetSpec | None}
@@ -310,7 +339,9 @@ def test_components_of_the_running_process_are_read():
             sizes: several.
         """
 
-        def __init__(self, dims_in: Any, *, sizes: Sequence[int] = (1, 2), table: Mapping[str, int] | None = None, **rest: Any) -> None: ...
+        def __init__(
+            self, dims_in: Any, *, sizes: Sequence[int] = (1, 2), table: Mapping[str, int] | None = None, **rest: Any
+        ) -> None: ...
 
     known.register("annotated")(annotated)
     known.register("written")(Written)
@@ -339,7 +370,12 @@ def model_of(**annotations: str) -> type[Component]:
     names = {name.rstrip("_"): name for name in annotations}
     function.__signature__ = inspect.Signature(
         [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotations[key], default=inspect.Parameter.empty if key == name else None)
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=annotations[key],
+                default=inspect.Parameter.empty if key == name else None,
+            )
             for name, key in names.items()
         ]
     )
@@ -482,7 +518,7 @@ def test_open_ended_arguments_are_kept():
 def test_an_unknown_default_is_left_to_the_component():
     known = Registry("loss", "flowclf.losses")
     known._entries = {}
-    known.register("opaque")(lambda *, a=object(), b=(1, (2,)): None)
+    known.register("opaque")(lambda *, a=UNKNOWN, b=(1, (2,)): None)
     assert to_pydantic(arguments(known, "opaque")).model_validate({}).arguments == {"b": [1, [2]]}
 
 

@@ -12,7 +12,7 @@ import typer
 
 import flowclf
 from flowclf.cli import models, recipe
-from flowclf.errors import FlowclfError, RecipeError
+from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
 
 __all__ = ["app", "main"]
 
@@ -73,8 +73,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except FlowclfError as error:
-        # A recipe's errors begin with their place, as editors and terminals expect it.
-        print(str(error) if isinstance(error, RecipeError) else f"error: {error}", file=sys.stderr)
+        # A recipe's errors begin with their place, as editors and terminals expect it; an interruption is no error.
+        bare = isinstance(error, RecipeError | InterruptedRunError)
+        print(str(error) if bare else f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -79,11 +79,6 @@ def metamers(
     """
     from flowclf.cli.output import print_results
 
-    if (logits_of is None) != (nuisance_of is None):
-        given, missing = ("--logits-of", "--nuisance-of") if nuisance_of is None else ("--nuisance-of", "--logits-of")
-        raise UsageError(f"expected --logits-of and --nuisance-of together, found {given} without {missing}")
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out: expected a file name that ends with .png, found {out}")
     _check_exists(model, *(path for path in (logits_of, nuisance_of) if path is not None))
     import flowclf.run
 

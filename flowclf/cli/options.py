@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,7 +10,7 @@ import typer
 __all__ = ["DEVICE", "JSON", "Device", "Protocol"]
 
 
-class Device(str, Enum):
+class Device(StrEnum):
     """Where to compute."""
 
     auto = "auto"
@@ -18,7 +18,7 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
-class Protocol(str, Enum):
+class Protocol(StrEnum):
     """How much to measure."""
 
     quick = "quick"

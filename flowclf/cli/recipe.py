@@ -115,7 +115,9 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A bundled rec
 
 
 @app.command()
-def validate(recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Paths, or names of bundled recipes.")]) -> None:
+def validate(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Paths, or names of bundled recipes.")],
+) -> None:
     """Check recipes.
 
     All errors at once, as file:line:column. Graphs are checked by `recipe run --dry-run`.

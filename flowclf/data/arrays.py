@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowclf.arguments import NonNegativeInt, PositiveFraction
+from flowclf.arguments import NonNegativeInt, ProperFraction
 from flowclf.data.conversion import raw_data_from
 from flowclf.data.records import RawData
 from flowclf.errors import DataError, UsageError
@@ -22,7 +22,7 @@ _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 _OPTIONAL = "class_names"
 
 
-def arrays(*, path: str, test_fraction: PositiveFraction = 0.1, test_seed: NonNegativeInt = 0) -> RawData:
+def arrays(*, path: str, test_fraction: ProperFraction = 0.1, test_seed: NonNegativeInt = 0) -> RawData:
     """Read images, or vectors, and labels from an .npz file.
 
     The file has either ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, or ``images`` and

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from flowclf.arguments import NonNegativeInt, PositiveFraction, PositiveInt
+from flowclf.arguments import NonNegativeInt, ProperFraction, PositiveInt
 from flowclf.data.conversion import check_fraction, check_positive, split_by_class
 from flowclf.data.records import RawData, Split
 from flowclf.data.seeding import generator
@@ -30,7 +30,7 @@ def image_folder(
     root: str,
     size: PositiveInt = 28,
     channels: Literal[1, 3] = 1,
-    test_fraction: PositiveFraction = 0.1,
+    test_fraction: ProperFraction = 0.1,
     test_seed: NonNegativeInt = 0,
 ) -> RawData:
     """Read a folder of images, a folder for each class, whose name is the class's name.

@@ -48,16 +48,12 @@ class Coupling(BijectiveNode):
         given, changed = reversed(self.sizes) if swap else self.sizes
         self.changed = changed
         conditions = sum(self._condition_channels(shape) for shape in self.dims_c)
-        self.subnet = build_subnet(
-            subnet, given + conditions, outputs_per_channel * changed, spatial=len(self.shape) == 3
-        )
+        self.subnet = build_subnet(subnet, given + conditions, outputs_per_channel * changed, spatial=len(self.shape) == 3)
         self.subnet_dtype: torch.dtype | None = None
 
     def _condition_channels(self, shape: Shape) -> int:
         if len(shape) != 1 and shape[1:] != self.shape[1:]:
-            raise GraphError(
-                f"{type(self).__name__} on {self.shape} takes conditions (D,) or (C, {self.shape[1:]}), found {shape}"
-            )
+            raise GraphError(f"{type(self).__name__} on {self.shape} takes conditions (D,) or (C, {self.shape[1:]}), found {shape}")
         return shape[0]
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,9 +43,7 @@ class FactorOut(InvertibleModule):
         channels = channels_of(shape)
         self.keep = channels - channels // 2 if keep is None else keep
         if not 0 < self.keep < channels:
-            raise GraphError(
-                f"FactorOut must keep at least 1 and fewer than all of {channels} channels of {shape}, found {keep}"
-            )
+            raise GraphError(f"FactorOut must keep at least 1 and fewer than all of {channels} channels of {shape}, found {keep}")
 
     def forward(
         self, x_or_z: Iterable[Tensor], c: Iterable[Tensor] | None = None, rev: bool = False, jac: bool = True

@@ -17,11 +17,12 @@ __all__ = ["LogitCoupling"]
 
 
 class LogitCoupling(AffineCoupling):
-    """An affine coupling before the head that leaves the logits unchanged and takes them as a condition.
+    """An affine coupling before the head that leaves the logits unchanged and takes their softmax as a condition.
 
-    A :class:`SplitHead` with ``dct=True`` reads the logits from the mean of the first K channels. This node sees those means,
-    never changes them (on these channels it only adds a shift without its mean), and transforms everything else given
-    them. So the flow can take out of the nuisances whatever the logits explain, which a factorial prior asks for.
+    A :class:`SplitHead` with ``dct=True`` reads the logits from the means of the first K channels, times sqrt(H W). This node sees
+    them, never changes them, and transforms everything else given the class probabilities that they mean: a channel
+    that carries a logit keeps its mean, is scaled around it by one factor for all pixels, and is shifted by a map without mean. So the flow
+    can take out of the nuisances whatever the logits explain, which is what a factorial prior asks for.
 
     On vectors the logits are the first K entries, which pass unchanged.
 
@@ -30,6 +31,7 @@ class LogitCoupling(AffineCoupling):
         subnet: as in :class:`AffineCoupling`.
         bound: as in :class:`AffineCoupling`.
         swap: transform the first half, given the second.
+        logit_scale: that of the head, so that the probabilities are the classifier's own.
 
     Raises:
         GraphError: fewer channels than classes.
@@ -51,6 +53,7 @@ class LogitCoupling(AffineCoupling):
         subnet: Subnet = None,
         bound: PositiveFloat = 1.5,
         swap: bool = False,
+        logit_scale: PositiveFloat = 1.0,
     ) -> None:
         dims_in = list(dims_in)
         shape = single_shape(dims_in, "LogitCoupling")
@@ -58,30 +61,49 @@ class LogitCoupling(AffineCoupling):
             raise GraphError(f"LogitCoupling needs a channel for each of {classes} classes, found shape {shape}")
         super().__init__(dims_in, [*(dims_c or ()), (classes,)], subnet=subnet, bound=bound, swap=swap)
         self.classes = classes
+        self.logit_scale = logit_scale
         start = 0 if swap else self.sizes[0]
         # How many of the transformed channels carry a logit; they come first.
         self.protected = max(0, min(classes - start, self.changed))
 
-    def _with_logits(self, x: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        logits = x[:, : self.classes]
-        if logits.dim() == 4:
-            logits = logits.mean((2, 3)) * math.sqrt(positions(self.shape))
-        return (*conditions, logits)
+    def _with_probabilities(self, x: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        # Logits are the same on both ways only up to rounding; their softmax is smooth and bounded, so that does not grow.
+        logits = self.logit_scale * math.sqrt(positions(self.shape)) * _mean(x[:, : self.classes])
+        return (*conditions, logits.flatten(1).softmax(1))
 
     def _scale_and_shift(self, given: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         log_scale, shift = super()._scale_and_shift(given, conditions)
         n = self.protected
         if n:
-            kept = shift[:, :n]
-            centred = kept - kept.mean((2, 3), keepdim=True) if kept.dim() == 4 else torch.zeros_like(kept)
-            shift = torch.cat((centred, shift[:, n:]), dim=1)
-            log_scale = torch.cat((torch.zeros_like(log_scale[:, :n]), log_scale[:, n:]), dim=1)
+            uniform = _mean(log_scale[:, :n]).expand_as(log_scale[:, :n])
+            log_scale = torch.cat((uniform, log_scale[:, n:]), dim=1)
+            shift = torch.cat((shift[:, :n] - _mean(shift[:, :n]), shift[:, n:]), dim=1)
         return log_scale, shift
 
+    def _protected_means(self, changed: Tensor) -> Tensor:
+        means = _mean(changed[:, : self.protected])
+        return torch.cat((means, means.new_zeros(len(means), self.changed - self.protected, *means.shape[2:])), dim=1)
+
+    def _log_det(self, log_scale: Tensor) -> Tensor:
+        # The mean of a protected channel is one direction that is not scaled.
+        return log_scale.flatten(1).sum(1) - _mean(log_scale[:, : self.protected]).flatten(1).sum(1)
+
     def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """Scale, then shift, given the logits."""
-        return super().transform(x, self._with_logits(x, conditions), log_det)
+        """Scale, then shift, given the class probabilities."""
+        given, changed = self._split(x)
+        log_scale, shift = self._scale_and_shift(given, self._with_probabilities(x, conditions))
+        means = self._protected_means(changed)
+        z = self._join(given, means + torch.addcmul(shift, changed - means, log_scale.exp()))
+        return z, self._log_det(log_scale) if log_det else None
 
     def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """Unshift, then unscale, given the logits."""
-        return super().invert(z, self._with_logits(z, conditions), log_det)
+        """Unshift, then unscale, given the class probabilities."""
+        given, changed = self._split(z)
+        log_scale, shift = self._scale_and_shift(given, self._with_probabilities(z, conditions))
+        means = self._protected_means(changed)
+        x = self._join(given, means + (changed - means - shift) * (-log_scale).exp())
+        return x, -self._log_det(log_scale) if log_det else None
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.mean((2, 3), keepdim=True) if x.dim() == 4 else x

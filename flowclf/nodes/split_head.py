@@ -62,9 +62,7 @@ class SplitHead(InvertibleModule):
             raise GraphError(f"SplitHead needs at least 2 classes, found {classes!r}")
         total = sum(map(elements, shapes))
         if classes > elements(shapes[0]) or classes >= total:
-            raise GraphError(
-                f"SplitHead on shapes {shapes}: {classes} classes need more dimensions than {elements(shapes[0])}"
-            )
+            raise GraphError(f"SplitHead on shapes {shapes}: {classes} classes need more dimensions than {elements(shapes[0])}")
         super().__init__(shapes)
         self.classes = classes
         self.dct = dct and len(shapes[0]) == 3
@@ -94,9 +92,7 @@ class SplitHead(InvertibleModule):
 
     def _parts(self, flat: Tensor) -> list[Tensor]:
         sizes = [elements(shape) for shape in self.dims_in[1:]]
-        return [
-            part.reshape(-1, *shape) for part, shape in zip(torch.split(flat, sizes, dim=1), self.dims_in[1:], strict=True)
-        ]
+        return [part.reshape(-1, *shape) for part, shape in zip(torch.split(flat, sizes, dim=1), self.dims_in[1:], strict=True)]
 
     def forward(
         self, x_or_z: Iterable[Tensor], c: Iterable[Tensor] | None = None, rev: bool = False, jac: bool = True

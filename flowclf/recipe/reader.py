@@ -1,8 +1,8 @@
 """Strict YAML: text to a tree of nodes that know their place. Nothing here knows what a recipe is.
 
-The rules: one document, a mapping at its top, in UTF-8 and of at most a megabyte; no tags, anchors or aliases; no key twice; keys are
-text. Plain scalars are read as YAML 1.2 does: only ``true`` and ``false`` are booleans, ``1e-3`` is a number, ``no`` and ``12:30``
-are text. NaN and infinity are refused.
+The rules: one document, a mapping at its top, in UTF-8 and of at most a megabyte; no tags, anchors or aliases; no key twice;
+keys are text. Plain scalars are read as YAML 1.2 does: only ``true`` and ``false`` are booleans, ``1e-3`` is a number, ``no``
+and ``12:30`` are text. NaN and infinity are refused.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def read_text(path: str | Path) -> str:
     except UnicodeDecodeError as error:
         before = content[: error.start].decode(errors="replace")
         byte = f"0x{content[error.start]:02x}"
-        raise RecipeError(str(path), [_problem(f"expected UTF-8, found the byte {byte}", *_position(before, len(before)))]) from error
+        raise RecipeError(
+            str(path), [_problem(f"expected UTF-8, found the byte {byte}", *_position(before, len(before)))]
+        ) from error
 
 
 def parse(text: str, source: str, origin: str = "", mapping: bool = True) -> Node:
@@ -142,7 +144,9 @@ def parse(text: str, source: str, origin: str = "", mapping: bool = True) -> Nod
     root = builder.root
     if not builder.problems:
         if root is None or (root.value is None and not text.strip()):
-            builder.problems.append(_problem(f"{_TOP}; found nothing" if mapping else "expected a value, found nothing", 1, 1, origin))
+            builder.problems.append(
+                _problem(f"{_TOP}; found nothing" if mapping else "expected a value, found nothing", 1, 1, origin)
+            )
         elif mapping and not isinstance(root.value, dict):
             what = "a list" if isinstance(root.value, list) else "text" if isinstance(root.value, str) else "a single value"
             builder.problems.append(_problem(f"{_TOP}; found {what}", root.place.line, root.place.column, origin))

@@ -139,12 +139,11 @@ def resolve(annotation: ast.expr | str | None, scope: Scope = _nowhere, depth: i
 
 
 def _subscripted(name: str, items: list[ast.expr], inner: Callable[[ast.expr], Any]) -> Any:
+    if not items:
+        return Any
     match name, items:
         case "Literal", _:
-            try:
-                return Annotated[Literal[tuple(ast.literal_eval(item) for item in items)], Exact()]
-            except ValueError:
-                return Any
+            return _literal(items)
         case "Optional", [item]:
             return _union([inner(item), None])
         case "Union", _:
@@ -156,13 +155,21 @@ def _subscripted(name: str, items: list[ast.expr], inner: Callable[[ast.expr], A
         case "tuple", [item, ast.Constant(value=value)] if value is ...:
             return list[inner(item)]  # type: ignore[misc]
         case "tuple", _:
-            members = Union[tuple(inner(item) for item in items)]  # noqa: UP007
-            return Annotated[list[members], Len(len(items), len(items))]  # type: ignore[valid-type]
+            return Annotated[list[_union([inner(item) for item in items])], Len(len(items), len(items))]  # type: ignore[misc]
         case "dict", [_, item]:
             return dict[str, inner(item)]  # type: ignore[misc]
         case "Callable", _:
             return FromCode
     return Any
+
+
+def _literal(items: list[ast.expr]) -> Any:
+    try:
+        choices = tuple(ast.literal_eval(item) for item in items)
+    except ValueError:
+        return Any
+    plain = all(choice is None or isinstance(choice, str | int) for choice in choices)
+    return Annotated[Literal[choices], Exact()] if plain else Any
 
 
 def _limited(base: Any, metadata: list[ast.expr]) -> Any:
@@ -182,7 +189,7 @@ def _union(members: list[Any]) -> Any:
     given = [member for member in flat if member is not FromCode]
     if str in given and dict[str, dict[str, Any]] in given:
         given = [SUBNET, *(member for member in given if member not in (str, dict[str, dict[str, Any]]))]
-    if not given or all(member in (None, type(None)) for member in given) and FromCode in flat:
+    if FromCode in flat and all(member in (None, type(None)) for member in given):
         return FromCode
     if SUBNET in given and set(given) - {SUBNET, None, type(None)}:
         return Any

@@ -7,7 +7,7 @@ section are of three types, :data:`UNKNOWN_KEY`, :data:`MISSING_KEY` and :data:`
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, cast, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -65,14 +65,14 @@ class Section(BaseModel):
     nestable: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
-    def keys(cls) -> dict[str, FieldInfo]:
+    def by_key(cls) -> dict[str, FieldInfo]:
         """The valid keys, as written, and their fields."""
         return {info.alias or name: info for name, info in cls.model_fields.items()}
 
     @classmethod
     def groups(cls) -> dict[str, dict[str, str]]:
         """What may be written nested: ``{a: {b: "a_b"}}``."""
-        keys = cls.keys()
+        keys = cls.by_key()
         groups: dict[str, dict[str, str]] = {}
         for name in sorted(cls.nestable):
             parts = name.split("_")
@@ -111,9 +111,7 @@ class Section(BaseModel):
         def put(key: str, value: Any, place: Location) -> None:
             if key in flat:
                 other = ".".join(map(str, written[key]))
-                problems.append(
-                    problem(f"the same argument is given as '{other}' too; leave one out", place, UNKNOWN_KEY)
-                )
+                problems.append(problem(f"the same argument is given as '{other}' too; leave one out", place, UNKNOWN_KEY))
             else:
                 flat[key], written[key] = value, place
 
@@ -122,9 +120,7 @@ class Section(BaseModel):
             if group is None:
                 put(key, value, (key,))
             elif not isinstance(value, Mapping):
-                problems.append(
-                    problem(f"expected a mapping of {', '.join(sorted(group))}; found {found(value)}", (key,))
-                )
+                problems.append(problem(f"expected a mapping of {', '.join(sorted(group))}; found {found(value)}", (key,)))
             else:
                 for inner, item in value.items():
                     if inner in group:
@@ -137,7 +133,7 @@ class Section(BaseModel):
     def _translated(
         cls, key: str, errors: list[Any], flat: Mapping[str, Any], written: Mapping[str, Location]
     ) -> list[InitErrorDetails]:
-        info = cls.keys().get(key)
+        info = cls.by_key().get(key)
         place = written.get(key, (key,))
         if info is None and key in cls.model_fields and errors[0]["type"] != "extra_forbidden":
             # pydantic names a field itself, not its alias, where the default that the signature declares is invalid.
@@ -146,7 +142,7 @@ class Section(BaseModel):
             message = f"missing; its default {found(own.default)} cannot be used: expected {expected}"
             return [problem(message, (name,), MISSING_KEY)]
         if info is None:
-            return [problem(_unknown(key, [*cls.keys(), *cls.groups()]), place, UNKNOWN_KEY)]
+            return [problem(_unknown(key, [*cls.by_key(), *cls.groups()]), place, UNKNOWN_KEY)]
         if errors[0]["type"] == "missing" and len(errors[0]["loc"]) == 1:
             expected = describe(info.annotation, tuple(info.metadata))
             return [problem(f"missing; expected {expected}", place, MISSING_KEY)]
@@ -207,9 +203,7 @@ class Component(Section):
         return {**values, **(self.model_extra or {})}
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Show the nested forms as well."""
         reference = handler(schema)
         json = handler.resolve_ref_schema(reference)
@@ -232,13 +226,12 @@ class Component(Section):
         return reference
 
 
-def to_pydantic(signature: Signature, base: type[Component] = Component, **own: Any) -> type[Component]:
+def to_pydantic(signature: Signature, base: type[Component] = Component) -> type[Component]:
     """A strict model of a signature: unknown arguments are refused, missing and wrong ones told.
 
     Args:
         signature: of a registered component.
-        base: section to add the arguments to.
-        own: further fields of pydantic, name=(type, default), that are keys but not arguments.
+        base: section to add the arguments to; its own keys are no arguments.
 
     Raises:
         RegistryError: an argument has the name of a key that recipes use themselves.
@@ -250,10 +243,9 @@ def to_pydantic(signature: Signature, base: type[Component] = Component, **own: 
         >>> model.model_validate({"width": 32}).arguments
         {'width': 32, 'hidden_layers': 2}
     """
-    fields: dict[str, Any] = dict(own)
-    taken = {*base.keys(), *own}
+    fields: dict[str, Any] = {}
     for argument in signature.arguments:
-        if argument.name in taken:
+        if argument.name in base.by_key():
             raise RegistryError(
                 f"{signature.kind} '{signature.name}' cannot be used in a recipe: its argument '{argument.name}' has the name "
                 "of a key that recipes use themselves"
@@ -270,9 +262,8 @@ def to_pydantic(signature: Signature, base: type[Component] = Component, **own: 
         "nestable": frozenset(argument.name for argument in signature.arguments),
         "model_config": ConfigDict(extra="allow" if signature.accepts_any else "forbid"),
     }
-    parent = type(base.__name__, (base,), body)
-    model: type[Component] = create_model(signature.name, __base__=parent, __doc__=signature.summary, **fields)
-    return model
+    parent: Any = type(base.__name__, (base,), body)
+    return cast(type[Component], create_model(signature.name, __base__=parent, __doc__=signature.summary, **fields))
 
 
 def _without_tuples(value: Any) -> Any:

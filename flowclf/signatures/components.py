@@ -11,9 +11,9 @@ from pydantic_core import core_schema
 
 from flowclf import registry
 from flowclf.errors import RegistryError
-from flowclf.signatures.annotations import describe, found
-from flowclf.signatures.checking import MISSING_KEY, UNKNOWN_KEY, Component, carried, failure, problem, to_pydantic
-from flowclf.signatures.reading import FromCode, arguments
+from flowclf.signatures.annotations import FromCode, describe, found
+from flowclf.signatures.checking import UNKNOWN_KEY, Component, carried, failure, problem, to_pydantic
+from flowclf.signatures.reading import arguments
 
 __all__ = ["PLACEHOLDER", "checked_spec", "component_model", "exact_schema", "nothing_schema", "registered", "spec_schema"]
 
@@ -72,8 +72,9 @@ def checked_spec(kind: str, value: Any) -> str | dict[str, dict[str, Any]]:
         {'dense': {'width': 128, 'hidden_layers': 2}}
     """
     known = registry.registries[kind]
+    given: Any = {}
     if isinstance(value, str):
-        name, given = registered(kind, value), {}
+        name = registered(kind, value)
     elif isinstance(value, Mapping) and len(value) == 1:
         ((key, given),) = value.items()
         name = registered(kind, key, key, as_key=True)

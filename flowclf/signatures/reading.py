@@ -137,9 +137,7 @@ def _read_definition(module: Module, node: Definition) -> _Parts | None:
         init = next((s for s in cls.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None)
         if init is not None:
             _read_function(home, init, parts)
-            parts.docstrings += [
-                doc for _, base in _lineage(home, cls) if base is not cls and (doc := ast.get_docstring(base))
-            ]
+            parts.docstrings += [doc for _, base in _lineage(home, cls) if base is not cls and (doc := ast.get_docstring(base))]
             break
         if any("dataclass" in ast.dump(decorator) for decorator in cls.decorator_list):
             return None

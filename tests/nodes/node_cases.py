@@ -147,16 +147,10 @@ CASES: dict[str, Case] = {
         "affine_coupling", coupling(AffineCoupling, swap=True), images((2, 4)), [(3, 4, 2)], _map_and_vector
     ),
     "affine-vector": Case("affine_coupling", coupling(AffineCoupling, swap=True), vectors(2), [(5,)]),
-    "affine-vector-conditions": Case(
-        "affine_coupling", coupling(AffineCoupling), vectors(2), [(5,)], _vector_condition
-    ),
+    "affine-vector-conditions": Case("affine_coupling", coupling(AffineCoupling), vectors(2), [(5,)], _vector_condition),
     "logit-image": Case("logit_coupling", coupling(LogitCoupling, classes=3), images((4, 6), (2, 3)), [(5, 3, 2)]),
-    "logit-image-swap": Case(
-        "logit_coupling", coupling(LogitCoupling, classes=3, swap=True), images((4, 6), (2, 3)), [(5, 3, 2)]
-    ),
-    "logit-vector-conditions": Case(
-        "logit_coupling", coupling(LogitCoupling, classes=2), vectors(4), [(6,)], _vector_condition
-    ),
+    "logit-image-swap": Case("logit_coupling", coupling(LogitCoupling, classes=3, swap=True), images((4, 6), (2, 3)), [(5, 3, 2)]),
+    "logit-vector-conditions": Case("logit_coupling", coupling(LogitCoupling, classes=2), vectors(4), [(6,)], _vector_condition),
     "squeeze": Case(
         "squeeze",
         plain(Squeeze),
@@ -174,14 +168,10 @@ CASES: dict[str, Case] = {
     "factor-out-vector": Case("factor_out", plain(FactorOut), vectors(2), [(5,)]),
     "dct": Case("dct2d", plain(DCT2d), images((1, 2), (1, 5)), [(2, 4, 3)]),
     "head-dct": Case("split_head", plain(SplitHead, classes=3, logit_scale=2.5), head_shapes(), [(2, 3, 2), (1, 2, 2)]),
-    "head-pixels": Case(
-        "split_head", plain(SplitHead, classes=2, dct=False, logit_scale=0.5), head_shapes(), [(2, 3, 2), (4,)]
-    ),
+    "head-pixels": Case("split_head", plain(SplitHead, classes=2, dct=False, logit_scale=0.5), head_shapes(), [(2, 3, 2), (4,)]),
     "head-vector": Case("split_head", plain(SplitHead, classes=3, logit_scale=3.0), vectors(4), [(6,)]),
     "nflows-spline-vector": Case("nflows", _spline, vectors(2, 6), [(5,)], inverse_error=1e-7),
-    "nflows-spline-vector-conditions": Case(
-        "nflows", _spline, vectors(2, 6), [(5,)], _vector_condition, inverse_error=1e-7
-    ),
+    "nflows-spline-vector-conditions": Case("nflows", _spline, vectors(2, 6), [(5,)], _vector_condition, inverse_error=1e-7),
     "nflows-spline-image": Case("nflows", _spline, images((2, 3), (1, 3)), [(3, 3, 2)], inverse_error=1e-7),
 }
 

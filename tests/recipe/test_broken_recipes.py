@@ -113,7 +113,11 @@ CASES: dict[str, tuple[str | bytes, str, str]] = {
     # architectures and graphs
     "an unknown architecture": (model("  name: firevent\n"), "5:9", "unknown architecture 'firevent'; did you mean 'firevnet'?"),
     "an unknown argument": (model("  name: firevnet\n  widht: 3\n"), "6:3", "unknown key 'widht'; did you mean 'width'?"),
-    "an argument of a wrong type": (model("  name: firevnet\n  width: [32, '64']\n"), "6:15", "an integer of at least 1, found '64'"),
+    "an argument of a wrong type": (
+        model("  name: firevnet\n  width: [32, '64']\n"),
+        "6:15",
+        "an integer of at least 1, found '64'",
+    ),
     "an import path": (model("  name: os.system\n"), "5:9", "unknown architecture 'os.system'"),
     "an unknown node": (model("  - sqeeze\n"), "5:5", "unknown node 'sqeeze'; did you mean 'squeeze'?"),
     "an unknown argument of a node": (
@@ -152,7 +156,11 @@ CASES: dict[str, tuple[str | bytes, str, str]] = {
         "3:37",
         "unknown key 'smothing'; did you mean 'smoothing'?",
     ),
-    "a weight outside a sum": (MODEL.replace("{name: cross_entropy}", "{name: cross_entropy, weight: 2}"), "3:29", "unknown key 'weight'"),
+    "a weight outside a sum": (
+        MODEL.replace("{name: cross_entropy}", "{name: cross_entropy, weight: 2}"),
+        "3:29",
+        "unknown key 'weight'",
+    ),
     "a wrong term of a sum": (
         MODEL.replace("{name: cross_entropy}", "[{name: cross_entropy, weight: -1}]"),
         "3:38",

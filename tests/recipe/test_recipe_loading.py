@@ -122,7 +122,9 @@ def test_any_text_and_number_survives_a_dump(text, number, seed):
     assert loads(dump(recipe)).recipe == recipe
 
 
-@pytest.mark.parametrize("text", ["no", "1e-3", "12:30", "true", "null", "~", "0x1F", ".inf", "- a", "a: b", "# c", "", " a", "*a", "3"])
+@pytest.mark.parametrize(
+    "text", ["no", "1e-3", "12:30", "true", "null", "~", "0x1F", ".inf", "- a", "a: b", "# c", "", " a", "*a", "3"]
+)
 def test_text_that_looks_like_something_else_survives_a_dump(text):
     recipe = loads(DESIGN).recipe.model_copy(update={"description": text})
     assert loads(dump(recipe)).recipe.description == text

@@ -50,7 +50,10 @@ def test_the_last_one_wins():
 
 
 def test_a_broken_value_is_mended():
-    assert loads(TEXT.replace("shift: 2", "shift: true"), ["data.augment.shift=1", "train.optimizer.lr=1"]).recipe.data.augment.shift == 1
+    assert (
+        loads(TEXT.replace("shift: 2", "shift: true"), ["data.augment.shift=1", "train.optimizer.lr=1"]).recipe.data.augment.shift
+        == 1
+    )
 
 
 def test_lists_are_followed_by_index():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -98,28 +99,26 @@ def test_both_parsers_of_yaml_refuse_alike(parser, text, words, monkeypatch):
 
 @given(st.text(max_size=200))
 def test_no_text_raises_anything_else(text):
-    try:
+    with contextlib.suppress(RecipeError):
         assert isinstance(parse(text, "f").plain(), dict)
-    except RecipeError as error:
-        assert error.problems
 
 
 @given(st.text(alphabet="abc:-[]{},&*!|>'\"#%@\n \t0.", max_size=60))
 def test_no_text_that_is_almost_yaml_raises_anything_else(text):
-    try:
+    with contextlib.suppress(RecipeError):
         assert isinstance(parse(text, "f").plain(), dict)
-    except RecipeError as error:
-        assert error.problems
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_else(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("bytes") / "r.yaml"
     path.write_bytes(content)
+    problems = ()
     try:
         parse(read_text(path), "f")
     except RecipeError as error:
-        assert all(problem.line >= 1 and problem.column >= 1 for problem in error.problems)
+        problems = error.problems
+    assert all(problem.line >= 1 and problem.column >= 1 for problem in problems)
 
 
 def test_a_byte_order_mark_is_passed_over(tmp_path):

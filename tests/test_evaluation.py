@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import flowclf
+from flowclf.data import DataSet, Split
+from flowclf.errors import FlowclfError, UsageError
+from flowclf.evaluation import PROTOCOLS, Evaluation, EvaluationProtocol, evaluate, evaluate_with_artifacts, metamer_pictures
+from flowclf.metamers import metamer, quantized
+from flowclf.metrics import network_inputs
+
+NODES = ["squeeze", "actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": {"conv": {"width": 4}}}}, "split_head"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def image_data(channels: int = 1, classes: int = 3) -> DataSet:
+    """Images whose brightest row says the class."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(n: int) -> Split:
+        labels = torch.arange(n) % classes
+        images = torch.randint(0, 100, (n, channels, 8, 8), generator=generator, dtype=torch.uint8)
+        images[torch.arange(n), :, 2 * labels] += 150
+        return Split(images, labels)
+
+    return DataSet("rows", tuple("abcdefg"[:classes]), split(240), split(60), split(90))
+
+
+def image_classifier(channels: int = 1, classes: int = 3, bits: int = 4) -> flowclf.InvertibleClassifier:
+    torch.manual_seed(0)
+    preprocessing = flowclf.Preprocessing((channels, 8, 8), bits=bits)
+    return flowclf.build_classifier((channels, 8, 8), NODES, classes, preprocessing=preprocessing)
+
+
+def vector_data() -> DataSet:
+    x, labels = torch.randn(150, 4, generator=torch.Generator().manual_seed(0)), torch.arange(150) % 2
+    x[:, 0] += 8 * labels
+    return DataSet("points", ("left", "right"), Split(x, labels), Split(x[:50], labels[:50]), Split(x[:100], labels[:100]))
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    return image_data()
+
+
+@pytest.fixture(scope="module")
+def evaluation(data: DataSet) -> Evaluation:
+    return evaluate_with_artifacts(image_classifier(), data)
+
+
+IMAGE_KEYS = {
+    "protocol",
+    "evaluation.seed",
+    "data.name",
+    "data.bits",
+    "model.parameters",
+    "model.dimensions",
+    *(
+        f"{part}.{name}"
+        for part in ("train", "validation", "test")
+        for name in ("error", "cross_entropy_nats", "bits_per_dim", "examples")
+    ),
+    "test.error_low",
+    "test.error_high",
+    "test.chance_error",
+    "test.calibration_error",
+    "numerics.examples",
+    "numerics.inverse_error_max",
+    "numerics.inverse_error_mean",
+    "numerics.forward_inverse_error_max",
+    "probe.test_error",
+    "probe.train_error",
+    "probe.validation_error",
+    "probe.validation_cross_entropy_nats",
+    "probe.test_cross_entropy_nats",
+    "probe.mutual_information_nats",
+    "probe.entropy_nats",
+    "probe.epochs",
+    "probe.name",
+    "probe.mlp.test_error",
+    "metamers.pairs",
+    "metamers.logit_change_max",
+    "metamers.logit_change_mean",
+    "metamers.prediction_kept",
+    "metamers.prediction_kept_8bit",
+    "metamers.logit_change_8bit_mean",
+    "metamers.pixels_out_of_range",
+    "seconds.evaluate",
+}
+
+
+def test_results_are_flat_named_and_fit_for_json(evaluation: Evaluation) -> None:
+    assert set(evaluation.results) == IMAGE_KEYS
+    assert json.loads(json.dumps(evaluation.results, allow_nan=False)) == evaluation.results
+    errors = {name: value for name, value in evaluation.results.items() if name.endswith(".error") or name.endswith("_error")}
+    assert len(errors) == 9
+    assert all(0 <= value <= 1 for value in errors.values())
+
+
+def test_results_are_what_they_say(evaluation: Evaluation, data: DataSet) -> None:
+    results, clf = evaluation.results, image_classifier().eval()
+    x = network_inputs(clf, data.test.inputs, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits, log_prob = clf(x).logits, clf.log_prob(x)
+    labels = data.test.labels
+    assert results["test.error"] == pytest.approx((logits.argmax(1) != labels).float().mean().item())
+    assert results["test.cross_entropy_nats"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert results["test.bits_per_dim"] == pytest.approx(clf.preprocessing.bits_per_dim(log_prob).mean().item(), rel=1e-5)
+    assert results["test.error_low"] < results["test.error"] < results["test.error_high"]
+    assert results["test.chance_error"] == pytest.approx(2 / 3)
+    assert (results["train.examples"], results["validation.examples"], results["test.examples"]) == (240, 60, 90)
+    assert results["data.bits"] == 4
+    assert results["model.parameters"] == clf.parameter_count()
+    assert results["model.dimensions"] == 64
+    assert results["metamers.pairs"] == 1000
+    assert results["metamers.prediction_kept"] == 1
+    assert results["numerics.examples"] == 90
+    assert results["numerics.inverse_error_max"] < 1e-4
+    assert results["numerics.forward_inverse_error_max"] < 1e-4
+
+
+def test_an_untrained_network_leaves_the_class_in_its_nuisances(evaluation: Evaluation) -> None:
+    results = evaluation.results
+    assert results["probe.test_error"] < 0.05
+    bound = results["probe.mutual_information_nats"]
+    assert bound == pytest.approx(math.log(3) - results["probe.test_cross_entropy_nats"])
+    assert 0.8 * math.log(3) < bound <= math.log(3) == pytest.approx(results["probe.entropy_nats"])
+
+
+def test_the_same_seed_gives_the_same_results_and_moves_nothing(evaluation: Evaluation, data: DataSet) -> None:
+    clf = image_classifier().train()
+    before = {name: value.clone() for name, value in clf.state_dict().items()}
+    state = torch.get_rng_state()
+    again = evaluate_with_artifacts(clf, data)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert clf.training
+    assert all(torch.equal(value, before[name]) for name, value in clf.state_dict().items())
+    del again.results["seconds.evaluate"]
+    assert again.results.items() <= evaluation.results.items()
+    for name, arrays in evaluation.arrays.items():
+        assert all(np.array_equal(array, again.arrays[name][key]) for key, array in arrays.items())
+
+
+def test_arrays_for_figures(evaluation: Evaluation, data: DataSet) -> None:
+    arrays = evaluation.arrays
+    assert set(arrays) == {"calibration", "metamers", "interpolations", "samples"}
+    assert arrays["calibration"]["counts"].sum() == 90
+    met, path = arrays["metamers"], arrays["interpolations"]
+    columns = 8
+    for name in ("logits_of", "metamer", "nuisance_of"):
+        assert met[name].shape == (columns, 1, 8, 8)
+        assert met[name].dtype == np.uint8
+        assert met[f"{name}_prediction"].shape == (columns,)
+    assert met["logits_of_label"].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert (met["logits_of_label"] != met["nuisance_of_label"]).all()
+    assert path["steps"].shape == (7, columns, 1, 8, 8)
+    assert np.abs(path["steps"][0].astype(int) - met["logits_of"]).max() <= 1
+    assert np.abs(path["steps"][-1].astype(int) - met["metamer"]).max() <= 1
+    assert np.array_equal(path["target"], met["nuisance_of"])
+    assert arrays["samples"]["samples"].shape == (3, 10, 1, 8, 8)
+    assert evaluation.class_names == data.class_names
+
+
+def test_metamer_pictures_are_saved_pictures() -> None:
+    clf = image_classifier().train()
+    x1, x2 = 2 * torch.rand(2, 5, 1, 8, 8) - 1
+    arrays = metamer_pictures(clf, x1, x2)
+    assert clf.training
+    picture = quantized(clf.eval(), metamer(clf, x1, x2))
+    assert np.array_equal(arrays["metamer"], (255 * picture).round().to(torch.uint8).numpy())
+    with torch.no_grad():
+        assert arrays["metamer_prediction"].tolist() == clf.logits_only()(picture).argmax(1).tolist()
+
+
+def test_vectors_have_no_pixel_keys() -> None:
+    clf = flowclf.build_classifier((4,), ["actnorm", "split_head"], 2)
+    evaluation = evaluate_with_artifacts(clf, vector_data(), protocol="full")
+    dropped = {"data.bits", "metamers.prediction_kept_8bit", "metamers.logit_change_8bit_mean", "metamers.pixels_out_of_range"}
+    assert set(evaluation.results) == IMAGE_KEYS - dropped
+    assert set(evaluation.arrays) == {"calibration"}
+    assert evaluation.results["metamers.pairs"] == PROTOCOLS["full"].pairs
+
+
+class Oracle(nn.Module):
+    """Reads the brightest of the rows 0, 2, 4."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :, ::2].mean((1, 3))[:, :3]
+
+
+def test_full_protocol_rgb_and_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = EvaluationProtocol(pairs=40, probes=PROTOCOLS["full"].probes, probe_epochs=4, probe_patience=2)
+    monkeypatch.setattr("flowclf.evaluation.PROTOCOLS", {"full": short})
+    results = evaluate(image_classifier(3), image_data(3), protocol="full", oracle=Oracle())
+    oracle = {name for name in results if name.startswith("metamers.oracle.")}
+    assert set(results) == IMAGE_KEYS | {"probe.conv.test_error"} | oracle
+    assert results["probe.test_error"] == min(results["probe.mlp.test_error"], results["probe.conv.test_error"])
+    assert results["probe.name"] in ("mlp", "conv")
+    for suffix in ("", "_8bit"):
+        parts = [results[f"metamers.oracle.{name}{suffix}"] for name in ("nuisance_class", "logits_class", "neither")]
+        assert sum(parts) == pytest.approx(1)
+
+
+class Listener:
+    """Counts what is done of what was announced."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, int] = {}
+        self.done: dict[str, int] = {}
+
+    def message(self, text: str) -> None: ...
+
+    def row(self, row: dict[str, Any]) -> None: ...
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int) -> Iterator[Any]:
+        listener = self
+        self.totals[description] = total
+
+        class Task:
+            def advance(self, n: int = 1, **values: float) -> None:
+                listener.done[description] = listener.done.get(description, 0) + n
+
+        yield Task()
+
+
+def test_progress_is_told() -> None:
+    listener = Listener()
+    clf = flowclf.build_classifier((4,), ["actnorm", "split_head"], 2)
+    results = evaluate(clf, vector_data(), progress=listener)
+    assert listener.totals == {"encoding": 300, "probe mlp": 15, "metamers": 1000}
+    assert listener.done == {"encoding": 300, "probe mlp": results["probe.epochs"], "metamers": 1000}
+
+
+def test_unknown_protocol_and_unfit_data_are_refused(data: DataSet) -> None:
+    clf = image_classifier()
+    with pytest.raises(UsageError, match="unknown evaluation protocol 'quik'; did you mean 'quick'"):
+        evaluate(clf, data, protocol="quik")
+    with pytest.raises(UsageError, match=r"'rows' has 4 classes of shape \(1, 8, 8\); the classifier takes 3"):
+        evaluate(clf, image_data(classes=4))
+    with pytest.raises(UsageError, match="takes 3 of"):
+        evaluate(clf, image_data(channels=3))
+    nothing = Split(data.validation.inputs[:0], data.validation.labels[:0])
+    with pytest.raises(UsageError, match="expected validation data"):
+        evaluate(clf, DataSet(data.name, data.class_names, data.train, nothing, data.test))
+
+
+def test_outputs_that_are_not_finite_stop_the_evaluation(data: DataSet) -> None:
+    clf = image_classifier()
+    inputs = data.test.inputs.clone()
+    broken = DataSet(data.name, data.class_names, data.train, data.validation, Split(inputs, data.test.labels))
+    with torch.no_grad():
+        clf.prior.log_std[0] = torch.nan
+    with pytest.raises(FlowclfError, match="not finite for 240 of 240 train inputs, the first at index 0"):
+        evaluate(clf, broken)
+
+
+def test_a_number_that_is_not_finite_becomes_none(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    clf = image_classifier()
+    right = clf.inverse
+    monkeypatch.setattr(clf, "inverse", lambda logits, nuisance: right(logits, nuisance) / 0)
+    results = evaluate(clf, data)
+    assert results["numerics.inverse_error_max"] is None
+    json.dumps(results, allow_nan=False)

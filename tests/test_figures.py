@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from flowclf.errors import UsageError
+from flowclf.evaluation import Evaluation
+from flowclf.figures import (
+    calibration_diagram,
+    interpolation_grid,
+    metamer_grid,
+    sample_grid,
+    save_figure,
+    training_curves,
+    write_figures,
+)
+
+NAMES = ("zero", "one", "a very long class name")
+ROWS = [
+    {"epoch": 1, "step": 10, "learning_rate": 0.1, "train.loss": 2.0, "train.cross_entropy_nats": 1.0, "seconds.train": 3.0},
+    {"epoch": 2, "step": 20, "learning_rate": 0.05, "train.loss": 1.0, "train.cross_entropy_nats": 0.5, "validation.error": 0.25},
+]
+
+
+def arrays(channels: int = 1) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+    random = np.random.default_rng(0)
+
+    def pictures(*shape: int) -> np.ndarray[Any, Any]:
+        return random.integers(0, 256, (*shape, channels, 8, 8), dtype=np.uint8)
+
+    labels = {"logits_of_label": np.array([0, 1, 2]), "nuisance_of_label": np.array([1, 2, 0])}
+    return {
+        "metamers": {
+            "logits_of": pictures(3),
+            "metamer": pictures(3),
+            "nuisance_of": pictures(3),
+            "logits_of_prediction": np.array([0, 1, 1]),
+            "metamer_prediction": np.array([0, 2, 1]),
+            "nuisance_of_prediction": np.array([1, 2, 0]),
+            **labels,
+        },
+        "interpolations": {"steps": pictures(5, 3), "target": pictures(3), **labels},
+        "samples": {"samples": pictures(3, 4)},
+        "calibration": {
+            "counts": np.array([0.0, 10, 90]),
+            "confidence": np.array([0, 0.5, 0.9]),
+            "accuracy": np.array([0, 0.6, 0.9]),
+        },
+    }
+
+
+def captions(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def colours(figure: Any) -> dict[str, str]:
+    return {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+
+
+def test_a_metamer_grid_has_the_papers_rows_and_says_what_is_read() -> None:
+    figure = metamer_grid(arrays()["metamers"], NAMES)
+    assert captions(figure) == [
+        *("logits from", "zero", "one", "a very long…, read as one"),
+        *("metamer", "reads zero", "reads a very long…", "reads one"),
+        *("nuisances from", "one", "a very long…", "zero"),
+    ]
+    shown = [image.get_array() for image in figure.axes[0].images]
+    drawn = arrays()["metamers"]
+    expected = [picture[0] for name in ("logits_of", "metamer", "nuisance_of") for picture in drawn[name]]
+    assert all(np.array_equal(one, other) for one, other in zip(shown, expected, strict=True))
+
+
+def test_what_is_misread_is_red() -> None:
+    found = colours(metamer_grid(arrays()["metamers"], NAMES))
+    assert found["reads zero"] != found["reads a very long…"] == found["a very long…, read as one"]
+    assert found["reads one"] == found["zero"] == found["reads zero"]
+
+
+def test_a_metamer_grid_without_labels_has_predictions() -> None:
+    unlabelled = {name: array for name, array in arrays()["metamers"].items() if not name.endswith("_label")}
+    assert captions(metamer_grid(unlabelled, NAMES))[:4] == ["logits from", "zero", "one", "one"]
+
+
+def test_interpolations_go_down_the_column() -> None:
+    figure = interpolation_grid(arrays()["interpolations"], NAMES)
+    assert [text for text in captions(figure) if text not in ("zero", "one", "a very long…")] == [
+        *("original", "25 %", "50 %", "75 %", "metamer", "target")
+    ]
+    assert len(figure.axes[0].images) == 18
+
+
+def test_samples_are_named_by_class() -> None:
+    figure = sample_grid(arrays()["samples"], NAMES)
+    assert captions(figure) == ["zero", "one", "a very long…"]
+    assert len(figure.axes[0].images) == 12
+
+
+def test_the_png_shows_the_pixels(tmp_path: Path) -> None:
+    samples = np.zeros((2, 1, 1, 8, 8), dtype=np.uint8)
+    samples[0, 0, 0], samples[1, 0, 0] = 200, 50
+    save_figure(sample_grid({"samples": samples}, ("a", "b")), tmp_path / "s.png", {"samples": samples})
+    png = (255 * imread(tmp_path / "s.png")[..., :3]).round().astype(int)
+    column = png[:, png.shape[1] * 3 // 4]
+    assert column[0].tolist() == [255, 255, 255]
+    grey = [pixel[0] for pixel in column.tolist() if pixel[0] == pixel[1] == pixel[2]]
+    assert grey.count(200) == grey.count(50) == 80
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_figure_is_written_with_its_data(tmp_path: Path, channels: int) -> None:
+    drawn = arrays(channels)
+    files = write_figures(tmp_path / "figures", Evaluation({}, drawn, NAMES), ROWS)
+    assert [file.path.name for file in files] == [
+        f"{name}.png" for name in ("metamers", "interpolations", "samples", "calibration", "training")
+    ]
+    for file in files:
+        assert file.caption.endswith(".")
+        assert file.path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        height, width, _ = imread(file.path).shape
+        assert min(height, width) > 250
+    for name, expected in drawn.items():
+        with np.load(tmp_path / "figures" / f"{name}.npz", allow_pickle=False) as saved:
+            assert set(saved) == set(expected)
+            assert all(np.array_equal(saved[key], array) for key, array in expected.items())
+    assert json.loads((tmp_path / "figures" / "training.json").read_text()) == ROWS
+    assert sorted(path.suffix for path in (tmp_path / "figures").iterdir()) == [".json", *[".npz"] * 4, *[".png"] * 5]
+
+
+def test_vectors_and_odd_channels_have_no_pictures(tmp_path: Path) -> None:
+    vectors = Evaluation({}, {"calibration": arrays()["calibration"]}, NAMES)
+    assert [file.path.stem for file in write_figures(tmp_path, vectors)] == ["calibration"]
+    assert [file.path.stem for file in write_figures(tmp_path, Evaluation({}, arrays(5), NAMES))] == ["calibration"]
+    assert [file.path.stem for file in write_figures(tmp_path, None, ROWS)] == ["training"]
+    assert write_figures(tmp_path, None) == []
+
+
+def test_training_curves_have_a_panel_for_each_quantity() -> None:
+    figure = training_curves(ROWS)
+    panels = {axis.get_title(): axis for axis in figure.axes}
+    assert list(panels) == ["error, %", "cross entropy, nats", "loss", "learning rate"]
+    error = panels["error, %"].lines[0]
+    assert error.get_label() == "validation"
+    assert np.isnan(error.get_ydata()[0])
+    assert error.get_ydata()[1] == 25
+    assert panels["loss"].lines[0].get_xdata().tolist() == [1, 2]
+    with pytest.raises(UsageError, match="at least one row"):
+        training_curves([])
+
+
+def test_terms_of_a_users_own_loss_are_drawn() -> None:
+    titles = [axis.get_title() for axis in training_curves([{"train.margin": 1.0, "train.total.margin": 2.0}]).axes]
+    assert titles == ["margin"]
+
+
+def test_the_calibration_diagram_says_the_calibration_error() -> None:
+    figure = calibration_diagram(arrays()["calibration"])
+    assert figure.axes[0].get_title() == "calibration error 1.00 %"
+
+
+def test_python_objects_are_never_pickled(tmp_path: Path) -> None:
+    figure = calibration_diagram(arrays()["calibration"])
+    with pytest.raises(UsageError, match="objects in \\['bad'\\]"):
+        save_figure(figure, tmp_path / "x.png", {"bad": np.array([object()])})
+    assert not list(tmp_path.iterdir())
+
+
+def test_rgb_is_drawn_in_its_colours(tmp_path: Path) -> None:
+    samples = np.zeros((2, 1, 3, 8, 8), dtype=np.uint8)
+    samples[0, 0, 0], samples[1, 0, 2] = 255, 255
+    save_figure(sample_grid({"samples": samples}, ("red", "blue")), tmp_path / "s.png", {"samples": samples})
+    png = (255 * imread(tmp_path / "s.png")[..., :3]).round().astype(int)
+    column = png[:, png.shape[1] * 3 // 4].tolist()
+    assert column.count([255, 0, 0]) == column.count([0, 0, 255]) == 80
+    assert column.index([255, 0, 0]) < column.index([0, 0, 255])

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import base64
+import html
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flowclf.errors import DataError
+from flowclf.evaluation import Evaluation
+from flowclf.figures import FigureFile, write_figures
+from flowclf.report import write_report
+
+RESULTS: dict[str, Any] = {
+    "recipe": "mnist",
+    "seed": 0,
+    "protocol": "quick",
+    "data.name": "mnist",
+    "data.bits": 4,
+    "model.parameters": 1234567,
+    "test.error": 0.0142,
+    "test.error_low": 0.0121,
+    "test.error_high": 0.0167,
+    "test.chance_error": 0.8865,
+    "test.examples": 10_000,
+    "test.bits_per_dim": 1.26,
+    "probe.test_error": 0.277,
+    "probe.mlp.test_error": 0.277,
+    "probe.mutual_information_nats": 1.4,
+    "probe.entropy_nats": 2.3,
+    "numerics.inverse_error_max": 3.2e-5,
+    "numerics.forward_inverse_error_max": None,
+    "metamers.pairs": 1000,
+    "metamers.logit_change_max": 2.1e-4,
+    "metamers.prediction_kept_8bit": 0.931,
+    "metamers.pixels_out_of_range": 0.03,
+    "seconds.train": 512.3,
+    "mine.margin": 0.123456,
+}
+
+
+class Tags(HTMLParser):
+    """Fails on a tag that is closed out of order, and lists what a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        if tag not in ("meta", "img", "link", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parsed(text: str) -> Tags:
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    return tags
+
+
+def words(text: str) -> str:
+    """What a person reads: no tags, no style, plain spaces."""
+    body = re.sub(r"<style>.*?</style>|<[^>]+>", " ", text, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", html.unescape(body).replace("\u00a0", " "))
+
+
+def figures(folder: Path) -> list[FigureFile]:
+    calibration = {"counts": np.ones(2), "confidence": np.array([0.2, 0.8]), "accuracy": np.array([0.3, 0.7])}
+    return write_figures(folder, Evaluation({}, {"calibration": calibration}, ("a", "b")))
+
+
+def test_a_report_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
+    drawn = figures(tmp_path / "figures")
+    path = write_report(
+        tmp_path,
+        results=RESULTS,
+        figures=drawn,
+        rows=[{"epoch": 1, "validation.error": 0.5}],
+        recipe_text="name: mnist\n",
+        resolved_text="name: mnist\nseed: 0\n",
+        environment={"torch": "2.13.0", "cores": 2, "gpu": None},
+        model_text="InvertibleClassifier: 1x28x28",
+        command="flowclf recipe run resolved.yaml",
+    )
+    assert path == tmp_path / "report.html"
+    text = path.read_text(encoding="utf-8")
+    tags = parsed(text)
+    assert "http" not in text
+    assert "url(" not in text
+    assert not tags.seen & {"script", "link", "iframe", "object"}
+    (picture,) = tags.loads
+    assert base64.b64decode(picture.removeprefix("data:image/png;base64,")) == drawn[0].path.read_bytes()
+    assert "prefers-color-scheme: dark" in text
+    for expected in ("flowclf recipe run resolved.yaml", "seed: 0", "InvertibleClassifier: 1x28x28", "2.13.0", drawn[0].caption):
+        assert expected in words(text)
+
+
+def test_numbers_are_said_in_words(tmp_path: Path) -> None:
+    said = words(write_report(tmp_path, results=RESULTS).read_text(encoding="utf-8"))
+    for expected in (
+        "mnist data mnist · reduced to 4 bits · 1,234,567 parameters · quick evaluation · 512 s of training",
+        "Test error 1.42 % of the test set is misread; 95 % interval 1.21 to 1.67 %",
+        "The classifier reads 9,858 of 10,000 test examples correctly.",
+        "A fresh network that sees nothing else gets 27.7 % of the test set wrong.",
+        "the nuisances hold at least 1.40 of the 2.30 nats",
+        "no logit of theirs differs by more than 2.1 × 10⁻⁴",
+        "As 8-bit pictures 93.1 % of them keep their predicted class; 3.0 % of their pixels have to be clipped",
+        "test.chance_error 88.65 % wrong answers of always naming the most frequent class",
+        "probe.mlp.test_error 27.70 % of the probe 'mlp'",
+        "numerics.inverse_error_max 3.2e-05",
+        "numerics.forward_inverse_error_max not finite",
+        "Mine Key Value Meaning mine.margin 0.1235",
+    ):
+        assert expected in said
+
+
+def test_every_result_is_in_the_tables_once(tmp_path: Path) -> None:
+    text = write_report(tmp_path, results=RESULTS).read_text(encoding="utf-8")
+    assert sorted(re.findall(r'<td class="key"><code>([^<]+)</code>', text)) == sorted(RESULTS)
+
+
+@pytest.mark.parametrize(
+    ("probe", "verdict"),
+    [
+        (0.012, "what makes the class is there a second time, unused"),
+        (0.03, "what makes the class is there a second time, unused"),
+        (0.3, "some of what makes the class is in the logits alone"),
+        (0.85, "finds hardly anything about the class outside of the logits"),
+        (0.93, "finds hardly anything about the class outside of the logits"),
+    ],
+)
+def test_the_verdict_follows_the_probe(tmp_path: Path, probe: float, verdict: str) -> None:
+    said = words(write_report(tmp_path, results={**RESULTS, "probe.test_error": probe}).read_text(encoding="utf-8"))
+    assert verdict in said
+
+
+def test_a_bound_below_zero_is_not_called_information(tmp_path: Path) -> None:
+    results = {**RESULTS, "probe.mutual_information_nats": -0.04}
+    assert "bound is -0.04 nats: it found nothing" in words(write_report(tmp_path, results=results).read_text(encoding="utf-8"))
+
+
+def test_an_oracle_is_spoken_of_where_there_was_one(tmp_path: Path) -> None:
+    assert "oracle" not in words(write_report(tmp_path, results=RESULTS).read_text(encoding="utf-8"))
+    judged = {"metamers.oracle.nuisance_class": 0.9, "metamers.oracle.logits_class": 0.05, "metamers.oracle.neither_8bit": 0.1}
+    said = words(write_report(tmp_path, results={**RESULTS, **judged}).read_text(encoding="utf-8"))
+    assert "oracle gives 90.0 % of them the class of the nuisances' donor and 5.0 %" in said
+    assert "metamers.oracle.neither_8bit 10.00 % metamers that the oracle gives another class, after rounding to 8 bits" in said
+
+
+def test_what_comes_from_outside_is_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
+    picture = figures(tmp_path / "figures")[0]
+    path = write_report(
+        tmp_path,
+        title=evil,
+        results={"recipe": evil, "data.name": evil, evil: evil, f"{evil}.x": 1},
+        figures=[FigureFile(picture.path, evil, evil)],
+        rows=[{evil: evil}],
+        recipe_text=evil,
+        resolved_text=evil,
+        environment={evil: evil},
+        model_text=evil,
+        command=evil,
+    )
+    text = path.read_text(encoding="utf-8")
+    assert "script" not in parsed(text).seen
+    assert html.escape("<script>") in text
+    assert "49" not in words(text)
+    assert text.count("{{ 7 * 7 }}") > 8
+
+
+def test_little_is_enough(tmp_path: Path) -> None:
+    folder = tmp_path / "my-run"
+    text = write_report(folder, results={}).read_text(encoding="utf-8")
+    parsed(text)
+    assert "<h1>my-run</h1>" in text
+    for absent in ("What this means", "Figures", "Epochs", "How to repeat it", "Environment"):
+        assert absent not in words(text)
+
+
+def test_a_figure_that_is_not_there_or_not_a_png_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read the figure .*none\.png"):
+        write_report(tmp_path, results={}, figures=[FigureFile(tmp_path / "none.png", "t", "c")])
+    (tmp_path / "fake.png").write_text("GIF89a")
+    with pytest.raises(DataError, match="expected a PNG"):
+        write_report(tmp_path, results={}, figures=[FigureFile(tmp_path / "fake.png", "t", "c")])
+    assert not (tmp_path / "report.html").exists()
