@@ -14,6 +14,7 @@ from flowclf.figures import (
     calibration_diagram,
     interpolation_grid,
     metamer_grid,
+    plane_panels,
     sample_grid,
     save_figure,
     training_curves,
@@ -177,3 +178,63 @@ def test_rgb_is_drawn_in_its_colours(tmp_path: Path) -> None:
     column = png[:, png.shape[1] * 3 // 4].tolist()
     assert column.count([255, 0, 0]) == column.count([0, 0, 255]) == 80
     assert column.index([255, 0, 0]) < column.index([0, 0, 255])
+
+
+def plane_data(classes: int = 2, oracle: bool = True) -> dict[str, np.ndarray[Any, Any]]:
+    """A classifier that reads u, a probe that reads v, and an oracle that reads the radius."""
+    axis = np.linspace(-12, 12, 31, dtype=np.float32)
+    u, v = np.meshgrid(axis, axis)
+    more = [np.full_like(u, -20.0)] * (classes - 2)
+    said = {"classifier": [-u, u, *more], "probe": [-v, v, *more], "oracle": [5.5 - np.hypot(u, v), np.hypot(u, v) - 5.5, *more]}
+    judges = [*said][: 3 if oracle else 2]
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for plane in ("pair", "metamer"):
+        found |= {f"{plane}.{judge}": np.stack(said[judge], axis=-1) for judge in judges}
+        found[f"{plane}.axis"] = axis
+        found[f"{plane}.points"] = np.array([[1.0, 0.0], [0.0, 10.0]])
+        found[f"{plane}.points_label"] = np.array([0, 1 if oracle else -1])
+        found[f"{plane}.circles"] = np.array([[0, 0, 1.0], [0, 0, 10.0]])[: 2 if oracle else 0]
+    found["path.points"] = np.linspace([1.0, 0.0], [0.0, 10.0], 5)
+    return found
+
+
+def test_plane_panels_are_the_papers_four() -> None:
+    figure = plane_panels(plane_data(), NAMES[:2])
+    assert len(figure.axes) == 4
+    titles = [axis.get_title().splitlines()[0] for axis in figure.axes]
+    assert titles == [f"{judge}, {plane}" for judge in ("classifier on the logits", "probe of the nuisances")
+                      for plane in ("plane of two data points", "plane of x and its metamer")]  # fmt: skip
+    for axis in figure.axes:
+        assert [(patch.get_center(), patch.get_radius()) for patch in axis.patches] == [((0, 0), 1), ((0, 0), 10)]
+    wrong = [int(axis.get_title().split("unlike the oracle on ")[1].split()[0]) for axis in figure.axes]
+    data = plane_data()
+    share = 100 * (data["pair.classifier"].argmax(-1) != data["pair.oracle"].argmax(-1)).mean()
+    assert wrong[:2] == [round(share)] * 2
+    texts = [text.get_text() for text in figure.axes[1].texts]
+    assert texts == ["x (zero)", "$x_{met}$ (one)"]
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == [
+        *("decides zero", "decides one", "its boundary", "the oracle's boundary", "unlike the oracle"),
+        *("where zero lies", "where one lies", "latent path, projected"),
+    ]
+
+
+def test_plane_colours_are_the_decisions(tmp_path: Path) -> None:
+    save_figure(plane_panels(plane_data(), NAMES[:2]), tmp_path / "p.png", plane_data())
+    assert set(np.load(tmp_path / "p.npz")) == set(plane_data())
+    figure = plane_panels(plane_data(), NAMES[:2])
+    shown = figure.axes[2].images[0].get_array()
+    assert np.array_equal(shown, plane_data()["pair.probe"].argmax(-1))
+    assert figure.axes[2].images[0].origin == "lower"
+
+
+def test_plane_panels_of_many_classes_without_an_oracle() -> None:
+    figure = plane_panels(plane_data(classes=3, oracle=False), NAMES)
+    assert not any(axis.patches for axis in figure.axes)
+    assert figure.axes[0].get_title() == "classifier on the logits, plane of two data points"
+    assert [text.get_text() for text in figure.axes[1].texts] == ["x (zero)", "$x_{met}$"]
+
+
+def test_planes_are_among_the_figures_of_a_run(tmp_path: Path) -> None:
+    evaluation = Evaluation({}, {"planes": plane_data(), "calibration": arrays()["calibration"]}, NAMES[:2])
+    assert [file.path.name for file in write_figures(tmp_path, evaluation)] == ["planes.png", "calibration.png"]

@@ -44,9 +44,7 @@ def test_every_layout_becomes_channels_first(shape: tuple[int, ...], expected: t
     data = DataSet.from_arrays(values, LABELS, test_images=values, test_labels=LABELS, validation=10)
     assert data.image_shape == expected
     with_channels = values[..., None] if len(shape) == 3 else values
-    reference = (
-        with_channels if with_channels.shape[1] in (1, 3) and len(shape) == 4 else np.moveaxis(with_channels, 3, 1)
-    )
+    reference = with_channels if with_channels.shape[1] in (1, 3) and len(shape) == 4 else np.moveaxis(with_channels, 3, 1)
     assert np.array_equal(data.test.inputs.numpy(), reference)
     assert data.test.inputs.is_contiguous()
     assert data.test.labels.tolist() == LABELS.tolist()

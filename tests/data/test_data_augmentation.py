@@ -61,11 +61,7 @@ def test_crop_is_a_window_of_the_reflected_image(shape: tuple[int, ...], seed: i
     height, width = shape[2:]
     offsets = range(2 * pixels + 1)
     for image, result in zip(padded, cropped, strict=True):
-        assert any(
-            torch.equal(result, image[:, top : top + height, left : left + width])
-            for top in offsets
-            for left in offsets
-        )
+        assert any(torch.equal(result, image[:, top : top + height, left : left + width]) for top in offsets for left in offsets)
 
 
 @given(shapes, seeds)

@@ -204,13 +204,9 @@ def test_folders_that_are_refused(root: Path, tmp_path_factory: pytest.TempPathF
 def test_arguments_that_are_refused(root: Path) -> None:
     with pytest.raises(UsageError, match="image_folder: size: expected an integer of at least 1, found 0"):
         image_folder(root=str(root), size=0)
-    with pytest.raises(
-        UsageError, match=r"test_fraction: expected a fraction greater than 0 and less than 1, found 1.0"
-    ):
+    with pytest.raises(UsageError, match=r"test_fraction: expected a fraction greater than 0 and less than 1, found 1.0"):
         image_folder(root=str(root), test_fraction=1.0)
-    with pytest.raises(
-        UsageError, match=r"test_fraction: 0.05 of each class is less than one example; .* class has 10"
-    ):
+    with pytest.raises(UsageError, match=r"test_fraction: 0.05 of each class is less than one example; .* class has 10"):
         image_folder(root=str(root), test_fraction=0.05)
     with pytest.raises(UsageError, match=r"expected a shape \(1, H, W\) or \(3, H, W\), found \(2, 28, 28\)"):
         image_folder(root=str(root), channels=2)  # type: ignore[arg-type]

@@ -86,9 +86,7 @@ def test_a_damaged_file_is_a_checksum_error(bundle: Path, damage: str) -> None:
         "text": b"not here",
     }[damage]
     path.write_bytes(damaged)
-    with pytest.raises(
-        ChecksumError, match="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
-    ) as caught:
+    with pytest.raises(ChecksumError, match="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5") as caught:
         read_mnist(bundle)
     assert str(path) in str(caught.value)
 

@@ -66,9 +66,7 @@ def test_validation_depends_on_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("validation", [0, -1, 199, 200, 5000, 0.0, 1.0, 1.5, 0.001, True, float("nan"), "10"])
 def test_impossible_validation_is_refused(validation: Any) -> None:
-    with pytest.raises(
-        UsageError, match=r"validation: expected a count from 1 to 198 or a fraction .* of 200 training"
-    ):
+    with pytest.raises(UsageError, match=r"validation: expected a count from 1 to 198 or a fraction .* of 200 training"):
         DataSet.from_raw(numbered_raw(), name="numbered", validation=validation)
 
 
@@ -119,9 +117,7 @@ def test_an_epoch_has_every_element_once_in_an_order_of_its_own() -> None:
     data = numbered()
 
     def order(epoch: int) -> list[int]:
-        return [
-            number for batch in data.train_batches(epoch) for number in numbers_of(Split(batch.inputs, batch.labels))
-        ]
+        return [number for batch in data.train_batches(epoch) for number in numbers_of(Split(batch.inputs, batch.labels))]
 
     first, second = order(0), order(1)
     assert sorted(first) == sorted(second) == sorted(numbers_of(data.train))
@@ -136,9 +132,7 @@ def test_labels_stay_with_their_images() -> None:
 
 def test_generators_differ_between_positions_and_epochs() -> None:
     data = numbered()
-    draws = {
-        torch.rand((), generator=batch.generator).item() for epoch in range(3) for batch in data.train_batches(epoch)
-    }
+    draws = {torch.rand((), generator=batch.generator).item() for epoch in range(3) for batch in data.train_batches(epoch)}
     assert len(draws) == 3 * data.steps_per_epoch
 
 

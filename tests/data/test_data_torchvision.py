@@ -199,9 +199,7 @@ def test_cifar_is_downloaded_unpacked_and_read(
     assert len(flowclf.data.load(name, root=str(root), validation=10).test) == 100
     # a pickle that is not the known one is never read
     (root / kind.base_folder / kind.test_list[0][0]).write_bytes(b"changed")
-    with pytest.raises(
-        UnreachableError, match=f"put {kind.filename} into .*, or what it unpacks to, {kind.base_folder}"
-    ):
+    with pytest.raises(UnreachableError, match=f"put {kind.filename} into .*, or what it unpacks to, {kind.base_folder}"):
         flowclf.data.load(name, root=str(root), validation=10)
 
 

@@ -13,7 +13,6 @@ import flowclf
 from flowclf.errors import GraphError
 from flowclf.nodes import NflowsTransform
 
-
 # nflows calls a function that torch deprecates.
 deprecated = pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated:UserWarning")
 

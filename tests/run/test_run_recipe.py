@@ -29,12 +29,18 @@ data: {{name: arrays, path: {path}, batch_size: 32, bits: 4, validation: 0.2, au
 model:
   - squeeze
   - repeat: 2
-    nodes: [actnorm, {{invertible_conv1x1: {{parametrization: orthogonal}}}}, {{affine_coupling: {{subnet: {{conv: {{width: 8}}}}}}}}]
+    nodes: [actnorm, invertible_conv1x1, {{affine_coupling: {{subnet: {{conv: {{width: 8}}}}}}}}]
   - factor_out
   - actnorm
   - {{split_head: {{logit_mean: 9.0}}}}
 loss: {{name: independence_cross_entropy, nuisance: {{hidden: [16], steps: 2}}}}
-train: {{epochs: {epochs}, optimizer: {{name: adam, lr: 0.01}}, checkpoint_every_steps: 3, ema: 0.9, precision: fp32, schedule: {{name: cosine}}}}
+train:
+  epochs: {epochs}
+  optimizer: {{name: adam, lr: 0.01}}
+  schedule: {{name: cosine}}
+  checkpoint_every_steps: 3
+  ema: 0.9
+  precision: fp32
 """
 
 
@@ -68,7 +74,8 @@ def test_a_run_leaves_everything_that_the_contract_names(arrays: Path, tmp_path:
     result = run(loads(text), tmp_path / "out", "cpu")
     names = {path.name for path in result.folder.iterdir()}
     assert names == {
-        "recipe.yaml", "resolved.yaml", "environment.json", "metrics.jsonl", "results.json", "checkpoints", "figures", "report.html",
+        "recipe.yaml", "resolved.yaml", "environment.json", "metrics.jsonl", "results.json", "checkpoints", "figures",
+        "report.html",
     }  # fmt: skip
     assert (result.folder / "recipe.yaml").read_text() == text
     stored = json.loads((result.folder / "results.json").read_text())
@@ -142,6 +149,7 @@ def test_a_state_that_was_changed_is_refused(arrays: Path, tmp_path: Path) -> No
         resume(folder, "cpu")
 
 
+@pytest.mark.usefixtures("scratch_registries")
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state(arrays: Path, tmp_path: Path) -> None:
     @flowclf.registry.losses.register("explodes_at_step_five")
     class Explodes(Loss):
@@ -150,7 +158,10 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_state(arrays: Path, tmp_p
             value = encoding.logits.square().mean() + bad
             return LossTerms(value, {"fuse": value.detach()})
 
-    text = recipe_text(arrays).split("loss:")[0] + "loss: {name: explodes_at_step_five}\ntrain: {epochs: 2, checkpoint_every_steps: 3}\n"
+    text = (
+        recipe_text(arrays).split("loss:")[0]
+        + "loss: {name: explodes_at_step_five}\ntrain: {epochs: 2, checkpoint_every_steps: 3}\n"
+    )
     with pytest.raises(NonFiniteLossError, match=r"step \d+: fuse is nan"):
         run(loads(text), tmp_path / "out", "cpu")
     state = json.loads((tmp_path / "out" / "checkpoints" / "state.json").read_text())
@@ -192,7 +203,8 @@ def test_a_finished_run_evaluates_predicts_and_draws_metamers(
     assert {key: value for key, value in results.items() if not key.startswith("seconds")} == {
         key: stored[key] for key in results if not key.startswith("seconds")
     }
-    pictures = np.load(arrays)
+    with np.load(arrays) as archive:
+        pictures = dict(archive)
     files = []
     for label in (0, 1):
         index = int(np.flatnonzero(pictures["labels"] == label)[0])
@@ -204,9 +216,11 @@ def test_a_finished_run_evaluates_predicts_and_draws_metamers(
     out = tmp_path / "met.png"
     arguments = ["metamers", str(folder), "--logits-of", str(files[0]), "--nuisance-of", str(files[1]), "--out", str(out)]
     assert main([*arguments, "--device", "cpu"]) == 0
-    assert Image.open(out).size[0] > 100
+    with Image.open(out) as image:
+        assert image.size[0] > 100
     assert main(["metamers", str(folder), "--out", str(tmp_path / "grid.png"), "--device", "cpu"]) == 0
-    assert Image.open(tmp_path / "grid.png").size[0] > 500
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.size[0] > 500
     capsys.readouterr()
     assert main(["predict", str(folder), str(tmp_path / "none.png"), "--device", "cpu"]) == 2
     assert "none.png" in capsys.readouterr().err
