@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -14,7 +15,16 @@ from torch import Tensor, nn
 import flowclf
 from flowclf.data import DataSet, Split
 from flowclf.errors import FlowclfError, UsageError
-from flowclf.evaluation import PROTOCOLS, Evaluation, EvaluationProtocol, evaluate, evaluate_with_artifacts, metamer_pictures
+from flowclf.evaluation import (
+    PROTOCOLS,
+    Evaluation,
+    EvaluationProtocol,
+    ProbeSettings,
+    evaluate,
+    evaluate_with_artifacts,
+    metamer_pictures,
+    nuisance_probe,
+)
 from flowclf.metamers import metamer, quantized
 from flowclf.metrics import network_inputs
 
@@ -93,11 +103,14 @@ IMAGE_KEYS = {
     "probe.entropy_nats",
     "probe.epochs",
     "probe.name",
+    "probe.hidden",
+    "probe.train_examples",
     "probe.mlp.test_error",
     "metamers.pairs",
     "metamers.logit_change_max",
     "metamers.logit_change_mean",
     "metamers.prediction_kept",
+    "metamers.distance_mean",
     "metamers.prediction_kept_8bit",
     "metamers.logit_change_8bit_mean",
     "metamers.pixels_out_of_range",
@@ -206,15 +219,51 @@ class Oracle(nn.Module):
 
 def test_full_protocol_rgb_and_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     short = EvaluationProtocol(pairs=40, probes=PROTOCOLS["full"].probes, probe_epochs=4, probe_patience=2)
-    monkeypatch.setattr("flowclf.evaluation.PROTOCOLS", {"full": short})
-    results = evaluate(image_classifier(3), image_data(3), protocol="full", oracle=Oracle())
-    oracle = {name for name in results if name.startswith("metamers.oracle.")}
+    monkeypatch.setattr("flowclf.evaluation.protocols.PROTOCOLS", {"full": short})
+    evaluation = evaluate_with_artifacts(image_classifier(3), image_data(3), protocol="full", oracle=Oracle())
+    results = evaluation.results
+    judged = ("metamers.oracle.", "metamers.adversarial", "planes.")
+    oracle = {name for name in results if name.startswith(judged)}
+    assert {name.split(".")[0] for name in oracle} == {"metamers", "planes"}
     assert set(results) == IMAGE_KEYS | {"probe.conv.test_error"} | oracle
+    assert evaluation.arrays["planes"]["pair.oracle"].shape == (201, 201, 3)
     assert results["probe.test_error"] == min(results["probe.mlp.test_error"], results["probe.conv.test_error"])
     assert results["probe.name"] in ("mlp", "conv")
     for suffix in ("", "_8bit"):
         parts = [results[f"metamers.oracle.{name}{suffix}"] for name in ("nuisance_class", "logits_class", "neither")]
         assert sum(parts) == pytest.approx(1)
+
+
+def test_data_that_know_the_truth_judge_the_metamers() -> None:
+    """The identity on points whose class is in a nuisance: all that an oracle adds, without being asked."""
+    data = vector_data()
+    clf = flowclf.build_classifier((4,), ["split_head"], 2)
+    plain = evaluate(clf, data)
+    assert not any(name.startswith(("metamers.oracle", "planes")) for name in plain)
+    reads = lambda x: torch.stack((4 - x[:, 0], x[:, 0] - 4), dim=1)  # noqa: E731
+    evaluation = evaluate_with_artifacts(clf, dataclasses.replace(data, oracle=reads))
+    assert evaluation.results["metamers.oracle.logits_class"] == 1
+    assert evaluation.results["metamers.adversarial"] == 0
+    assert evaluation.results["planes.path.oracle_changes"] == 0
+    assert set(evaluation.arrays) == {"calibration", "planes"}
+    backwards = evaluate(clf, dataclasses.replace(data, oracle=reads), oracle=lambda x: -reads(x))
+    assert backwards["metamers.oracle.nuisance_class"] == 1
+    assert plain.items() - evaluation.results.items() == {("seconds.evaluate", plain["seconds.evaluate"])}
+
+
+def test_the_probes_settings_are_used_and_told() -> None:
+    clf, data = flowclf.build_classifier((4,), ["split_head"], 2), vector_data()
+    settings = ProbeSettings(hidden=(7, 5), examples=40)
+    results = evaluate(clf, data, probe=settings)
+    assert results["probe.hidden"] == "7-5"
+    assert results["probe.train_examples"] == 40
+    probe = nuisance_probe(clf, data, probe=settings)
+    assert [tuple(parameter.shape) for parameter in probe.parameters()][::2] == [(7, 2), (5, 7), (2, 5)]
+    assert probe.validation.cross_entropy_nats == results["probe.validation_cross_entropy_nats"]
+    torch.testing.assert_close(probe.mean, data.train.inputs[:40, 2:].mean(0))
+    assert evaluate(clf, data)["probe.train_examples"] == len(data.train)
+    with pytest.raises(UsageError, match="unknown evaluation protocol 'quik'; did you mean 'quick'"):
+        nuisance_probe(clf, data, protocol="quik")
 
 
 class Listener:

@@ -128,12 +128,17 @@ def test_statistics_of_a_flow_that_inverts() -> None:
         "metamers.logit_change_max",
         "metamers.logit_change_mean",
         "metamers.prediction_kept",
+        "metamers.distance_mean",
         "metamers.prediction_kept_8bit",
         "metamers.logit_change_8bit_mean",
         "metamers.pixels_out_of_range",
     }
     assert found["metamers.pairs"] == 70
     assert found["metamers.prediction_kept"] == 1
+    one, two = draw_pairs(labels, 70)
+    moved = (metamer(clf.eval(), x[one], x[two]) - x[one]).flatten(1).norm(dim=1).mean().item()
+    assert found["metamers.distance_mean"] == pytest.approx(moved, rel=1e-5)
+    clf.train()
     assert 0 < found["metamers.logit_change_mean"] <= found["metamers.logit_change_max"] < 1e-5
     assert found["metamers.logit_change_8bit_mean"] > found["metamers.logit_change_max"]
     assert 0 < found["metamers.pixels_out_of_range"] < 1
@@ -193,6 +198,31 @@ def test_an_oracle_judges(oracle: nn.Module, answer: str) -> None:
             assert found[f"metamers.oracle.{name}{suffix}"] == (name == answer)
 
 
+def test_adversarial_is_definition_3() -> None:
+    """The oracle changes its mind from x1 to x_met, and the classifier does not."""
+    labels = torch.tensor([0, 1])
+    x = torch.tensor([[0.5, -0.5, 0.25, 0.25], [-0.5, 0.5, 0.75, 0.75]]).view(2, 1, 2, 2)
+    for oracle, share in ((ReadsThirdPixel(), 1), (ReadsFirstPixel(), 0), (ReadsNothing(), 0)):
+        found = metamer_statistics(identity(), x, labels, pairs=30, oracle=oracle)
+        assert found["metamers.adversarial"] == found["metamers.adversarial_8bit"] == share
+    # A classifier whose metamers do not keep their logits has no such examples, whatever the oracle says.
+    broken = identity()
+    right = broken.inverse
+    broken.inverse = lambda logits, nuisance: right(-logits, nuisance)  # type: ignore[method-assign]
+    found = metamer_statistics(broken, x, labels, pairs=30, oracle=ReadsThirdPixel())
+    assert found["metamers.prediction_kept"] == found["metamers.adversarial"] == 0
+    assert found["metamers.oracle.nuisance_class"] == 1
+
+
+def test_an_oracle_need_not_be_a_module_nor_judge_images() -> None:
+    clf = flowclf.build_classifier((3,), ["split_head"], 2)
+    x, labels = torch.tensor([[1.0, 0.0, -1.0], [0.0, 1.0, 2.0]]), torch.tensor([0, 1])
+    found = metamer_statistics(clf, x, labels, pairs=9, oracle=lambda data: torch.stack((-data[:, 2], data[:, 2]), dim=1))
+    assert found["metamers.oracle.nuisance_class"] == found["metamers.adversarial"] == 1
+    assert found["metamers.distance_mean"] == 3
+    assert not any("8bit" in name for name in found)
+
+
 def test_vectors_have_no_pixels() -> None:
     clf = flowclf.build_classifier((6,), ["actnorm", "split_head"], 2)
     x, labels = torch.randn(10, 6), torch.arange(10) % 2
@@ -200,8 +230,6 @@ def test_vectors_have_no_pixels() -> None:
     assert not any("8bit" in name or "pixels" in name for name in found)
     with pytest.raises(UsageError, match="continuous data"):
         quantized(clf, x)
-    with pytest.raises(UsageError, match="oracle"):
-        metamer_statistics(clf, x, labels, pairs=5, oracle=nn.Identity())
 
 
 @pytest.mark.parametrize(

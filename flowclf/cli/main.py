@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import flowclf
-from flowclf.cli import models, recipe
+from flowclf.cli import models, planes, recipe
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
 
 __all__ = ["app", "main"]
@@ -31,6 +31,8 @@ app.add_typer(recipe.app, name="recipe")
 app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
 app.command("metamers")(models.metamers)
+app.command("planes")(planes.planes)
+app.command("example6")(planes.example6)
 
 
 def _version(wanted: bool) -> None:

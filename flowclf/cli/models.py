@@ -13,16 +13,15 @@ import typer
 from flowclf.cli.options import DEVICE, JSON, Device, Protocol
 from flowclf.errors import UsageError
 
-__all__ = ["evaluate", "metamers", "predict"]
+__all__ = ["DATA", "MODEL", "check_exists", "evaluate", "metamers", "predict"]
 
 MODEL = typer.Argument(metavar="MODEL", help="A run directory or a checkpoint.")
+DATA = typer.Option("--data", metavar="NAME-or-path", help="Data to judge it on; by default those of its recipe.")
 
 
 def evaluate(
     model: Annotated[str, MODEL],
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="NAME-or-path", help="Data to judge it on; by default those of its recipe.")
-    ] = None,
+    data: Annotated[str | None, DATA] = None,
     protocol: Annotated[Protocol, typer.Option("--protocol", help="How much to measure.")] = Protocol.quick,
     device: DEVICE = Device.auto,
     as_json: JSON = False,
@@ -34,7 +33,7 @@ def evaluate(
     from flowclf.cli.output import print_json, print_results
     from flowclf.cli.progress import showing_progress
 
-    _check_exists(model)
+    check_exists(model)
     import flowclf.run
 
     with showing_progress() as progress:
@@ -56,7 +55,7 @@ def predict(
     """
     from flowclf.cli.output import print_table
 
-    _check_exists(model, *images)
+    check_exists(model, *images)
     import flowclf.run
 
     rows = flowclf.run.predict(model, images, device.value)
@@ -79,13 +78,14 @@ def metamers(
     """
     from flowclf.cli.output import print_results
 
-    _check_exists(model, *(path for path in (logits_of, nuisance_of) if path is not None))
+    check_exists(model, *(path for path in (logits_of, nuisance_of) if path is not None))
     import flowclf.run
 
     print_results(flowclf.run.metamers(model, logits_of, nuisance_of, out, device.value))
 
 
-def _check_exists(*paths: str | Path) -> None:
+def check_exists(*paths: str | Path) -> None:
+    """Raise UsageError, before anything heavy is imported, for a path that is not there."""
     for path in paths:
         try:
             exists = Path(path).exists()

@@ -12,14 +12,17 @@ from flowclf.data.dataset import DataSet
 from flowclf.data.folders import image_folder, read_image
 from flowclf.data.loading import load
 from flowclf.data.mnist_bundled import mnist
-from flowclf.data.records import Batch, RawData, Split
+from flowclf.data.records import Batch, Oracle, RawData, Split
 from flowclf.data.seeding import mix_seed
+from flowclf.data.spheres import SpheresOracle, sphere_points, spheres
 
 __all__ = [
     "Augmentation",
     "Batch",
     "DataSet",
+    "Oracle",
     "RawData",
+    "SpheresOracle",
     "Split",
     "arrays",
     "image_folder",
@@ -27,4 +30,6 @@ __all__ = [
     "mix_seed",
     "mnist",
     "read_image",
+    "sphere_points",
+    "spheres",
 ]

@@ -47,9 +47,7 @@ class Augmentation:
         for name in ("shift", "crop"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise UsageError(
-                    f"augment: {name}: expected a number of pixels, an integer of at least 0, found {value!r}"
-                )
+                raise UsageError(f"augment: {name}: expected a number of pixels, an integer of at least 0, found {value!r}")
         if not isinstance(self.flip, bool):
             raise UsageError(f"augment: flip: expected true or false, found {self.flip!r}")
 

@@ -66,9 +66,7 @@ def inputs_from(values: Any, where: str) -> Tensor:
         first, last = array.shape[1] in _COLOURS, array.shape[3] in _COLOURS
         if first == last:
             problem = "both are" if first else "neither is"
-            raise DataError(
-                f"{where}: expected 1 or 3 channels on the second or on the last axis, but {problem}: {found}"
-            )
+            raise DataError(f"{where}: expected 1 or 3 channels on the second or on the last axis, but {problem}: {found}")
         if last:
             array = array.transpose(0, 3, 1, 2)
     return torch.from_numpy(np.array(array, order="C"))
@@ -83,8 +81,7 @@ def labels_from(values: Any, where: str, length: int) -> Tensor:
     array = _array(values)
     if array.shape != (length,) or not np.issubdtype(array.dtype, np.integer):
         raise DataError(
-            f"{where}: expected integers of shape ({length},), one for each input, "
-            f"found {array.dtype} of shape {array.shape}"
+            f"{where}: expected integers of shape ({length},), one for each input, found {array.dtype} of shape {array.shape}"
         )
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= 2**31:

@@ -10,7 +10,7 @@ import torch
 
 from flowclf.data.augmentation import Augmentation
 from flowclf.data.conversion import check_positive, raw_data_from
-from flowclf.data.records import Batch, RawData, Split, check_raw_data
+from flowclf.data.records import Batch, Oracle, RawData, Split, check_raw_data
 from flowclf.data.seeding import generator
 from flowclf.errors import UsageError
 
@@ -33,6 +33,7 @@ class DataSet:
         batch_size: elements of a training batch.
         seed: of the validation part, the order, the augmentation and each batch's generator.
         augment: what is random about a training image.
+        oracle: where the truth is known for any input; it judges the metamers in an evaluation.
 
     Raises:
         UsageError: a batch size below 1, a seed that is not an integer, an augmentation that does not fit the data, or
@@ -47,6 +48,7 @@ class DataSet:
     batch_size: int = 128
     seed: int = 0
     augment: Augmentation = field(default_factory=Augmentation)
+    oracle: Oracle | None = None
 
     def __post_init__(self) -> None:
         check_positive(self.batch_size, "batch_size")
@@ -104,6 +106,7 @@ class DataSet:
             batch_size=batch_size,
             seed=seed,
             augment=Augmentation.of(augment),
+            oracle=raw.oracle,
         )
 
     @classmethod
@@ -194,9 +197,7 @@ class DataSet:
 
     def to(self, device: torch.device | str) -> DataSet:
         """The same data set on another device."""
-        return replace(
-            self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device)
-        )
+        return replace(self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device))
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches of one epoch, shuffled and augmented, made on the device of the data.

@@ -68,9 +68,7 @@ def read_idx(content: bytes, source: str, dimensions: int) -> Tensor:
     magic = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
     header = 4 + 4 * dimensions
     if content[:4] != magic:
-        raise DataError(
-            f"{source}: expected the IDX magic number {magic.hex()}, found {content[:4].hex() or 'an empty file'}"
-        )
+        raise DataError(f"{source}: expected the IDX magic number {magic.hex()}, found {content[:4].hex() or 'an empty file'}")
     if len(content) < header:
         raise DataError(f"{source}: expected an IDX header of {header} bytes, found {len(content)} bytes")
     shape = struct.unpack_from(f">{dimensions}I", content, 4)

@@ -62,8 +62,7 @@ def _checked(folder: Path, name: str) -> bytes:
     except DataError as error:
         found = hashlib.sha256(compressed).hexdigest()
         raise ChecksumError(
-            f"{path}: expected content of SHA-256 {_SHA256[name]}, "
-            f"found a file of SHA-256 {found} that does not decompress"
+            f"{path}: expected content of SHA-256 {_SHA256[name]}, found a file of SHA-256 {found} that does not decompress"
         ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != _SHA256[name]:

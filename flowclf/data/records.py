@@ -1,19 +1,24 @@
-"""What data are made of: a split, the raw data that a registered function returns, a batch.
+"""What data are made of: a split, the raw data that a registered function returns, a batch; and what an oracle is.
 
-Only these three records, and the check of the second, belong here.
+Only these records, and the check of the second, belong here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from flowclf.errors import DataError, UsageError
 
-__all__ = ["Batch", "RawData", "Split", "check_raw_data"]
+__all__ = ["Batch", "Oracle", "RawData", "Split", "check_raw_data"]
+
+Oracle: TypeAlias = Callable[[Tensor], Tensor]
+"""Knows the true class of any input (paper, definition 2): images (B, C, H, W) in [0, 1], or vectors (B, D), -> scores (B, K), the
+largest of which is that of the class. Any classifier can stand in for one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +73,7 @@ class Split:
         return Split(self.inputs[:n], self.labels[:n])
 
     def __repr__(self) -> str:
-        return (
-            f"Split({len(self)} of shape {tuple(self.inputs.shape[1:])}, {self.inputs.dtype}, on {self.inputs.device})"
-        )
+        return f"Split({len(self)} of shape {tuple(self.inputs.shape[1:])}, {self.inputs.dtype}, on {self.inputs.device})"
 
 
 class RawData(NamedTuple):
@@ -80,11 +83,13 @@ class RawData(NamedTuple):
         train: the training set, with at least one element of every class.
         test: the test set, of the same shape and type.
         class_names: one name for each class, in the order of the labels.
+        oracle: where the truth is known for any input, and not only for these.
     """
 
     train: Split
     test: Split
     class_names: tuple[str, ...]
+    oracle: Oracle | None = None
 
 
 class Batch(NamedTuple):
@@ -111,7 +116,7 @@ def check_raw_data(raw: RawData, name: str) -> None:
     """
     if not isinstance(raw, RawData):
         raise DataError(f"data set '{name}': expected RawData, found {type(raw).__name__}")
-    train, test, class_names = raw
+    train, test, class_names = raw.train, raw.test, raw.class_names
     classes = len(class_names)
     if classes < 2:
         raise DataError(f"data set '{name}': expected at least 2 classes, found {classes}: {', '.join(class_names)}")
@@ -122,9 +127,7 @@ def check_raw_data(raw: RawData, name: str) -> None:
         if low < 0 or high >= classes:
             raise DataError(f"data set '{name}': {part} labels: expected 0 to {classes - 1}, found {low} to {high}")
     if train.inputs.dtype != test.inputs.dtype or train.inputs.shape[1:] != test.inputs.shape[1:]:
-        raise DataError(
-            f"data set '{name}': expected training and test inputs of one shape and type, found {train} and {test}"
-        )
+        raise DataError(f"data set '{name}': expected training and test inputs of one shape and type, found {train} and {test}")
     missing = (torch.bincount(train.labels, minlength=classes) == 0).nonzero().flatten().tolist()
     if missing:
         names = ", ".join(f"{number} ({class_names[number]})" for number in missing)

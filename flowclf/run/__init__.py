@@ -4,5 +4,6 @@ from flowclf.run.building import Plan, plan
 from flowclf.run.execution import RunResult, resume, run
 from flowclf.run.folder import RunFolder
 from flowclf.run.models import evaluate_model, metamers, predict
+from flowclf.run.planes import planes
 
-__all__ = ["Plan", "RunFolder", "RunResult", "evaluate_model", "metamers", "plan", "predict", "resume", "run"]
+__all__ = ["Plan", "RunFolder", "RunResult", "evaluate_model", "metamers", "plan", "planes", "predict", "resume", "run"]

@@ -13,12 +13,13 @@ from flowclf.classifier import InvertibleClassifier, build_classifier
 from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
+from flowclf.evaluation import ProbeSettings
 from flowclf.losses import Loss, WeightedSum
 from flowclf.preprocessing import Preprocessing
 from flowclf.recipe import LoadedRecipe, Recipe
 from flowclf.training import TrainSettings
 
-__all__ = ["Plan", "build_data", "build_loss", "build_model", "build_settings", "plan", "resolve_device"]
+__all__ = ["Plan", "build_data", "build_loss", "build_model", "build_probe_settings", "build_settings", "plan", "resolve_device"]
 
 
 def resolve_device(device: str) -> torch.device:
@@ -87,6 +88,11 @@ def _loss(name: str, arguments: Mapping[str, Any]) -> Loss:
 def build_settings(recipe: Recipe) -> TrainSettings:
     """The recipe's section ``train``."""
     return TrainSettings(**recipe.train.model_dump())
+
+
+def build_probe_settings(recipe: Recipe) -> ProbeSettings:
+    """The recipe's section ``evaluate.probe``."""
+    return ProbeSettings(**recipe.evaluate.probe.model_dump())
 
 
 @dataclass(frozen=True)

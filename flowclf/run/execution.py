@@ -18,7 +18,7 @@ from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
 from flowclf.recipe import LoadedRecipe, dump, load
 from flowclf.report import write_report
-from flowclf.run.building import build_data, build_loss, build_model, build_settings, resolve_device
+from flowclf.run.building import build_data, build_loss, build_model, build_probe_settings, build_settings, resolve_device
 from flowclf.run.folder import RunFolder
 from flowclf.training import Progress, SilentProgress, Trainer
 from flowclf.training.interrupts import Interrupts, interrupts
@@ -40,9 +40,7 @@ class RunResult:
     results: dict[str, Any]
 
 
-def run(
-    loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", progress: Progress | None = None
-) -> RunResult:
+def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", progress: Progress | None = None) -> RunResult:
     """Run a recipe in a new run directory.
 
     Args:
@@ -114,6 +112,7 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, progre
                 trainer.data,
                 protocol=loaded.recipe.evaluate.protocol,
                 seed=loaded.recipe.seed,
+                probe=build_probe_settings(loaded.recipe),
                 progress=progress,
             )
             results = _results(loaded, trainer, evaluation, time.perf_counter() - started)

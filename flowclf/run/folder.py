@@ -50,9 +50,7 @@ class RunFolder:
             now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
             out = Path("runs") / name / f"{now}-{secrets.token_hex(3)}"
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(
-                f"--out {out}: expected a new or empty folder, found {'files in it' if out.is_dir() else 'a file'}"
-            )
+            raise UsageError(f"--out {out}: expected a new or empty folder, found {'files in it' if out.is_dir() else 'a file'}")
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -102,6 +100,4 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -18,11 +18,11 @@ from flowclf.evaluation import evaluate, metamer_pictures
 from flowclf.figures import metamer_grid, save_figure
 from flowclf.metamers import draw_pairs, metamer
 from flowclf.recipe import Recipe, load
-from flowclf.run.building import build_data, resolve_device
+from flowclf.run.building import build_data, build_probe_settings, resolve_device
 from flowclf.run.folder import RunFolder
 from flowclf.training import Progress
 
-__all__ = ["OpenedModel", "evaluate_model", "metamers", "open_model", "predict"]
+__all__ = ["OpenedModel", "evaluate_model", "metamers", "open_data", "open_model", "predict"]
 
 _GRID_COLUMNS = 12
 
@@ -58,7 +58,7 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
     return OpenedModel(checkpoint.load(path, device=chosen), None)
 
 
-def _data(opened: OpenedModel, name: str | None) -> DataSet:
+def open_data(opened: OpenedModel, name: str | None) -> DataSet:
     """The data named, a user's own at a path, or those of the model's run."""
     if name is None:
         if opened.recipe is None:
@@ -108,9 +108,10 @@ def evaluate_model(
         The flat results, as ``results.json`` has them.
     """
     opened = open_model(model, device)
-    chosen = _data(opened, data).to(opened.classifier.device)
+    chosen = open_data(opened, data).to(opened.classifier.device)
     seed = opened.recipe.seed if opened.recipe else 0
-    return evaluate(opened.classifier, chosen, protocol=protocol, seed=seed, progress=progress)
+    probe = build_probe_settings(opened.recipe) if opened.recipe else None
+    return evaluate(opened.classifier, chosen, protocol=protocol, seed=seed, probe=probe, progress=progress)
 
 
 @torch.no_grad()
@@ -162,9 +163,7 @@ def metamers(
         ``file``, and for two images the largest ``logit_change`` and the ``prediction`` for the metamer as a saved picture.
     """
     if (logits_of is None) != (nuisance_of is None):
-        raise UsageError(
-            "--logits-of and --nuisance-of belong together: give both images, or neither for a grid of test images"
-        )
+        raise UsageError("--logits-of and --nuisance-of belong together: give both images, or neither for a grid of test images")
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out: expected a .png file, found {out}")
     opened = open_model(model, device)
@@ -185,7 +184,7 @@ def metamers(
 
 
 def _grid(opened: OpenedModel, out: Path) -> dict[str, Any]:
-    data = _data(opened, None).to(opened.classifier.device)
+    data = open_data(opened, None).to(opened.classifier.device)
     classifier, test = opened.classifier, data.test
     first, second = (indices.to(classifier.device) for indices in draw_pairs(test.labels, _GRID_COLUMNS))
 

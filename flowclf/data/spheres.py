@@ -1,0 +1,142 @@
+"""The registered data set ``spheres``: two concentric spheres, and the oracle that knows every point's class by its radius."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowclf.arguments import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from flowclf.data.records import RawData, Split
+from flowclf.data.seeding import generator, mix_seed
+from flowclf.errors import UsageError
+
+__all__ = ["SpheresOracle", "sphere_points", "spheres"]
+
+_CHUNK = 50_000
+
+
+@dataclass(frozen=True)
+class SpheresOracle:
+    """The true class of any point: 0 inside of the decision sphere of radius (R1 + R2) / 2, 1 outside (paper, example 5).
+
+    Called, it gives scores like any classifier: minus and plus the signed distance.
+
+    Args:
+        inner: R1.
+        outer: R2, larger.
+
+    Raises:
+        UsageError: radii that are not 0 < R1 < R2.
+
+    Example:
+        >>> oracle = SpheresOracle(inner=1.0, outer=10.0)
+        >>> oracle.signed_distance(torch.tensor([[3.0, 4.0], [0.0, 6.0]]))
+        tensor([-0.5000,  0.5000])
+        >>> oracle(torch.tensor([[3.0, 4.0], [0.0, 6.0]])).argmax(1)
+        tensor([0, 1])
+    """
+
+    inner: float
+    outer: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.inner < self.outer < float("inf"):
+            raise UsageError(f"spheres: expected radii 0 < inner < outer, found {self.inner} and {self.outer}")
+
+    @property
+    def boundary(self) -> float:
+        """Radius of the decision sphere."""
+        return (self.inner + self.outer) / 2
+
+    @property
+    def radii(self) -> tuple[float, float]:
+        """Of the spheres that the classes lie on, in the order of the classes."""
+        return self.inner, self.outer
+
+    def signed_distance(self, x: Tensor) -> Tensor:
+        """Distance of points x (N, D) from the decision sphere, (N,): negative inside, positive outside."""
+        return torch.linalg.vector_norm(x, dim=1) - self.boundary  # type: ignore[no-any-return]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Scores (N, 2) of points x (N, D); the larger is that of the true class."""
+        distance = self.signed_distance(x)
+        return torch.stack((-distance, distance), dim=1)
+
+
+def sphere_points(oracle: SpheresOracle, dimension: int, size: int, *, radial_noise: float = 0.0, seed: int = 0) -> Split:
+    """Points uniform on the two spheres, the classes in turn: point i has class i mod 2.
+
+    Drawn in chunks of 50 000, each from a seed of its own, so that little memory is needed beside the result.
+
+    Args:
+        oracle: has the radii.
+        dimension: D, at least 2.
+        size: number of points.
+        radial_noise: sigma; the radius is R exp(sigma n) with n standard normal.
+        seed: of the points.
+
+    Raises:
+        UsageError: a dimension below 2, a size below 1, or a negative noise.
+    """
+    if dimension < 2 or size < 1 or not radial_noise >= 0:
+        raise UsageError(
+            "spheres: expected at least 2 dimensions, 1 point and a radial noise of at least 0, "
+            f"found {dimension}, {size} and {radial_noise}"
+        )
+    labels = torch.arange(size) % 2
+    radii = torch.tensor(oracle.radii)[labels]
+    points = torch.empty(size, dimension)
+    for number, start in enumerate(range(0, size, _CHUNK)):
+        chunk = points[start : start + _CHUNK]
+        source = generator("spheres", seed, number)
+        torch.randn(chunk.shape, generator=source, out=chunk)
+        radius = radii[start : start + _CHUNK]
+        if radial_noise:
+            radius = radius * (radial_noise * torch.randn(len(chunk), generator=source)).exp()
+        chunk *= (radius / torch.linalg.vector_norm(chunk, dim=1))[:, None]
+    return Split(points, labels)
+
+
+def spheres(
+    *,
+    dimension: PositiveInt = 100,
+    inner: PositiveFloat = 1.0,
+    outer: PositiveFloat = 10.0,
+    train_size: PositiveInt = 500_000,
+    test_size: PositiveInt = 100_000,
+    radial_noise: NonNegativeFloat = 0.0,
+    points_seed: NonNegativeInt = 0,
+) -> RawData:
+    """Adversarial spheres: points of R^D on two concentric spheres, half of them on each (paper, section 2 and appendix B.1).
+
+    Nothing is stored: the points are made anew from their seed. With radial noise the radius is R exp(radial_noise * n), n
+    standard normal: the classes get a density, and the outer one stays a scaled copy of the inner one.
+
+    Source: J. Gilmer, L. Metz, F. Faghri, S. S. Schoenholz, M. Raghu, M. Wattenberg and I. Goodfellow, Adversarial spheres, 2018,
+        https://arxiv.org/abs/1801.02774.
+
+    Args:
+        dimension: D, at least 2.
+        inner: radius of the first class.
+        outer: radius of the second class, larger.
+        train_size: points of the training set, the validation part included.
+        test_size: points of the test set.
+        radial_noise: relative standard deviation of the radius; 0 is the paper's.
+        points_seed: of the points; apart from the seed of a run, so that runs are compared on the same points.
+
+    Raises:
+        UsageError: radii that are not inner < outer, or fewer than 2 dimensions.
+
+    Example:
+        >>> raw = spheres(dimension=3, train_size=10, test_size=4)
+        >>> raw.train.inputs.norm(dim=1)[:4]
+        tensor([ 1.0000, 10.0000,  1.0000, 10.0000])
+    """
+    oracle = SpheresOracle(inner, outer)
+    train, test = (
+        sphere_points(oracle, dimension, size, radial_noise=radial_noise, seed=mix_seed(part, points_seed))
+        for part, size in (("train", train_size), ("test", test_size))
+    )
+    return RawData(train, test, ("inner", "outer"), oracle)

@@ -1,0 +1,23 @@
+"""Evaluation: protocols, what they measure and what it is called, and the arrays that figures are drawn from.
+
+Only the public names belong here. The measures themselves are in metrics, numerics, probes, metamers and planes.
+"""
+
+from __future__ import annotations
+
+from flowclf.evaluation.artifacts import Arrays, metamer_pictures
+from flowclf.evaluation.judging import Evaluation, evaluate, evaluate_with_artifacts
+from flowclf.evaluation.probing import nuisance_probe
+from flowclf.evaluation.protocols import PROTOCOLS, EvaluationProtocol, ProbeSettings
+
+__all__ = [
+    "PROTOCOLS",
+    "Arrays",
+    "Evaluation",
+    "EvaluationProtocol",
+    "ProbeSettings",
+    "evaluate",
+    "evaluate_with_artifacts",
+    "metamer_pictures",
+    "nuisance_probe",
+]

@@ -1,0 +1,46 @@
+"""Encoding the parts of a data set once for all measures, after a check that they fit the classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from flowclf.classifier import InvertibleClassifier
+from flowclf.data import DataSet, Split
+from flowclf.errors import FlowclfError, UsageError
+from flowclf.metrics import Encoded, encode
+from flowclf.training.progress import Progress
+
+__all__ = ["check_fits", "encode_all"]
+
+
+def check_fits(clf: InvertibleClassifier, data: DataSet, splits: Mapping[str, Split]) -> None:
+    """Raise UsageError where data have another shape or number of classes than the classifier, or a part is empty."""
+    if tuple(data.image_shape) != clf.preprocessing.image_shape or data.classes != clf.classes:
+        raise UsageError(
+            f"data set '{data.name}' has {data.classes} classes of shape {tuple(data.image_shape)}; "
+            f"the classifier takes {clf.classes} of {clf.preprocessing.image_shape}"
+        )
+    for name, split in splits.items():
+        if not len(split):
+            raise UsageError(f"data set '{data.name}': expected {name} data to evaluate on, found none")
+
+
+def encode_all(clf: InvertibleClassifier, splits: Mapping[str, Split], seed: int, progress: Progress) -> dict[str, Encoded]:
+    """Every part, encoded.
+
+    Raises:
+        FlowclfError: an output that is not finite.
+    """
+    encoded = {}
+    with progress.task("encoding", sum(map(len, splits.values()))) as task:
+        for name, split in splits.items():
+            encoded[name] = encode(clf, split.inputs, seed=seed, advance=task.advance)
+            finite = torch.isfinite(encoded[name].log_prob)
+            if not finite.all():
+                raise FlowclfError(
+                    f"the classifier cannot be evaluated: its outputs are not finite for {int((~finite).sum())} of "
+                    f"{len(split)} {name} inputs, the first at index {int(finite.int().argmin())}"
+                )
+    return encoded

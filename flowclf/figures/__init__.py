@@ -1,0 +1,24 @@
+"""Figures of an evaluation and of a training, each a PNG with its data beside it.
+
+Only the public names belong here.
+"""
+
+from __future__ import annotations
+
+from flowclf.figures.charts import calibration_diagram, training_curves
+from flowclf.figures.grids import interpolation_grid, metamer_grid, sample_grid
+from flowclf.figures.planes import plane_panels
+from flowclf.figures.style import FigureFile, save_figure
+from flowclf.figures.writing import write_figures
+
+__all__ = [
+    "FigureFile",
+    "calibration_diagram",
+    "interpolation_grid",
+    "metamer_grid",
+    "plane_panels",
+    "sample_grid",
+    "save_figure",
+    "training_curves",
+    "write_figures",
+]

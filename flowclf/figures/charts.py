@@ -1,0 +1,116 @@
+"""Charts: calibration, and the course of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from flowclf.errors import UsageError
+from flowclf.evaluation import Arrays
+from flowclf.figures.style import BLUE, INK, MUTED, ORANGE, PURPLE, new_figure, tidy
+
+__all__ = ["calibration_diagram", "training_curves"]
+
+
+def calibration_diagram(arrays: Arrays) -> Figure:
+    """Accuracy against confidence, with the number of predictions below.
+
+    Args:
+        arrays: ``counts``, ``confidence`` and ``accuracy`` of bins of equal width, as
+            :func:`flowclf.metrics.reliability_bins` gives them.
+    """
+    counts, confidence, accuracy = arrays["counts"], arrays["confidence"], arrays["accuracy"]
+    bins = len(counts)
+    left = np.arange(bins) / bins
+    filled = counts > 0
+    gap = float((counts / counts.sum() * np.abs(accuracy - confidence)).sum())
+    figure = new_figure(4.6, 4.8)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="confidence = accuracy")
+    above.bar(left[filled], accuracy[filled], 1 / bins, align="edge", color=BLUE, alpha=0.35, edgecolor="white")
+    above.plot(confidence[filled], accuracy[filled], "o", color=BLUE, markersize=4, label="predictions of the bin")
+    above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title=f"calibration error {100 * gap:.2f} %")
+    above.legend(loc="upper left", frameon=False, fontsize=8)
+    below.bar(left[filled], counts[filled], 1 / bins, align="edge", color=MUTED, edgecolor="white")
+    below.set(
+        yscale="log",
+        ylim=(0.7, 2 * counts.max()),
+        xlabel="confidence: probability of the predicted class",
+        ylabel="predictions",
+    )
+    tidy(above)
+    tidy(below)
+    return figure
+
+
+def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Every number of the metrics rows over epochs, a panel for each quantity, training and validation together.
+
+    Args:
+        rows: one mapping an epoch; keys such as ``validation.error`` are a part and a quantity.
+
+    Raises:
+        UsageError: there are no rows.
+    """
+    if not rows:
+        raise UsageError("training curves: expected at least one row of metrics, found none")
+    panels = _panels(rows)
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = new_figure(3.4 * columns, 2.5 * lines)
+    axes = figure.subplots(lines, columns, squeeze=False)
+    epochs = [row.get("epoch", index + 1) for index, row in enumerate(rows)]
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (quantity, keys) in zip(axes.flat, panels.items(), strict=False):
+        percent = quantity.endswith("error")
+        for key in keys:
+            values = [np.nan if row.get(key) is None else float(row[key]) for row in rows]
+            colour, name = _style(key)
+            scaled = [100 * value for value in values] if percent else values
+            axis.plot(epochs, scaled, marker="o", markersize=3, linewidth=1.5, color=colour, label=name)
+        axis.set_title(_quantity(quantity), fontsize=9, color=INK)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlabel("epoch", fontsize=8)
+        if any("." in key for key in keys):
+            axis.legend(frameon=False, fontsize=8)
+        tidy(axis)
+    return figure
+
+
+def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Keys of the rows' numbers by quantity: what is measured on several parts of the data shares a panel."""
+    panels: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        part, _, quantity = key.rpartition(".")
+        numeric = any(isinstance(row.get(key), int | float) for row in rows)
+        if numeric and part in ("", "train", "validation") and quantity not in ("epoch", "step", "train"):
+            panels.setdefault(quantity, []).append(key)
+    return dict(sorted(panels.items(), key=lambda panel: _rank(panel[0])))
+
+
+def _rank(quantity: str) -> int:
+    order = ("error", "cross_entropy_nats", "bits_per_dim", "nuisance_cross_entropy_nats")
+    last = ("gradient_norm", "learning_rate", "seconds")
+    if quantity in order:
+        return order.index(quantity)
+    return 100 + last.index(quantity) if quantity in last else 50
+
+
+def _quantity(quantity: str) -> str:
+    if quantity.endswith("error"):
+        return f"{quantity.replace('_', ' ')}, %"
+    for ending, unit in (("_nats", "nats"), ("bits_per_dim", "bits per dimension")):
+        if quantity.endswith(ending):
+            rest = quantity.removesuffix(ending).replace("_", " ").strip()
+            return f"{rest}, {unit}" if rest else unit
+    return quantity.replace("_", " ")
+
+
+def _style(key: str) -> tuple[str, str]:
+    part = key.rpartition(".")[0]
+    return {"train": (ORANGE, "training"), "validation": (BLUE, "validation")}.get(part, (PURPLE, key))

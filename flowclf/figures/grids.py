@@ -1,0 +1,122 @@
+"""Pictures in rows: metamers, interpolations, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from flowclf.evaluation import Arrays
+from flowclf.figures.style import DPI, INK, WRONG, short
+
+__all__ = ["interpolation_grid", "metamer_grid", "sample_grid"]
+
+_GAP, _CAPTION, _MARGIN = 8, 28, 14
+"""Pixels of the PNG: between pictures, for a line of text, around everything."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of pictures in a grid: what it is, the pictures (P, C, H, W), and a caption and its colour below each."""
+
+    name: str
+    pictures: NDArray[np.uint8]
+    captions: Sequence[tuple[str, str]] = ()
+
+
+def metamer_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
+    """Metamers between their donors, as in the paper's Figure 4.
+
+    Args:
+        arrays: as :func:`flowclf.evaluation.metamer_pictures` gives them; ``logits_of_label`` and
+            ``nuisance_of_label`` as well where the donors' classes are known.
+        class_names: of the classes.
+    """
+    reads = arrays["metamer_prediction"]
+    target = arrays["logits_of_prediction"]
+    kept = [
+        (f"reads {short(class_names[got])}", INK if got == wanted else WRONG) for got, wanted in zip(reads, target, strict=True)
+    ]
+    return _grid(
+        [
+            _Row("logits from", arrays["logits_of"], _donor_captions(arrays, "logits_of", class_names)),
+            _Row("metamer", arrays["metamer"], kept),
+            _Row("nuisances from", arrays["nuisance_of"], _donor_captions(arrays, "nuisance_of", class_names)),
+        ]
+    )
+
+
+def interpolation_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
+    """From an image to its metamer with the nuisances of another, down each column, as in the paper's Figure 6.
+
+    Args:
+        arrays: ``steps`` (T, P, C, H, W), the original first, and ``target`` (P, C, H, W), with the labels (P,) of
+            both, ``logits_of_label`` and ``nuisance_of_label``.
+        class_names: of the classes.
+    """
+    steps = arrays["steps"]
+    between = [_Row(f"{round(100 * index / (len(steps) - 1))} %", pictures) for index, pictures in enumerate(steps[1:-1], start=1)]
+    return _grid(
+        [
+            _Row("original", steps[0], _labels(arrays["logits_of_label"], class_names)),
+            *between,
+            _Row("metamer", steps[-1]),
+            _Row("target", arrays["target"], _labels(arrays["nuisance_of_label"], class_names)),
+        ]
+    )
+
+
+def sample_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
+    """Samples from the prior through the inverse, a class a row.
+
+    Args:
+        arrays: ``samples`` (K, n, C, H, W).
+        class_names: of the classes.
+    """
+    return _grid([_Row(short(class_names[label]), row) for label, row in enumerate(arrays["samples"])], cell=84)
+
+
+def _grid(rows: Sequence[_Row], cell: int = 112) -> Figure:
+    """Pictures in rows, each named on the left; a picture is about ``cell`` pixels, a whole multiple of its own."""
+    count, _, height, width = rows[0].pictures.shape
+    scale = max(1, round(cell / max(height, width)))
+    cell_width, cell_height = scale * width, scale * height
+    names = 12 + 11 * max(len(row.name) for row in rows)
+    total_width = 2 * _MARGIN + names + count * (cell_width + _GAP)
+    total_height = 2 * _MARGIN + sum(cell_height + (_CAPTION if row.captions else _GAP) for row in rows)
+    figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    top = float(_MARGIN)
+    for row in rows:
+        axis.text(_MARGIN + names - 12, top + cell_height / 2, row.name, ha="right", va="center", fontsize=9, color=INK)
+        for column, picture in enumerate(row.pictures):
+            left = _MARGIN + names + column * (cell_width + _GAP)
+            extent = (left, left + cell_width, top + cell_height, top)
+            shown = picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)
+            axis.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent)
+            if row.captions:
+                text, colour = row.captions[column]
+                middle = left + cell_width / 2
+                axis.text(middle, top + cell_height + 3, text, ha="center", va="top", fontsize=8, color=colour)
+        top += cell_height + (_CAPTION if row.captions else _GAP)
+    axis.set(xlim=(0, total_width), ylim=(total_height, 0))
+    return figure
+
+
+def _labels(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(short(class_names[label]), INK) for label in labels]
+
+
+def _donor_captions(arrays: Arrays, name: str, class_names: Sequence[str]) -> list[tuple[str, str]]:
+    predictions = arrays[f"{name}_prediction"]
+    labels = arrays.get(f"{name}_label", predictions)
+    return [
+        (short(class_names[label]), INK)
+        if label == predicted
+        else (f"{short(class_names[label])}, read as {short(class_names[predicted])}", WRONG)
+        for label, predicted in zip(labels, predictions, strict=True)
+    ]

@@ -1,0 +1,105 @@
+"""What every figure has in common: colours, layout, and writing it with its data beside it.
+
+Drawn through matplotlib's object API on the Agg canvas: nothing here touches pyplot's global state or needs a display.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from flowclf.errors import UsageError
+from flowclf.evaluation import Arrays
+from flowclf.files import atomic_write, write_json
+
+__all__ = [
+    "BLUE",
+    "DPI",
+    "INK",
+    "MUTED",
+    "ORANGE",
+    "PURPLE",
+    "WRONG",
+    "FigureFile",
+    "new_figure",
+    "save_figure",
+    "short",
+    "tidy",
+]
+
+DPI = 150
+INK = "#22262b"
+MUTED = "#6b7280"
+WRONG = "#b3261e"
+BLUE = "#1f6fb2"
+ORANGE = "#c8641b"
+PURPLE = "#7a4fa3"
+
+
+@dataclass(frozen=True)
+class FigureFile:
+    """A figure on disk.
+
+    Attributes:
+        path: of the PNG; its data lie beside it under the same name, as .npz or .json.
+        title: a few words.
+        caption: how to read it, in plain sentences.
+    """
+
+    path: Path
+    title: str
+    caption: str
+
+
+def save_figure(figure: Figure, path: Path, data: Arrays | Sequence[Mapping[str, Any]]) -> None:
+    """Write a figure as PNG and its data beside it: arrays as .npz, rows as .json; each atomically.
+
+    Args:
+        figure: drawn by one of the functions here.
+        path: of the PNG.
+        data: arrays, or rows that JSON can hold.
+
+    Raises:
+        UsageError: an array of Python objects, which only a pickle could hold.
+    """
+    if not isinstance(data, Sequence):
+        pickled = sorted(name for name, array in data.items() if array.dtype.hasobject)
+        if pickled:
+            raise UsageError(f"figure {path.name}: expected arrays of numbers or text, found objects in {pickled}")
+    with atomic_write(path) as temporary:
+        FigureCanvasAgg(figure)
+        figure.savefig(temporary, format="png", dpi=DPI, facecolor="white")
+    if isinstance(data, Sequence):
+        write_json(path.with_suffix(".json"), [dict(row) for row in data])
+        return
+    with atomic_write(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **data)  # type: ignore[arg-type]
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size, inches, whose parts make room for each other."""
+    return Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+
+
+def tidy(axis: Axes) -> None:
+    """Fewer lines, smaller text."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(MUTED)
+    axis.tick_params(labelsize=8, colors=INK)
+    axis.grid(axis="y", color="#e5e7eb", linewidth=0.6)
+    axis.set_axisbelow(True)
+    for text in (axis.xaxis.label, axis.yaxis.label, axis.title):
+        text.set_fontsize(9)
+
+
+def short(name: str) -> str:
+    """A class's name in at most 12 characters."""
+    return name if len(name) <= 12 else f"{name[:11]}…"

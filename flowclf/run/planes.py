@@ -1,0 +1,67 @@
+"""Figure 3 of the paper for a finished model: a probe is trained on its nuisances, and both are asked over two planes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowclf.errors import UsageError
+from flowclf.evaluation import nuisance_probe
+from flowclf.figures import plane_panels, save_figure
+from flowclf.metrics import network_inputs
+from flowclf.planes import plane_arrays
+from flowclf.run.building import build_probe_settings
+from flowclf.run.models import open_data, open_model
+from flowclf.training import Progress, SilentProgress
+
+__all__ = ["planes"]
+
+_POINTS = 10_000
+
+
+def planes(
+    model: str,
+    data: str | None = None,
+    out: Path = Path("planes.png"),
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Draw decision regions in the plane of two test inputs and in that of one and its metamer.
+
+    The probe is that of the model's recipe, trained anew.
+
+    Args:
+        model: a run directory or a checkpoint folder.
+        data: as for :func:`flowclf.run.evaluate_model`.
+        out: the PNG to write; its data are written beside it, as .npz.
+        seed: of the pair of inputs; the probe has that of the recipe.
+        device: auto, cpu or cuda.
+        progress: is told what is going on.
+
+    Returns:
+        ``file``, ``probe.validation_error``, and the numbers of :func:`flowclf.planes.plane_arrays`.
+
+    Raises:
+        UsageError: ``out`` is not a .png file; and as :func:`flowclf.run.evaluate_model`.
+    """
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out: expected a .png file, found {out}")
+    opened = open_model(model, device)
+    classifier, recipe = opened.classifier, opened.recipe
+    chosen = open_data(opened, data).to(classifier.device)
+    own_seed = recipe.seed if recipe else 0
+    probe = nuisance_probe(
+        classifier,
+        chosen,
+        seed=own_seed,
+        probe=build_probe_settings(recipe) if recipe else None,
+        progress=progress or SilentProgress(),
+    )
+    test = chosen.test.head(_POINTS)
+    x = network_inputs(classifier, test.inputs, torch.Generator().manual_seed(own_seed))
+    arrays, numbers = plane_arrays(classifier, x, test.labels, probe=probe, oracle=chosen.oracle, seed=seed)
+    save_figure(plane_panels(arrays, classifier.class_names), out, arrays)
+    return {"file": str(out), "probe.validation_error": probe.validation.error, **numbers}
