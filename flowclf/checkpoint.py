@@ -1,7 +1,7 @@
 """Models on disk: safetensors for the weights, JSON for the description that rebuilds the graph. Never a pickle.
 
-A model is a folder with ``model.json`` and ``model.safetensors``. The description names registered nodes with plain arguments and holds
-the SHA-256 of the weights, which is checked before they are read.
+A model is a folder with ``model.json`` and ``model.safetensors``. The description names registered nodes with plain
+arguments and holds the SHA-256 of the weights, which is checked before they are read.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from flowclf.errors import CheckpointError, UsageError
 from flowclf.files import atomic_write, check_sha256, sha256, write_json
 from flowclf.graph import describe_graph, graph_from_description
 from flowclf.preprocessing import Preprocessing
+from flowclf.priors import FactorialPrior
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "describe", "load", "read_description", "rebuild", "save"]
 
@@ -36,7 +37,11 @@ def describe(classifier: InvertibleClassifier) -> dict[str, Any]:
 
     Raises:
         GraphError: the graph holds a node that is not registered, or one with an argument that is not plain data.
+        CheckpointError: a prior or preprocessing of one's own.
     """
+    for part, kind in ((classifier.prior, FactorialPrior), (classifier.preprocessing, Preprocessing)):
+        if type(part) is not kind:
+            raise CheckpointError(f"cannot be saved: expected a {kind.__name__}, found a {type(part).__qualname__}")
     return {
         "format": _FORMAT,
         "version": _VERSION,
@@ -84,6 +89,7 @@ def save(classifier: InvertibleClassifier, folder: str | Path, *, metadata: Mapp
 
     Raises:
         GraphError: a node that cannot be saved; names it, and nothing is written.
+        ValueError: metadata that JSON cannot hold; nothing is written.
 
     Example:
         >>> import tempfile
@@ -93,14 +99,15 @@ def save(classifier: InvertibleClassifier, folder: str | Path, *, metadata: Mapp
         >>> again.input_shape
         (1, 8, 8)
     """
-    description = describe(classifier)
+    description = {**describe(classifier), "metadata": dict(metadata or {})}
+    json.dumps(description, allow_nan=False)
     folder = Path(folder)
     state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
         safetensors.torch.save_file(state, temporary)
         digest, size = sha256(temporary), temporary.stat().st_size
     weights = {"file": WEIGHTS, "sha256": digest, "bytes": size}
-    write_json(folder / DESCRIPTION, {**description, "weights": weights, "metadata": dict(metadata or {})})
+    write_json(folder / DESCRIPTION, {**description, "weights": weights})
     return folder
 
 
@@ -116,9 +123,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise UsageError(f"{path} is not a model: expected a folder that holds {DESCRIPTION}")
     if file.stat().st_size > _MAX_DESCRIPTION_BYTES:
-        raise CheckpointError(
-            f"{file}: {file.stat().st_size} bytes, more than the {_MAX_DESCRIPTION_BYTES} a description may have"
-        )
+        raise CheckpointError(f"{file}: {file.stat().st_size} bytes, more than the {_MAX_DESCRIPTION_BYTES} a description may have")
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -128,9 +133,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return description
 
 
-def load(
-    path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
-) -> InvertibleClassifier:
+def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> InvertibleClassifier:
     """A saved classifier, in eval mode.
 
     Args:
@@ -148,14 +151,10 @@ def load(
     description = read_description(path)
     where = str(folder / DESCRIPTION)
     entry = description.get("weights")
-    if (
-        not isinstance(entry, dict)
-        or not isinstance(entry.get("file"), str)
-        or not isinstance(entry.get("sha256"), str)
-    ):
+    if not isinstance(entry, dict) or not isinstance(entry.get("file"), str) or not isinstance(entry.get("sha256"), str):
         raise CheckpointError(f"{where}: expected weights with file and sha256, found {entry!r}")
-    if Path(entry["file"]).name != entry["file"]:
-        raise CheckpointError(f"{where}: the weights' file must lie beside it, found {entry['file']!r}")
+    if Path(entry["file"]).name != entry["file"] or Path(entry["file"]).suffix != ".safetensors":
+        raise CheckpointError(f"{where}: the weights must be a .safetensors file beside it, found {entry['file']!r}")
     weights = folder / entry["file"]
     check_sha256(weights, entry["sha256"])
     try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from flowclf import reversible
 from flowclf.errors import UsageError
 from flowclf.graph import Graph, NodeRow, Specs, build_graph, checked_graph, copy_nodes, execute, head_of, node_rows
 from flowclf.nodes.actnorm import ActNorm, initialize
@@ -42,6 +43,11 @@ class InvertibleClassifier(nn.Module):
         prior: over logits and nuisances; by default a :class:`FactorialPrior` with the head's m.
         class_names: names of the K classes; by default "0" to "K-1".
 
+    Attributes:
+        activations: what becomes of activations until the backward pass: ``store``, or ``recompute`` them then from the outputs,
+            which keeps memory for them from growing with depth; see :mod:`flowclf.reversible`.
+        keep_every: with ``recompute``, keep the input of every so many nodes all the same; None for none.
+
     Raises:
         GraphError: a graph that is not a classifier's.
         UsageError: a preprocessing, prior or list of names that does not fit the graph.
@@ -65,6 +71,8 @@ class InvertibleClassifier(nn.Module):
         class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        self.activations: Literal["store", "recompute"] = "store"
+        self.keep_every: int | None = None
         self.graph = checked_graph(graph)
         head = head_of(self.graph)
         self.input_shape: tuple[int, ...] = tuple(self.graph.in_nodes[0].dims)
@@ -74,7 +82,8 @@ class InvertibleClassifier(nn.Module):
             preprocessing = Preprocessing(self.input_shape, bits=8 if len(self.input_shape) == 3 else None)
         if preprocessing.input_shape != self.input_shape:
             raise UsageError(
-                f"the preprocessing gives {preprocessing.input_shape} from {preprocessing.image_shape}, the graph takes {self.input_shape}"
+                f"the preprocessing gives {preprocessing.input_shape} from {preprocessing.image_shape}, "
+                f"the graph takes {self.input_shape}"
             )
         self.preprocessing = preprocessing
         nuisances = self.dimensions - self.classes
@@ -107,12 +116,17 @@ class InvertibleClassifier(nn.Module):
         batch, size = logits.shape[0], self.dimensions - self.classes
         if tuple(logits.shape) != (batch, self.classes) or tuple(nuisance.shape) != (batch, size):
             raise UsageError(
-                f"expected logits (B, {self.classes}) and nuisances (B, {size}), found {tuple(logits.shape)} and {tuple(nuisance.shape)}"
+                f"expected logits (B, {self.classes}) and nuisances (B, {size}), "
+                f"found {tuple(logits.shape)} and {tuple(nuisance.shape)}"
             )
 
     def _run(self, values: Sequence[Tensor], *, rev: bool, log_det: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
         # The stream stays in its own precision under anyone's autocast; couplings choose the precision of their subnets.
         with torch.autocast(values[0].device.type, enabled=False):
+            if self.activations == "recompute":
+                return reversible.execute(self.graph, values, rev=rev, log_det=log_det, keep_every=self.keep_every)
+            if self.activations != "store":
+                raise UsageError(f"activations must be 'store' or 'recompute', found {self.activations!r}")
             return execute(self.graph, values, rev=rev, log_det=log_det)
 
     def forward(self, x: Tensor) -> Encoding:
@@ -187,29 +201,26 @@ class InvertibleClassifier(nn.Module):
             chosen = torch.as_tensor(labels).flatten()
             chosen = chosen.expand(n) if chosen.numel() == 1 else chosen
         valid = (
-            chosen.shape == (n,)
-            and not chosen.is_floating_point()
-            and 0 <= int(chosen.min()) <= int(chosen.max()) < self.classes
+            chosen.shape == (n,) and not chosen.is_floating_point() and 0 <= int(chosen.min()) <= int(chosen.max()) < self.classes
         )
         if not valid:
-            raise UsageError(
-                f"sample: expected one class or {n} classes in 0..{self.classes - 1}, found {chosen.tolist()}"
-            )
+            raise UsageError(f"sample: expected one class or {n} classes in 0..{self.classes - 1}, found {chosen.tolist()}")
         logits, nuisance = self.prior.sample(chosen.to(self.device, torch.int64), temperature, generator)
         return self.inverse(logits, nuisance)
 
     def nuisance_maps(self, nuisance: Tensor) -> list[Tensor]:
-        """Nuisances (B, D-K) as feature maps (B, C, H, W): the last one, its logits' coefficients 0, then the factored-out parts."""
+        """Nuisances (B, D-K) as feature maps (B, C, H, W): the last, its logits' coefficients 0, then the factored-out parts."""
         return head_of(self.graph).nuisance_maps(nuisance)
 
     def logits_only(self, preprocess: bool = True) -> LogitsOnly:
-        """An ordinary module, images in [0, 1] -> logits (network inputs -> logits with ``preprocess=False``); shares the parameters."""
+        """An ordinary module that shares the parameters: images in [0, 1], or network inputs, -> logits (B, K)."""
         return LogitsOnly(self, preprocess)
 
     def initialize(self, x: Tensor) -> None:
         """Initialise every ActNorm that is not initialised yet from a batch of network inputs."""
         self._check_input(x)
-        initialize(self.graph, x)
+        with torch.autocast(x.device.type, enabled=False):
+            initialize(self.graph, x)
 
     @property
     def initialized(self) -> bool:
@@ -234,8 +245,8 @@ class InvertibleClassifier(nn.Module):
     def __repr__(self) -> str:
         rows = self.node_rows()
         lines = [
-            f"InvertibleClassifier: {_shape(self.input_shape)} -> {self.classes} logits + {self.dimensions - self.classes} nuisances, "
-            f"{self.parameter_count():,} parameters",
+            f"InvertibleClassifier: {_shape(self.input_shape)} -> {self.classes} logits + "
+            f"{self.dimensions - self.classes} nuisances, {self.parameter_count():,} parameters",
             f"  {self.preprocessing}",
         ]
         width = max(len(row.name) for row in rows)

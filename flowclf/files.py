@@ -34,8 +34,8 @@ def sha256(path: str | Path) -> str:
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UnreachableError(f"cannot read {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise UnreachableError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def check_sha256(path: str | Path, expected: str) -> None:

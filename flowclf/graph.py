@@ -69,9 +69,7 @@ def _flatten(specs: Specs, where: str = "nodes") -> list[tuple[str, str, dict[st
         elif isinstance(spec, Mapping) and len(spec) == 1:
             ((name, arguments),) = spec.items()
             if arguments is not None and not isinstance(arguments, Mapping):
-                raise GraphError(
-                    f"{place}: the arguments of {name} must be a mapping, found {type(arguments).__name__}"
-                )
+                raise GraphError(f"{place}: the arguments of {name} must be a mapping, found {type(arguments).__name__}")
             flat.append((place, str(name), dict(arguments or {})))
         else:
             raise GraphError(
@@ -161,9 +159,7 @@ def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph
         if component is FactorOut:
             parts.append((node, 1))
         elif outputs != 1 and component is not SplitHead:
-            raise GraphError(
-                f"node '{name}' has {outputs} outputs; only factor_out and split_head may branch in a list of specs"
-            )
+            raise GraphError(f"node '{name}' has {outputs} outputs; only factor_out and split_head may branch in a list of specs")
     if not flat or registry.nodes.get(flat[-1][1]) is not SplitHead:
         last = f"node '{node_list[-1].name}' of output shape {node_list[-1].output_dims[0]}"
         raise GraphError(f"the graph has no split_head at its end: it ends with {last}")
@@ -193,9 +189,7 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
         if count > 1:
             shape = source.output_dims[output]
             readers = [node.name for node in node_list if (source, output) in [tuple(i) for i in node.inputs]]
-            raise GraphError(
-                f"output {output} of node '{source.name}', shape {shape}, is used {count} times, by {readers}"
-            )
+            raise GraphError(f"output {output} of node '{source.name}', shape {shape}, is used {count} times, by {readers}")
     for node in node_list:
         if isinstance(node, ConditionNode) or node.conditions:
             node = node if isinstance(node, ConditionNode) else node.conditions[0]
@@ -208,9 +202,7 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
             raise GraphError(f"{count} nodes are named '{name}'; a checkpoint needs names of their own")
     inputs = [node for node in node_list if isinstance(node, InputNode)]
     # A GraphINN keeps its nodes in order of execution; its outputs have an order of their own.
-    outputs = (
-        graph.out_nodes if isinstance(graph, GraphINN) else [node for node in node_list if isinstance(node, OutputNode)]
-    )
+    outputs = graph.out_nodes if isinstance(graph, GraphINN) else [node for node in node_list if isinstance(node, OutputNode)]
     if len(inputs) != 1:
         raise GraphError(f"a classifier has one input, found {len(inputs)}: {[node.name for node in inputs]}")
     heads = [node for node in node_list if node.module_type is SplitHead]
@@ -249,7 +241,7 @@ def _steps(graph: Graph) -> tuple[Node, ...]:
 
 
 def execute(
-    graph: Graph, values: Sequence[Tensor], *, rev: bool = False, log_det: bool = True
+    graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tensor] = (), *, rev: bool = False, log_det: bool = True
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Run a graph forward, or backward with ``rev``.
 
@@ -257,8 +249,9 @@ def execute(
     makes log-determinants on the CPU, rounding scalar ones to float32.
 
     Args:
-        graph: a graph without conditions.
+        graph: any GraphINN in which each output is used once.
         values: inputs, or with ``rev`` outputs, in the graph's order.
+        conditions: in the graph's order.
         rev: run the inverse.
         log_det: add up the log-determinants.
 
@@ -267,6 +260,7 @@ def execute(
     """
     ends = (graph.out_nodes, graph.in_nodes) if rev else (graph.in_nodes, graph.out_nodes)
     available: dict[tuple[Node, int], Tensor] = {(node, 0): value for node, value in zip(ends[0], values, strict=True)}
+    given = dict(zip(graph.condition_nodes, conditions, strict=True))
     total: Tensor | None = None
     scalar = 0.0
     steps = _steps(graph)
@@ -276,7 +270,11 @@ def execute(
         if not isinstance(node.module, BijectiveNode | FactorOut | SplitHead):
             # FrEIA's own nodes take views, which another memory format does not allow.
             inputs = tuple(value.contiguous() for value in inputs)
-        outputs, jacobian = node.module(inputs, rev=rev, jac=log_det)
+        if node.conditions:
+            own = tuple(given[condition] for condition in node.conditions)
+            outputs, jacobian = node.module(inputs, c=own, rev=rev, jac=log_det)
+        else:
+            outputs, jacobian = node.module(inputs, rev=rev, jac=log_det)
         for index, output in enumerate(outputs):
             available[node, index] = output
         if not log_det or jacobian is None:
@@ -290,7 +288,7 @@ def execute(
         return results, None
     if total is None:
         total = results[0].new_zeros(results[0].shape[0])
-    return results, total + scalar if scalar else total
+    return results, (total + scalar if scalar else total).expand(results[0].shape[0])
 
 
 @dataclass(frozen=True)
@@ -342,7 +340,8 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
         kind = registry.nodes.name_of(node.module_type)
         if kind is None:
             raise GraphError(
-                f"node '{node.name}' cannot be saved: {node.module_type.__module__}.{node.module_type.__qualname__} is not registered"
+                f"node '{node.name}' cannot be saved: {node.module_type.__module__}.{node.module_type.__qualname__} "
+                "is not registered"
             )
         for argument, value in node.module_args.items():
             if not _is_plain(value):
@@ -376,9 +375,7 @@ def graph_from_description(description: Mapping[str, Any]) -> Graph:
         RegistryError: a node that is not registered.
     """
     try:
-        source = InputNode(
-            *(int(size) for size in description["input"]["shape"]), name=str(description["input"]["name"])
-        )
+        source = InputNode(*(int(size) for size in description["input"]["shape"]), name=str(description["input"]["name"]))
         nodes: dict[str, Node] = {source.name: source}
         rows = description["nodes"]
         if len(rows) > MAX_NODES:
@@ -390,8 +387,6 @@ def graph_from_description(description: Mapping[str, Any]) -> Graph:
         raise GraphError(f"the description of the graph is incomplete: {type(error).__name__}: {error}") from error
     head = next((node for node in nodes.values() if node.module_type is SplitHead), source)
     outputs = (
-        [OutputNode((head, index), name=name) for index, name in enumerate(("logits", "nuisance"))]
-        if head is not source
-        else []
+        [OutputNode((head, index), name=name) for index, name in enumerate(("logits", "nuisance"))] if head is not source else []
     )
     return checked_graph([*nodes.values(), *outputs])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from flowclf.data import Oracle
 from flowclf.errors import UsageError
 from flowclf.numerics import evaluating
 
@@ -136,7 +137,7 @@ def metamer_statistics(
     *,
     pairs: int = 1000,
     seed: int = 0,
-    oracle: nn.Module | None = None,
+    oracle: Oracle | None = None,
     batch_size: int = 128,
     advance: Callable[[int], object] | None = None,
 ) -> dict[str, float]:
@@ -148,8 +149,8 @@ def metamer_statistics(
         labels: (N,) their classes.
         pairs: number of pairs; see :func:`draw_pairs`.
         seed: of the pairs.
-        oracle: images (B, C, H, W) in [0, 1] -> logits (B, K): the judge of what a metamer looks like. Raw metamers are
-            given to it as they are, outside of [0, 1] too.
+        oracle: knows the class of any input, see :data:`flowclf.data.Oracle`. Raw metamers are given to it as they are, images
+            outside of [0, 1] too.
         batch_size: pairs a batch.
         advance: called with the number of pairs after each batch.
 
@@ -157,18 +158,19 @@ def metamer_statistics(
         ``metamers.pairs``: how many;
         ``metamers.logit_change_max``, ``_mean``: |logits(F(x_met)) - logits(F(x1))| over pairs and classes;
         ``metamers.prediction_kept``: fraction of pairs in which x_met and x1 have the same predicted class;
+        ``metamers.distance_mean``: mean of ||x_met - x1||, network inputs;
         and for images
         ``metamers.prediction_kept_8bit``, ``metamers.logit_change_8bit_mean``: the same after :func:`quantized`;
         ``metamers.pixels_out_of_range``: fraction of pixels whose nearest level is not in 0..255.
         With an oracle the fractions of pairs that it calls by the class of x2, of x1, of neither:
-        ``metamers.oracle.nuisance_class``, ``.logits_class``, ``.neither``, and the same with ``_8bit``.
+        ``metamers.oracle.nuisance_class``, ``.logits_class``, ``.neither``; and ``metamers.adversarial``, of the metamers that are
+        invariance-based adversarial examples (paper, definition 3): o(x_met) != o(x1), while the classifier's prediction
+        stays. For images the same with ``_8bit``.
 
     Raises:
-        UsageError: fewer than one pair or two classes; or an oracle for data that are not images.
+        UsageError: fewer than one pair or two classes.
     """
     images = clf.preprocessing.bits is not None
-    if oracle is not None and not images:
-        raise UsageError("metamer_statistics: an oracle judges images, but this classifier takes continuous data")
     first, second = draw_pairs(labels, pairs, seed=seed)
     x, labels = x.to(clf.device, clf.dtype), labels.to(clf.device)
     total: dict[str, float] = {}
@@ -177,7 +179,7 @@ def metamer_statistics(
     def add(name: str, of_each_pair: Tensor) -> None:
         total[name] = total.get(name, 0.0) + of_each_pair.double().sum().item()
 
-    with evaluating(clf), evaluating(oracle or nn.Identity()):
+    with evaluating(clf), evaluating(oracle if isinstance(oracle, nn.Module) else nn.Identity()):
         for batch in torch.split(torch.stack([first, second]).to(clf.device), batch_size, dim=1):
             one, two = batch
             logits = clf.latents(x[one])[0]
@@ -185,21 +187,29 @@ def metamer_statistics(
             of_metamer = clf.latents(x_met)[0]
             worst.append((of_metamer - logits).abs().max())
             add("logit_change_mean", (of_metamer - logits).abs().mean(1))
-            add("prediction_kept", of_metamer.argmax(1) == logits.argmax(1))
+            kept = of_metamer.argmax(1) == logits.argmax(1)
+            add("prediction_kept", kept)
+            add("distance_mean", (x_met - x[one]).flatten(1).norm(dim=1))
+            raw = clf.preprocessing.inverse(x_met)
+            shown = {"": (raw, kept)}
             if images:
-                raw, picture = clf.preprocessing.inverse(x_met), quantized(clf, x_met)
+                picture = quantized(clf, x_met)
                 of_picture = clf.latents(clf.preprocessing(picture))[0]
-                add("prediction_kept_8bit", of_picture.argmax(1) == logits.argmax(1))
+                kept = of_picture.argmax(1) == logits.argmax(1)
+                add("prediction_kept_8bit", kept)
                 add("logit_change_8bit_mean", (of_picture - logits).abs().mean(1))
                 level = (255 * raw).round()
                 add("pixels_out_of_range", ((level < 0) | (level > 255)).double().flatten(1).mean(1))
-                if oracle is not None:
-                    for suffix, shown in (("", raw), ("_8bit", picture)):
-                        judged = oracle(shown).argmax(1)
-                        by_logits, by_nuisance = judged == labels[one], judged == labels[two]
-                        add(f"oracle.nuisance_class{suffix}", by_nuisance)
-                        add(f"oracle.logits_class{suffix}", by_logits)
-                        add(f"oracle.neither{suffix}", ~(by_logits | by_nuisance))
+                shown["_8bit"] = (picture, kept)
+            if oracle is not None:
+                before = oracle(clf.preprocessing.inverse(x[one])).argmax(1)
+                for suffix, (data, kept) in shown.items():
+                    judged = oracle(data).argmax(1)
+                    by_logits, by_nuisance = judged == labels[one], judged == labels[two]
+                    add(f"oracle.nuisance_class{suffix}", by_nuisance)
+                    add(f"oracle.logits_class{suffix}", by_logits)
+                    add(f"oracle.neither{suffix}", ~(by_logits | by_nuisance))
+                    add(f"adversarial{suffix}", kept & (judged != before))
             if advance is not None:
                 advance(len(one))
     results = {"metamers.pairs": pairs, "metamers.logit_change_max": torch.stack(worst).max().item()}

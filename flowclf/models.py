@@ -76,38 +76,52 @@ def firevnet(
 def firevnet_fc(
     *,
     blocks: PositiveInt = 4,
-    width: PositiveInt = 512,
+    width: PositiveInt = 25,
     hidden_layers: PositiveInt = 2,
     coupling: Literal["additive", "affine"] = "additive",
     bound: PositiveFloat = 1.5,
     actnorm: bool = False,
-    mixing: Literal["orthogonal", "lu"] = "orthogonal",
+    mixing: Literal["none", "orthogonal", "lu"] = "none",
+    logit_couplings: NonNegativeInt = 0,
     logit_scale: PositiveFloat = 1.0,
     logit_mean: PositiveFloat = 25.0,
 ) -> list[Any]:
     """Fully connected fully invertible RevNet for vectors (paper, appendix B.1).
 
+    A block is a RevNet block: y2 = x2 + F(x1), then y1 = x1 + G(y2), on the two halves of the vector. F and G are ReLU networks
+    whose hidden layers are a bottleneck: with the default width they are half as wide as the halves of the paper's 100 dimensions.
+    There is no batch norm. The defaults are the paper's network; it prints neither width nor depth of F and G.
+
     Args:
-        blocks: number of couplings, each after a learned mixing of the dimensions.
+        blocks: number of RevNet blocks, two couplings each.
         width: units of the couplings' hidden layers.
         hidden_layers: hidden layers of the couplings.
         coupling: additive, which preserves volume, or affine.
         bound: largest absolute log-scale of an affine coupling, nats.
-        actnorm: put an ActNorm before each mixing.
-        mixing: parametrisation of the mixing.
+        actnorm: put an ActNorm before each block.
+        mixing: parametrisation of a learned mixing of the dimensions before each block; none leaves the halves as they are.
+        logit_couplings: pairs of couplings on the nuisances, given the logits, before the head.
         logit_scale: factor on the logits inside the bijection.
         logit_mean: m of the prior N(m e_y, m I) on the logits.
 
     Example:
-        >>> len(firevnet_fc(blocks=4))
+        >>> firevnet_fc(blocks=2)[0]["repeat"]
         2
     """
     subnet = {"dense": {"width": width, "hidden_layers": hidden_layers}}
-    arguments = {"subnet": subnet, "bound": bound} if coupling == "affine" else {"subnet": subnet}
-    block: list[Any] = [{"invertible_conv1x1": {"parametrization": mixing}}, {f"{coupling}_coupling": arguments}]
+    affine = {"subnet": subnet, "bound": bound}
+    arguments = affine if coupling == "affine" else {"subnet": subnet}
+    # The logits are the first entries: the half that they are in comes last, so that they can depend on every dimension.
+    block: list[Any] = [{f"{coupling}_coupling": {**arguments, "swap": swap}} for swap in (False, True)]
+    if mixing != "none":
+        block.insert(0, {"invertible_conv1x1": {"parametrization": mixing}})
     if actnorm:
         block.insert(0, "actnorm")
-    return [{"repeat": blocks, "nodes": block}, {"split_head": {"logit_scale": logit_scale, "logit_mean": logit_mean}}]
+    specs: list[Any] = [{"repeat": blocks, "nodes": block}]
+    if logit_couplings:
+        pair = [{"logit_coupling": {**affine, "swap": swap, "logit_scale": logit_scale}} for swap in (True, False)]
+        specs.append({"repeat": logit_couplings, "nodes": pair})
+    return [*specs, {"split_head": {"logit_scale": logit_scale, "logit_mean": logit_mean}}]
 
 
 def _per_stage(name: str, value: int | list[int], stages: int) -> list[int]:

@@ -45,9 +45,7 @@ class Preprocessing(nn.Module):
         if pad < 0:
             raise UsageError(f"preprocessing: pad must be 0 or more pixels, found {pad}")
         if len(self.image_shape) != 3 and (bits is not None or pad):
-            raise UsageError(
-                f"preprocessing: bits and pad need images (C, H, W), found data of shape {self.image_shape}"
-            )
+            raise UsageError(f"preprocessing: bits and pad need images (C, H, W), found data of shape {self.image_shape}")
         self.bits = bits
         self.pad = pad
 
@@ -71,9 +69,7 @@ class Preprocessing(nn.Module):
         """
         self._check(images)
         if not images.is_floating_point():
-            raise UsageError(
-                f"expected images as floating point in [0, 1], found {images.dtype}; divide 8-bit images by 255"
-            )
+            raise UsageError(f"expected images as floating point in [0, 1], found {images.dtype}; divide 8-bit images by 255")
         if self.bits is None:
             return self._padded(images, 0.0)
         return self._padded((255 * images + 0.5) / 128 - 1, 0.5)

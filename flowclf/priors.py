@@ -18,9 +18,9 @@ _LOG_2PI = math.log(2 * math.pi)
 class FactorialPrior(nn.Module):
     r"""p(z_s, z_n | y) = N(z_s; m e_y, m I) prod_k N(z_n,k; mu_k, sigma_k^2).
 
-    With this choice the logits are their own Bayes logits: log p(z_s | y) = z_s,y - (||z_s||^2 + m^2) / (2 m) + const, so under equal
-    class priors p(y | z_s) = softmax(z_s) exactly. Unlike the paper's Cat(softmax z_s) (Lemma 10), it is a density on the logits
-    and bounds the volume that the flow can gain along them. Means and scales of the nuisances are learned.
+    With this choice the logits are their own Bayes logits: log p(z_s | y) = z_s,y - (||z_s||^2 + m^2) / (2 m) + const, so under
+    equal class priors p(y | z_s) = softmax(z_s) exactly. Unlike the paper's Cat(softmax z_s) (Lemma 10), it is a
+    density on the logits and bounds the volume that the flow can gain along them. Means and scales of the nuisances are learned.
 
     Args:
         classes: K.
@@ -72,9 +72,7 @@ class FactorialPrior(nn.Module):
             of_logits = per_class.gather(1, labels[:, None]).squeeze(1)
         return of_logits + self.nuisance_log_prob(nuisance)
 
-    def sample(
-        self, labels: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def sample(self, labels: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Logits (B, K) and nuisances (B, D-K) drawn given labels (B,).
 
         Args:

@@ -52,9 +52,7 @@ class Registry:
             for entry in importlib.metadata.entry_points(group=self.group):
                 known = entries.setdefault(entry.name, entry)
                 if known.value != entry.value:
-                    raise RegistryError(
-                        f"{self.kind} '{entry.name}' is registered twice: by {known.value} and by {entry.value}"
-                    )
+                    raise RegistryError(f"{self.kind} '{entry.name}' is registered twice: by {known.value} and by {entry.value}")
             self._entries = entries
         return self._entries
 

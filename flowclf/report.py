@@ -48,6 +48,8 @@ _MEANINGS: Mapping[str, str] = {
     "probe.mutual_information_nats": "the nuisances hold at least so much about the class (Lemma 9)",
     "probe.entropy_nats": "what there is to know about the class",
     "probe.epochs": "epochs that its training took",
+    "probe.train_examples": "training examples that the probes were trained on",
+    "probe.hidden": "hidden units of the probe 'mlp', layer by layer",
     "probe.name": "the probe with the lowest cross-entropy on validation data, to which these numbers belong",
     "numerics.inverse_error_max": "largest |F⁻¹(F(x)) − x|, network inputs",
     "numerics.inverse_error_mean": "mean |F⁻¹(F(x)) − x|",
@@ -56,12 +58,25 @@ _MEANINGS: Mapping[str, str] = {
     "metamers.logit_change_max": "largest |change of a logit| between a metamer and the donor of its logits",
     "metamers.logit_change_mean": "mean |change of a logit|",
     "metamers.prediction_kept": "metamers with the predicted class of the logits' donor",
+    "metamers.distance_mean": "mean distance of a metamer from the donor of its logits, network inputs",
+    "metamers.adversarial": "metamers that keep their prediction while the oracle's class changes (Definition 3)",
     "metamers.prediction_kept_8bit": "the same after clipping to the pixel range and rounding to 8 bits",
     "metamers.logit_change_8bit_mean": "mean |change of a logit| after clipping and rounding",
     "metamers.pixels_out_of_range": "pixels of metamers outside of 0..255",
     "metamers.oracle.nuisance_class": "metamers that the oracle gives the class of the nuisances' donor",
     "metamers.oracle.logits_class": "metamers that the oracle gives the class of the logits' donor",
     "metamers.oracle.neither": "metamers that the oracle gives another class",
+    "planes.pairs": "pairs of test inputs of different classes that one was taken from",
+    "planes.chosen_pair": "the one taken: the first whose metamer the oracle puts in another class, if there is one",
+    "planes.distance": "of the metamer from x, network inputs",
+    "planes.path.classifier_changes": "how often the classifier's decision changes on the latent path from x to its metamer",
+    "planes.path.probe_changes": "how often the probe's does",
+    "planes.path.oracle_changes": "how often the oracle's does",
+    **{
+        f"planes.{plane}.{judge}_disagreement": f"area of the plane of {words} where the {judge} differs from the oracle"
+        for plane, words in (("pair", "two test inputs"), ("metamer", "x and its metamer"))
+        for judge in ("classifier", "probe")
+    },
     "seconds.train": "of training",
     "seconds.evaluate": "of evaluation",
     "seconds.total": "of the whole run",
@@ -73,13 +88,14 @@ _GROUPS: Mapping[str, str] = {
     "train": "Training",
     "probe": "Probes of the nuisances",
     "metamers": "Metamers",
+    "planes": "Planes",
     "numerics": "Numerics",
     "model": "Model",
     "data": "Data",
     "seconds": "Time, seconds",
 }
 
-_SHARES = ("prediction_kept", "pixels_out_of_range", "nuisance_class", "logits_class", "neither")
+_SHARES = ("prediction_kept", "pixels_out_of_range", "nuisance_class", "logits_class", "neither", "adversarial", "classifier_disagreement", "probe_disagreement")
 
 
 def write_report(

@@ -51,9 +51,7 @@ def conv(
     return nn.Sequential(first, *norm(), nn.ReLU(), nn.Conv2d(width, width, 1), *norm(), nn.ReLU(), last)
 
 
-def dense(
-    channels_in: int, channels_out: int, *, width: PositiveInt = 128, hidden_layers: NonNegativeInt = 2
-) -> nn.Module:
+def dense(channels_in: int, channels_out: int, *, width: PositiveInt = 128, hidden_layers: NonNegativeInt = 2) -> nn.Module:
     """Fully connected ReLU network for vectors (B, D).
 
     Args:
@@ -109,9 +107,7 @@ def build_subnet(
     return _call(registry.subnets.get(name), f"subnet {name}", (channels_in, channels_out), dict(arguments or {}))
 
 
-def _call(
-    function: Callable[..., nn.Module], what: str, positional: tuple[int, int], arguments: dict[str, Any]
-) -> nn.Module:
+def _call(function: Callable[..., nn.Module], what: str, positional: tuple[int, int], arguments: dict[str, Any]) -> nn.Module:
     try:
         return function(*positional, **arguments)
     except TypeError as error:

@@ -79,7 +79,7 @@ class Loss(nn.Module):
         nuisances = classifier.dimensions - classifier.classes
         self._binding = Binding(classifier.classes, nuisances, classifier.prior, classifier.preprocessing)
         self.build(self._binding)
-        self.to(classifier.device)
+        self.to(classifier.device, classifier.dtype)
         return self
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flowclf.arguments import PositiveFloat
 from flowclf.nodes.base import BijectiveNode, channels_of, positions
+from flowclf.nodes.gradients import BackwardStep
 
 __all__ = ["ActNorm", "initialize"]
 
@@ -31,6 +32,8 @@ class ActNorm(BijectiveNode):
         >>> bool(z.mean().abs() < 0.1), bool(node.initialized)
         (True, True)
     """
+
+    exact_inverse = True
 
     def __init__(
         self,
@@ -70,6 +73,28 @@ class ActNorm(BijectiveNode):
         """Unshift, then unscale."""
         x = (z - self._per_channel(self.bias)) * self._per_channel((-self.log_scale).exp())
         return x, -self._log_det(z) if log_det else None
+
+    def backward_step(
+        self,
+        z: Tensor,
+        conditions: Sequence[Tensor],
+        grad_z: Tensor,
+        grad_log_det: Tensor | None,
+        parameters: Sequence[Tensor],
+    ) -> BackwardStep:
+        """Input and gradients from the output, see :mod:`flowclf.nodes.gradients`."""
+        with torch.no_grad():
+            unshifted = z - self._per_channel(self.bias)
+            x = unshifted * self._per_channel((-self.log_scale).exp())
+            grad_x = grad_z * self._per_channel(self.log_scale.exp())
+            axes = [axis for axis in range(z.dim()) if axis != 1]
+            grads: list[Tensor] = []
+            for parameter in parameters:
+                grad = grad_z.sum(axes) if parameter is self.bias else (grad_z * unshifted).sum(axes)
+                if parameter is self.log_scale and grad_log_det is not None:
+                    grad += positions(self.shape) * grad_log_det.sum()
+                grads.append(grad)
+        return BackwardStep(x, grad_x, (None,) * len(conditions), tuple(grads))
 
     def _log_det(self, x: Tensor) -> Tensor:
         return (positions(self.shape) * self.log_scale.sum()).expand(x.shape[0])

@@ -49,8 +49,16 @@ class BijectiveNode(InvertibleModule):
     """A node with one input and one output, usable in any ``FrEIA.framework.GraphINN``.
 
     A subclass implements :meth:`transform` and :meth:`invert`, both returning the log-determinant of *their own* direction,
-    and overrides :meth:`output_shape` where the shape changes.
+    and overrides :meth:`output_shape` where the shape changes. A node whose inverse and gradient share work may also have a
+    method ``backward_step(z, conditions, grad_z, grad_log_det, parameters) -> BackwardStep``, which
+    :mod:`flowclf.reversible` then uses.
+
+    Attributes:
+        exact_inverse: whether :meth:`invert` gives the input back up to rounding, so that a training that recomputes activations
+            need not keep it. None where nobody knows: then it is measured.
     """
+
+    exact_inverse: bool | None = None
 
     def __init__(self, dims_in: Iterable[Sequence[int]], dims_c: Iterable[Sequence[int]] | None = None) -> None:
         dims_in = list(dims_in)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowclf.nodes.base import BijectiveNode, channels_of, positions
+from flowclf.nodes.gradients import BackwardStep, gradients
 
 __all__ = ["InvertibleConv1x1"]
 
@@ -19,7 +20,8 @@ class InvertibleConv1x1(BijectiveNode):
     """Invertible 1x1 convolution z = W x over the channels (Kingma and Dhariwal, Glow, 2018, section 3.2).
 
     The log-determinant never needs a dense determinant: with ``lu``, W = P L (U + diag(d)) and log|det W| = sum log|d|;
-    with ``orthogonal``, W = (I + S)^-1 (I - S), S = A - A^T, is a rotation and log|det W| = 0. A rotation cannot lose precision in the inverse.
+    with ``orthogonal``, W = (I + S)^-1 (I - S), S = A - A^T, is a rotation and log|det W| = 0. A rotation loses no
+    precision in the inverse.
     Either way the parameters *define* W, so a network cast to float64 inverts to float64 precision.
 
     Args:
@@ -33,6 +35,8 @@ class InvertibleConv1x1(BijectiveNode):
         >>> bool((again - x).abs().max() < 1e-4)
         True
     """
+
+    exact_inverse = True
 
     def __init__(
         self,
@@ -88,6 +92,26 @@ class InvertibleConv1x1(BijectiveNode):
     def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Multiply each pixel's channels by W^-1."""
         return _mix(z, self.inverse_matrix()), -self._log_det(z) if log_det else None
+
+    def backward_step(
+        self,
+        z: Tensor,
+        conditions: Sequence[Tensor],
+        grad_z: Tensor,
+        grad_log_det: Tensor | None,
+        parameters: Sequence[Tensor],
+    ) -> BackwardStep:
+        """Input and gradients from the output, see :mod:`flowclf.nodes.gradients`."""
+        with torch.enable_grad():
+            matrix = self.matrix()
+            log_det = self._log_det(z)
+        with torch.no_grad():
+            x = _mix(z, matrix.T if self.parametrization == "orthogonal" else self.inverse_matrix())
+            grad_x = _mix(grad_z, matrix.T)
+        axes = [axis for axis in range(z.dim()) if axis != 1]
+        grad_matrix = torch.tensordot(grad_z, x, dims=(axes, axes))
+        outputs, grads = ([matrix], [grad_matrix]) if grad_log_det is None else ([matrix, log_det], [grad_matrix, grad_log_det])
+        return BackwardStep(x, grad_x, (None,) * len(conditions), gradients(outputs, parameters, grads))
 
     def _log_det(self, x: Tensor) -> Tensor:
         if self.parametrization == "orthogonal":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from flowclf.arguments import PositiveFloat, SubnetSpec
 from flowclf.errors import GraphError
 from flowclf.nodes.base import BijectiveNode, Shape, channels_of
+from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.subnets import build_subnet
 
 __all__ = ["AdditiveCoupling", "AffineCoupling", "set_subnet_dtype"]
@@ -20,6 +21,9 @@ Subnet = SubnetSpec | Callable[[int, int], nn.Module] | None
 class Coupling(BijectiveNode):
     """What additive and affine couplings share: the split, the conditions, the subnet and its precision.
 
+    A subclass says how the subnet's output changes the other half, in :meth:`_change`, and how that is undone, in
+    :meth:`_restore`; both ways and the gradient then follow from one evaluation of the subnet.
+
     Args:
         dims_in: one shape, (C, H, W) or (D,), with at least two channels.
         dims_c: shapes of conditions, if any: feature maps of the same height and width, or vectors, which are spread over it.
@@ -28,6 +32,8 @@ class Coupling(BijectiveNode):
         swap: transform the first half, given the second.
         outputs_per_channel: how many parameters the subnet gives for each transformed channel.
     """
+
+    exact_inverse = True
 
     def __init__(
         self,
@@ -74,6 +80,84 @@ class Coupling(BijectiveNode):
             output: Tensor = self.subnet(given)
         return output.to(given.dtype)
 
+    def _seen(self, stream: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The conditions that the subnet sees; a subclass may add what it reads from the stream, the same on both ways."""
+        return tuple(conditions)
+
+    def _change(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
+        """The transformed half, given the subnet's output, and the log-determinant."""
+        raise NotImplementedError
+
+    def _restore(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
+        """Undo :meth:`_change`."""
+        raise NotImplementedError
+
+    def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
+        """Change one half as a function of the other."""
+        given, changed = self._split(x)
+        raw = self._parameters_from(given, self._seen(x, conditions))
+        changed, volume = self._change(changed, raw, log_det)
+        return self._join(given, changed), volume
+
+    def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
+        """Undo the change."""
+        given, changed = self._split(z)
+        raw = self._parameters_from(given, self._seen(z, conditions))
+        changed, volume = self._restore(changed, raw, log_det)
+        return self._join(given, changed), volume
+
+    def backward_step(
+        self,
+        z: Tensor,
+        conditions: Sequence[Tensor],
+        grad_z: Tensor,
+        grad_log_det: Tensor | None,
+        parameters: Sequence[Tensor],
+    ) -> BackwardStep:
+        """Input and gradients from the output: the subnet runs once, for the inverse and for the gradient alike.
+
+        Args:
+            z: what :meth:`transform` gave.
+            conditions: as they were then.
+            grad_z: gradient with respect to ``z``.
+            grad_log_det: gradient with respect to the log-determinant, (B,), or None.
+            parameters: those of the node whose gradient is wanted.
+        """
+        given, changed = self._split(z)
+        with torch.enable_grad():
+            leaf = given.detach().requires_grad_()
+            seen = [value.detach().requires_grad_() for value in self._seen(z, conditions)]
+            raw = self._parameters_from(leaf, seen)
+        with torch.no_grad():
+            changed = self._restore(changed, raw, False)[0]
+            x = self._join(given, changed)
+        grad_given, grad_changed = self._split(grad_z)
+        grad_changed, grad_raw = self._gradients(changed, raw.detach(), grad_changed, grad_log_det)
+        grads = gradients([raw], [leaf, *seen, *parameters], [grad_raw])
+        if grads[0] is not None:
+            grad_given = grad_given + grads[0]
+        grad_x = self._join(grad_given, grad_changed)
+        grad_stream = self._seen_gradient(x, grads[1 + len(conditions) : 1 + len(seen)])
+        return BackwardStep(
+            x,
+            grad_x if grad_stream is None else grad_x + grad_stream,
+            grads[1 : 1 + len(conditions)],
+            grads[1 + len(seen) :],
+        )
+
+    def _gradients(self, changed: Tensor, raw: Tensor, grad: Tensor, grad_log_det: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Gradient of :meth:`_change` with respect to the half that it changes and to the subnet's output."""
+        with torch.enable_grad():
+            inputs = (changed.detach().requires_grad_(), raw.detach().requires_grad_())
+            result, log_det = self._change(*inputs, grad_log_det is not None)
+        outputs = [(result, grad)] if log_det is None else [(result, grad), (log_det, grad_log_det)]
+        grad_changed, grad_raw = torch.autograd.grad([value for value, _ in outputs], inputs, [one for _, one in outputs])
+        return grad_changed, grad_raw
+
+    def _seen_gradient(self, x: Tensor, grads: Sequence[Tensor | None]) -> Tensor | None:
+        """Gradient with respect to the stream, given that with respect to what :meth:`_seen` added."""
+        return None
+
 
 class AdditiveCoupling(Coupling):
     """z_2 = x_2 + t(x_1): volume preserving (Dinh et al., NICE, 2014, section 3.2).
@@ -95,15 +179,14 @@ class AdditiveCoupling(Coupling):
     ) -> None:
         super().__init__(dims_in, dims_c, subnet, swap, outputs_per_channel=1)
 
-    def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """Add the shift."""
-        given, changed = self._split(x)
-        return self._join(given, changed + self._parameters_from(given, conditions)), None
+    def _change(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
+        return changed + raw, None
 
-    def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """Subtract the shift."""
-        given, changed = self._split(z)
-        return self._join(given, changed - self._parameters_from(given, conditions)), None
+    def _restore(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
+        return changed - raw, None
+
+    def _gradients(self, changed: Tensor, raw: Tensor, grad: Tensor, grad_log_det: Tensor | None) -> tuple[Tensor, Tensor]:
+        return grad, grad
 
 
 class AffineCoupling(Coupling):
@@ -136,23 +219,17 @@ class AffineCoupling(Coupling):
         super().__init__(dims_in, dims_c, subnet, swap, outputs_per_channel=2)
         self.bound = bound
 
-    def _scale_and_shift(self, given: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        raw, shift = torch.split(self._parameters_from(given, conditions), self.changed, dim=1)
-        return self.bound * torch.tanh(raw / self.bound), shift
+    def _scale_and_shift(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        scale, shift = torch.split(raw, self.changed, dim=1)
+        return self.bound * torch.tanh(scale / self.bound), shift
 
-    def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """Scale, then shift."""
-        given, changed = self._split(x)
-        log_scale, shift = self._scale_and_shift(given, conditions)
-        z = self._join(given, torch.addcmul(shift, changed, log_scale.exp()))
-        return z, log_scale.flatten(1).sum(1) if log_det else None
+    def _change(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
+        log_scale, shift = self._scale_and_shift(raw)
+        return torch.addcmul(shift, changed, log_scale.exp()), log_scale.flatten(1).sum(1) if log_det else None
 
-    def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """Unshift, then unscale."""
-        given, changed = self._split(z)
-        log_scale, shift = self._scale_and_shift(given, conditions)
-        x = self._join(given, (changed - shift) * (-log_scale).exp())
-        return x, -log_scale.flatten(1).sum(1) if log_det else None
+    def _restore(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
+        log_scale, shift = self._scale_and_shift(raw)
+        return (changed - shift) * (-log_scale).exp(), -log_scale.flatten(1).sum(1) if log_det else None
 
 
 def set_subnet_dtype(module: nn.Module, dtype: torch.dtype | None) -> None:

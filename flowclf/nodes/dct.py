@@ -56,6 +56,8 @@ class DCT2d(BijectiveNode):
         GraphError: vectors.
     """
 
+    exact_inverse = True
+
     def __init__(self, dims_in: Iterable[Sequence[int]], dims_c: Iterable[Sequence[int]] | None = None) -> None:
         super().__init__(dims_in, dims_c)
         if len(self.shape) != 3:

@@ -31,6 +31,8 @@ class FactorOut(InvertibleModule):
         [(8, 7, 7), (8, 7, 7)]
     """
 
+    exact_inverse = True
+
     def __init__(
         self,
         dims_in: Iterable[Sequence[int]],

@@ -21,8 +21,9 @@ class LogitCoupling(AffineCoupling):
 
     A :class:`SplitHead` with ``dct=True`` reads the logits from the means of the first K channels, times sqrt(H W). This node sees
     them, never changes them, and transforms everything else given the class probabilities that they mean: a channel
-    that carries a logit keeps its mean, is scaled around it by one factor for all pixels, and is shifted by a map without mean. So the flow
-    can take out of the nuisances whatever the logits explain, which is what a factorial prior asks for.
+    that carries a logit keeps its mean, is scaled around it by one factor for all pixels, and is shifted by a map
+    without mean. So the flow can take out of the nuisances whatever the logits explain, which is what a factorial
+    prior asks for.
 
     On vectors the logits are the first K entries, which pass unchanged.
 
@@ -66,13 +67,23 @@ class LogitCoupling(AffineCoupling):
         # How many of the transformed channels carry a logit; they come first.
         self.protected = max(0, min(classes - start, self.changed))
 
-    def _with_probabilities(self, x: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def _probabilities(self, stream: Tensor) -> Tensor:
         # Logits are the same on both ways only up to rounding; their softmax is smooth and bounded, so that does not grow.
-        logits = self.logit_scale * math.sqrt(positions(self.shape)) * _mean(x[:, : self.classes])
-        return (*conditions, logits.flatten(1).softmax(1))
+        logits = self.logit_scale * math.sqrt(positions(self.shape)) * _mean(stream[:, : self.classes])
+        return logits.flatten(1).softmax(1)
 
-    def _scale_and_shift(self, given: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        log_scale, shift = super()._scale_and_shift(given, conditions)
+    def _seen(self, stream: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return (*conditions, self._probabilities(stream))
+
+    def _seen_gradient(self, x: Tensor, grads: Sequence[Tensor | None]) -> Tensor | None:
+        (grad,) = grads
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            probabilities = self._probabilities(leaf)
+        return None if grad is None else torch.autograd.grad(probabilities, leaf, grad)[0]
+
+    def _scale_and_shift(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = super()._scale_and_shift(raw)
         n = self.protected
         if n:
             uniform = _mean(log_scale[:, :n]).expand_as(log_scale[:, :n])
@@ -88,21 +99,17 @@ class LogitCoupling(AffineCoupling):
         # The mean of a protected channel is one direction that is not scaled.
         return log_scale.flatten(1).sum(1) - _mean(log_scale[:, : self.protected]).flatten(1).sum(1)
 
-    def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """Scale, then shift, given the class probabilities."""
-        given, changed = self._split(x)
-        log_scale, shift = self._scale_and_shift(given, self._with_probabilities(x, conditions))
+    def _change(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
+        log_scale, shift = self._scale_and_shift(raw)
         means = self._protected_means(changed)
-        z = self._join(given, means + torch.addcmul(shift, changed - means, log_scale.exp()))
-        return z, self._log_det(log_scale) if log_det else None
+        result = means + torch.addcmul(shift, changed - means, log_scale.exp())
+        return result, self._log_det(log_scale) if log_det else None
 
-    def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """Unshift, then unscale, given the class probabilities."""
-        given, changed = self._split(z)
-        log_scale, shift = self._scale_and_shift(given, self._with_probabilities(z, conditions))
+    def _restore(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
+        log_scale, shift = self._scale_and_shift(raw)
         means = self._protected_means(changed)
-        x = self._join(given, means + (changed - means - shift) * (-log_scale).exp())
-        return x, -self._log_det(log_scale) if log_det else None
+        result = means + (changed - means - shift) * (-log_scale).exp()
+        return result, -self._log_det(log_scale) if log_det else None
 
 
 def _mean(x: Tensor) -> Tensor:

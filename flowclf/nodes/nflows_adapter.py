@@ -34,6 +34,8 @@ class NflowsTransform(BijectiveNode):
         tensor([[1., 1., 1.]])
     """
 
+    exact_inverse = False
+
     def __init__(
         self, dims_in: Iterable[Sequence[int]], dims_c: Iterable[Sequence[int]] | None = None, *, transform: nn.Module
     ) -> None:

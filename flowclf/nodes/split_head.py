@@ -43,6 +43,8 @@ class SplitHead(InvertibleModule):
         [(10,), (2342,)]
     """
 
+    exact_inverse = True
+
     def __init__(
         self,
         dims_in: Iterable[Sequence[int]],

@@ -30,6 +30,8 @@ class Squeeze(BijectiveNode):
         [(4, 14, 14)]
     """
 
+    exact_inverse = True
+
     def __init__(
         self,
         dims_in: Iterable[Sequence[int]],

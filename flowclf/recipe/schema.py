@@ -38,6 +38,7 @@ __all__ = [
     "Evaluate",
     "Loss",
     "OneCycle",
+    "Probe",
     "Recipe",
     "Sgd",
     "Step",
@@ -185,14 +186,24 @@ class Train(Section):
         "auto",
         description="Of the couplings' subnets, in training only; auto: bf16 where the processor multiplies bf16 natively.",
     )
-    activations: Literal["store"] = Field("store", description="What becomes of activations until the backward pass.")
+    activations: Literal["store", "recompute"] = Field(
+        "store", description="Keep activations until the backward pass, or compute them again then, in memory that ignores depth."
+    )
     checkpoint_every_steps: PositiveInt | None = Field(None, description="Besides one after every epoch; null for none.")
+
+
+class Probe(Section):
+    """The probes: fresh classifiers of the nuisances."""
+
+    hidden: Annotated[list[PositiveInt], Len(1, 100)] = Field([512, 512, 512], description="Units of each hidden layer.")
+    examples: PositiveInt | None = Field(None, description="Train the probes on so many training examples; null for all.")
 
 
 class Evaluate(Section):
     """What is measured after training."""
 
     protocol: Literal["quick", "full"] = Field("quick", description="How much is measured, and how carefully.")
+    probe: Probe = Probe()
 
 
 class Recipe(Section):

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class TrainSettings:
         ema: decay of a moving average of the weights, which is then what is validated and kept; None for no average.
         precision: of the couplings' subnets, in training only: auto, fp32 or bf16.
         checkpoint_every_steps: save the state this often, besides after every epoch; None for epochs alone.
-        activations: ``store``.
+        activations: ``store``, or ``recompute`` them on the way back, see :mod:`flowclf.reversible`.
     """
 
     epochs: int = 5
@@ -50,7 +50,7 @@ class TrainSettings:
     ema: float | None = None
     precision: Precision = "auto"
     checkpoint_every_steps: int | None = None
-    activations: str = "store"
+    activations: Literal["store", "recompute"] = "store"
 
 
 class Trainer:
@@ -76,8 +76,8 @@ class Trainer:
             raise UsageError(f"{type(loss).__name__} is bound to another classifier; make a new one")
         if settings.epochs < 1:
             raise UsageError(f"train: epochs must be at least 1, found {settings.epochs}")
-        if settings.activations != "store":
-            raise UsageError(f"train: activations must be 'store', found {settings.activations!r}")
+        if settings.activations not in ("store", "recompute"):
+            raise UsageError(f"train: activations must be 'store' or 'recompute', found {settings.activations!r}")
         self.classifier = classifier
         self.data = data.to(classifier.device)
         self.settings = settings
@@ -92,9 +92,7 @@ class Trainer:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer = build_optimizer([classifier, self.loss], self._parameters, settings.optimizer)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.adversary_optimizer = (
-            self.loss.adversary_optimizer() if any(True for _ in self.loss.adversary_parameters()) else None
-        )
+        self.adversary_optimizer = self.loss.adversary_optimizer() if any(True for _ in self.loss.adversary_parameters()) else None
         self.schedule = build_schedule(settings.schedule, self.total_steps, self.steps_per_epoch)
         self.dtype = subnet_dtype(settings.precision, classifier.device)
         if not classifier.initialized:
@@ -129,6 +127,8 @@ class Trainer:
         """
         progress = progress or SilentProgress()
         last = self.total_steps if until is None else min(until, self.total_steps)
+        activations = self.classifier.activations
+        self.classifier.activations = self.settings.activations
         set_subnet_dtype(self.classifier, self.dtype)
         try:
             with progress.task("training", self.total_steps) as task:
@@ -137,6 +137,7 @@ class Trainer:
                     pass
         finally:
             set_subnet_dtype(self.classifier, None)
+            self.classifier.activations = activations
             self.classifier.eval()
             self.loss.eval()
         return self.rows
@@ -188,7 +189,7 @@ class Trainer:
                 self.loss.adversary_loss(detached, labels).backward()  # type: ignore[no-untyped-call]
                 self.adversary_optimizer.step()
         terms = self.loss(encoding, labels)
-        values = {"loss": terms.total.detach(), **terms.parts}
+        values = {name: value.detach() for name, value in {"loss": terms.total, **terms.parts}.items()}
         numbers = {name: float(value) for name, value in values.items()}
         wrong = [name for name, number in numbers.items() if not _finite(number)]
         if wrong:
@@ -199,9 +200,7 @@ class Trainer:
         limit = self.settings.gradient_clip
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, float("inf") if limit is None else limit)
         if not _finite(float(norm)):
-            raise NonFiniteLossError(
-                f"step {self.step}: the norm of the gradient is {float(norm)}; the loss is {numbers['loss']}"
-            )
+            raise NonFiniteLossError(f"step {self.step}: the norm of the gradient is {float(norm)}; the loss is {numbers['loss']}")
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update()
@@ -225,9 +224,7 @@ class Trainer:
                 encoding = self.classifier(x)
                 log_prob = self.classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
                 totals["error"] += float((encoding.logits.argmax(1) != labels).sum())
-                totals["cross_entropy_nats"] += float(
-                    functional.cross_entropy(encoding.logits, labels, reduction="sum")
-                )
+                totals["cross_entropy_nats"] += float(functional.cross_entropy(encoding.logits, labels, reduction="sum"))
                 totals["bits_per_dim"] += float(self.classifier.preprocessing.bits_per_dim(log_prob).sum())
         self.classifier.train()
         return {f"validation.{name}": total / len(split) for name, total in totals.items()}

@@ -1,0 +1,67 @@
+"""What a node needs that goes back by itself: the result of a backward step, and gradients that miss nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flowclf.errors import UsageError
+
+__all__ = ["BackwardStep", "gradients"]
+
+
+class BackwardStep(NamedTuple):
+    """What a node's ``backward_step`` gives: its input back, and the gradient with respect to all that went in.
+
+    Attributes:
+        x: the node's input.
+        grad_x: the gradient with respect to it.
+        grad_conditions: one for each condition, or None.
+        grad_parameters: one for each parameter that was asked for, or None.
+    """
+
+    x: Tensor
+    grad_x: Tensor
+    grad_conditions: tuple[Tensor | None, ...]
+    grad_parameters: tuple[Tensor | None, ...]
+
+
+def gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], grad_outputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """Gradients of recomputed outputs, None where an input has no part in them.
+
+    Args:
+        outputs: those without a gradient are left out.
+        inputs: leaves, all those that the outputs may depend on.
+        grad_outputs: one for each output.
+
+    Raises:
+        UsageError: an output depends on another tensor that requires a gradient, which would not get it.
+    """
+    pairs = [(output, grad) for output, grad in zip(outputs, grad_outputs, strict=True) if output.requires_grad]
+    if not pairs or not inputs:
+        return (None,) * len(inputs)
+    _refuse_strangers([output for output, _ in pairs], {id(value) for value in inputs})
+    wanted = [value for value in inputs if value.requires_grad]
+    found = iter(torch.autograd.grad([output for output, _ in pairs], wanted, [grad for _, grad in pairs], allow_unused=True))
+    return tuple(next(found) if value.requires_grad else None for value in inputs)
+
+
+def _refuse_strangers(outputs: Sequence[Tensor], known: set[int]) -> None:
+    stack: list[Any] = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    seen = set(stack)
+    while stack:
+        function = stack.pop()
+        leaf = getattr(function, "variable", None)
+        if isinstance(leaf, Tensor) and id(leaf) not in known:
+            raise UsageError(
+                f"a node's output depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient, but is neither "
+                "its input, nor a condition, nor one of its parameters; where activations are recomputed it would get none: "
+                "register it in the node, or pass it as a condition"
+            )
+        for following, _ in function.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                stack.append(following)

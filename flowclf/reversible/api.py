@@ -1,0 +1,138 @@
+"""The ways in: a function like ``flowclf.graph.execute``, a wrapper for a GraphINN, and a context for a classifier."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from flowclf import graph as plain
+from flowclf.errors import UsageError
+from flowclf.graph import Graph
+from flowclf.reversible.backprop import Run, differentiable
+from flowclf.reversible.plan import make_plan
+
+__all__ = ["Recompute", "execute", "recompute"]
+
+
+def execute(
+    graph: Graph,
+    values: Sequence[Tensor],
+    conditions: Sequence[Tensor] = (),
+    *,
+    rev: bool = False,
+    log_det: bool = True,
+    keep_every: int | None = None,
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Run a graph, keeping for the backward pass its outputs, conditions and parameters only.
+
+    Gradients of gradients cannot be had this way. Where no gradient is wanted it is :func:`flowclf.graph.execute`.
+
+    Args:
+        graph: any GraphINN in which each output is used once.
+        values: inputs, or with ``rev`` outputs, in the graph's order.
+        conditions: in the graph's order.
+        rev: run the inverse.
+        log_det: add up the log-determinants.
+        keep_every: k keeps the input of every k-th node as well, so that errors of inverses add up over k nodes at most; None
+            keeps none.
+
+    Returns:
+        The outputs, or with ``rev`` the inputs, and the log-determinant of the direction, (B,), nats, or None.
+
+    Raises:
+        GraphError: an output of a node used twice or not at all.
+        UsageError: ``keep_every`` below 1; on the way back, a gradient of a gradient, or a node that depends on a tensor with
+            gradient that the graph does not know.
+
+    Example:
+        >>> from flowclf.graph import build_graph
+        >>> graph = build_graph((1, 8, 8), ["squeeze", "additive_coupling", "split_head"], classes=10)
+        >>> (logits, nuisance), log_det = execute(graph, (torch.rand(2, 1, 8, 8),))
+        >>> logits.sum().backward()
+    """
+    if keep_every is not None and keep_every < 1:
+        raise UsageError(f"keep_every must be at least 1, or None, found {keep_every}")
+    if torch.is_grad_enabled():
+        plan = make_plan(graph, values, conditions, rev=rev)
+        if plan.live:
+            run = Run(plan, values[0].device, log_det=log_det, keep_every=keep_every)
+            results = differentiable(run, values, conditions)
+            return (results[:-1], results[-1]) if log_det else (results, None)
+    return plain.execute(graph, values, conditions, rev=rev, log_det=log_det)
+
+
+class Recompute(nn.Module):
+    """Anyone's GraphINN, called in the same way and trained without storing activations.
+
+    It shares the graph's parameters. With ``intermediate_outputs`` there is nothing to save, and the graph itself runs.
+
+    Args:
+        graph: a ``FrEIA.framework.GraphINN`` in which each output is used once.
+        keep_every: as for :func:`execute`.
+
+    Example:
+        >>> from FrEIA.framework import GraphINN, InputNode, Node, OutputNode
+        >>> from FrEIA.modules import NICECouplingBlock
+        >>> source = InputNode(4, name="input")
+        >>> block = Node(source, NICECouplingBlock, {"subnet_constructor": nn.Linear}, name="block")
+        >>> model = Recompute(GraphINN([source, block, OutputNode(block, name="output")]))
+        >>> z, log_det = model(torch.randn(3, 4))
+        >>> z.square().sum().backward()
+    """
+
+    def __init__(self, graph: Graph, keep_every: int | None = None) -> None:
+        super().__init__()
+        self.graph = graph
+        self.keep_every = keep_every
+
+    def forward(
+        self,
+        x_or_z: Tensor | Iterable[Tensor],
+        c: Tensor | Iterable[Tensor] | None = None,
+        rev: bool = False,
+        jac: bool = True,
+        intermediate_outputs: bool = False,
+    ) -> tuple[Any, Any]:
+        """As ``GraphINN.forward``: a tensor, or a tuple where there are several, and the log-determinant, (B,)."""
+        if intermediate_outputs:
+            result: tuple[Any, Any] = self.graph(x_or_z, c, rev, jac, intermediate_outputs=True)
+            return result
+        values = (x_or_z,) if isinstance(x_or_z, Tensor) else tuple(x_or_z)
+        conditions = () if c is None else (c,) if isinstance(c, Tensor) else tuple(c)
+        outputs, log_det = execute(self.graph, values, conditions, rev=rev, log_det=jac, keep_every=self.keep_every)
+        if log_det is None:
+            log_det = outputs[0].new_zeros(outputs[0].shape[0])
+        single = len(outputs) == 1 and not self.graph.force_tuple_output
+        return outputs[0] if single else outputs, log_det
+
+
+class _Recomputing(Protocol):
+    activations: Any
+    keep_every: int | None
+
+
+@contextlib.contextmanager
+def recompute(classifier: _Recomputing, keep_every: int | None = None) -> Iterator[None]:
+    """Within the block, forward passes of a classifier keep no activations; their backward passes may come later.
+
+    Args:
+        classifier: an :class:`~flowclf.InvertibleClassifier`.
+        keep_every: as for :func:`execute`.
+
+    Example:
+        >>> import flowclf
+        >>> clf = flowclf.build_classifier((1, 8, 8), ["squeeze", "additive_coupling", "split_head"], classes=10)
+        >>> with recompute(clf):
+        ...     encoding = clf(torch.rand(2, 1, 8, 8))
+        >>> encoding.logits.sum().backward()
+    """
+    before = classifier.activations, classifier.keep_every
+    classifier.activations, classifier.keep_every = "recompute", keep_every
+    try:
+        yield
+    finally:
+        classifier.activations, classifier.keep_every = before

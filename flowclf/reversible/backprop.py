@@ -1,0 +1,290 @@
+"""The forward run that keeps only its ends, and the backward run that goes back node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowclf.errors import UsageError
+from flowclf.nodes import BijectiveNode, FactorOut, SplitHead
+from flowclf.nodes.gradients import gradients
+from flowclf.reversible.exactness import declared, is_exact
+from flowclf.reversible.plan import Edge, Plan, Step
+from flowclf.reversible.state import (
+    BufferWatch,
+    Modes,
+    autocast_modes,
+    buffers_as,
+    in_autocast,
+    parameters_as,
+    random_state,
+    random_state_as,
+)
+
+__all__ = ["Run", "differentiable"]
+
+Gradients = Sequence[Tensor | None]
+
+
+@dataclass
+class Note:
+    """What a step of the forward run leaves for the backward run; numbers count the run's extra saved tensors.
+
+    Attributes:
+        kept: its inputs, where they cannot or shall not be computed again.
+        random: the state of the random numbers before it, where it drew some.
+        buffers: those that it changed, (owner, name).
+        before: their values before it; None for the statistics of a norm, which its output in training does not depend on.
+    """
+
+    kept: list[int] = field(default_factory=list)
+    random: list[int] = field(default_factory=list)
+    buffers: list[tuple[nn.Module, str]] = field(default_factory=list)
+    before: list[int | None] = field(default_factory=list)
+
+
+@dataclass
+class Back:
+    """What a step of the backward run gives: its inputs, and the gradient with respect to all that it took."""
+
+    inputs: Sequence[Tensor]
+    grad_inputs: Gradients
+    grad_conditions: Gradients
+    grad_parameters: Gradients
+
+
+class Run:
+    """One execution of a plan. It holds no tensor but the plan's parameters.
+
+    Args:
+        plan: what is run.
+        device: of the data.
+        log_det: add up log-determinants.
+        keep_every: keep the inputs of every so many steps; None for none.
+    """
+
+    def __init__(self, plan: Plan, device: torch.device, *, log_det: bool, keep_every: int | None) -> None:
+        self.plan = plan
+        self.device = device
+        self.log_det = log_det
+        self.keep_every = keep_every
+        self.autocast = autocast_modes(device)
+        self.modes = Modes([module for step in plan.steps for module in step.modules])
+        self.notes: list[Note] = []
+
+    def forward(self, values: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
+        """Outputs, log-determinant, and the extra tensors that the backward run needs."""
+        live: dict[Edge, Tensor] = dict(zip(self.plan.sources, values, strict=True))
+        extra: list[Tensor] = []
+        total: Tensor | float = 0.0
+        after = random_state(self.device)
+        with in_autocast(self.autocast):
+            for step in self.plan.steps:
+                inputs = [live.pop(edge) for edge in step.reads]
+                own = [conditions[number] for number in step.conditions]
+                watch = BufferWatch(step.modules) if step.needed else None
+                outputs, jacobian = self._forward(step, inputs, own)
+                before, after = after, random_state(self.device)
+                note = Note()
+                if watch is not None:
+                    drew = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+                    note = self._note(watch, before if drew else (), extra)
+                    if self._keeps(step, inputs, outputs, own, note):
+                        note.kept = _store(extra, inputs)
+                self.notes.append(note)
+                live.update(zip(step.writes, outputs, strict=True))
+                if self.log_det:
+                    total = total + jacobian
+        results = [_apart(live[edge], values) for edge in self.plan.sinks]
+        return results, results[0].new_zeros(len(results[0])) + total if self.log_det else None, extra
+
+    def _forward(self, step: Step, inputs: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[Sequence[Tensor], Any]:
+        if declared(step.module):
+            return _call(step, inputs, conditions, rev=self.plan.rev, log_det=self.log_det)
+        # A node may differentiate on its way, for its log-determinant say, and does so here as it would anywhere.
+        with torch.enable_grad():
+            starts = _leaves(inputs, [True] * len(inputs))
+            outputs, jacobian = _call(step, starts, conditions, rev=self.plan.rev, log_det=self.log_det)
+        return [output.detach() for output in outputs], jacobian.detach() if isinstance(jacobian, Tensor) else jacobian
+
+    @staticmethod
+    def _note(watch: BufferWatch, random: Sequence[Tensor], extra: list[Tensor]) -> Note:
+        note = Note(random=_store(extra, random))
+        for owner, name, before in watch.changed():
+            note.buffers.append((owner, name))
+            note.before.append(None if before is None else _store(extra, [before])[0])
+        return note
+
+    def _keeps(
+        self, step: Step, inputs: Sequence[Tensor], outputs: Sequence[Tensor], conditions: Sequence[Tensor], note: Note
+    ) -> bool:
+        """Whether a step's inputs are kept: they are asked for, or what its inverse would give is not what went in."""
+        if self.keep_every is not None and step.index and step.index % self.keep_every == 0:
+            return True
+        if any(value.element_size() < 4 for value in (*inputs, *outputs)):
+            return True
+        # An inverse may use its subnets in another order, and so draw other numbers for them.
+        if (note.random or any(number is not None for number in note.before)) and not self._goes_back(step):
+            return True
+
+        def invert(values: Sequence[Tensor]) -> Sequence[Tensor]:
+            with random_state_as(random_state(self.device), self.device):
+                return self._inverse(step, values, conditions, note, [])
+
+        return not is_exact(step.module, inputs, outputs, invert)
+
+    def _goes_back(self, step: Step) -> bool:
+        return not self.plan.rev and hasattr(step.module, "backward_step")
+
+    def _inverse(
+        self, step: Step, outputs: Sequence[Tensor], conditions: Sequence[Tensor], note: Note, extra: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        with torch.no_grad(), _buffers(note, extra):
+            return _call(step, outputs, conditions, rev=not self.plan.rev, log_det=False)[0]
+
+    def backward(
+        self,
+        results: Sequence[Tensor],
+        conditions: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        extra: Sequence[Tensor],
+        grad_results: Gradients,
+        grad_log_det: Tensor | None,
+    ) -> list[Tensor | None]:
+        """Gradients with respect to values, conditions and parameters, in this order."""
+        plan = self.plan
+        live: dict[Edge, Tensor] = dict(zip(plan.sinks, results, strict=True))
+        grads: dict[Edge, Tensor | None] = dict(zip(plan.sinks, grad_results, strict=True))
+        grad_conditions: list[Tensor | None] = [None] * len(conditions)
+        grad_parameters: list[Tensor | None] = [None] * len(parameters)
+        with self.modes.again(), in_autocast(self.autocast):
+            for step, note in zip(reversed(plan.steps), reversed(self.notes), strict=True):
+                # What needs no gradient has only such steps before it.
+                if not step.needed:
+                    continue
+                outputs = [live.pop(edge) for edge in step.writes]
+                grad_outputs = [grads.pop(edge) for edge in step.writes]
+                own = [conditions[number] for number in step.conditions]
+                states = [extra[number] for number in note.random]
+                with random_state_as(states, self.device), parameters_as(step.sites, parameters) as leaves:
+                    back = self._backward(step, note, outputs, own, extra, grad_outputs, grad_log_det, list(leaves.values()))
+                live.update(zip(step.reads, back.inputs, strict=True))
+                grads.update(zip(step.reads, back.grad_inputs, strict=True))
+                _add(grad_conditions, step.conditions, back.grad_conditions)
+                _add(grad_parameters, leaves, back.grad_parameters)
+        return [*(grads.get(edge) for edge in plan.sources), *grad_conditions, *grad_parameters]
+
+    def _backward(
+        self,
+        step: Step,
+        note: Note,
+        outputs: Sequence[Tensor],
+        conditions: Sequence[Tensor],
+        extra: Sequence[Tensor],
+        grad_outputs: Gradients,
+        grad_log_det: Tensor | None,
+        parameters: Sequence[Tensor],
+    ) -> Back:
+        idle = grad_log_det is None and all(grad is None for grad in grad_outputs)
+        if not idle and not note.kept and self._goes_back(step):
+            (z,), (grad,) = outputs, grad_outputs
+            grad = torch.zeros_like(z) if grad is None else grad
+            module: Any = step.module
+            with _buffers(note, extra):
+                x, grad_x, *others = module.backward_step(z, conditions, grad, grad_log_det, parameters)
+            return Back([x], [grad_x], *others)
+        inputs = [extra[number] for number in note.kept] or self._inverse(step, outputs, conditions, note, extra)
+        if idle:
+            return Back(inputs, [None] * len(inputs), [None] * len(conditions), [None] * len(parameters))
+        with torch.enable_grad(), _buffers(note, extra):
+            starts = _leaves(inputs, [edge in self.plan.live for edge in step.reads])
+            given = _leaves(conditions, [value.requires_grad for value in conditions])
+            again, jacobian = _call(step, starts, given, rev=self.plan.rev, log_det=self.log_det)
+            pairs = [(value, grad) for value, grad in zip(again, grad_outputs, strict=True) if grad is not None]
+            if grad_log_det is not None and isinstance(jacobian, Tensor):
+                pairs.append((jacobian.expand(len(grad_log_det)), grad_log_det))
+        found = gradients([value for value, _ in pairs], [*starts, *given, *parameters], [grad for _, grad in pairs])
+        first, second = len(inputs), len(inputs) + len(conditions)
+        return Back(inputs, found[:first], found[first:second], found[second:])
+
+
+def _call(
+    step: Step, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool, log_det: bool
+) -> tuple[Sequence[Tensor], Any]:
+    """A node's outputs and log-determinant, 0 where it has none."""
+    module = step.module
+    if not isinstance(module, BijectiveNode | FactorOut | SplitHead):
+        # Some of FrEIA's nodes write into what they are given, and some take views, which another memory format does not allow.
+        values = [value.clone(memory_format=torch.contiguous_format) for value in values]
+    options: dict[str, Any] = {"c": tuple(conditions)} if step.conditions else {}
+    outputs, jacobian = module(tuple(values), rev=rev, jac=log_det, **options)
+    return tuple(outputs), 0.0 if jacobian is None else jacobian
+
+
+def _leaves(values: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
+    return [value.detach().requires_grad_(flag) for value, flag in zip(values, wanted, strict=True)]
+
+
+def _store(extra: list[Tensor], values: Iterable[Tensor]) -> list[int]:
+    start = len(extra)
+    extra.extend(values)
+    return list(range(start, len(extra)))
+
+
+def _apart(result: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """A result that shares no memory with what the caller gave, and is nobody's view."""
+    shared = any(result.untyped_storage().data_ptr() == value.untyped_storage().data_ptr() for value in values)
+    return result.clone() if shared else result.detach()
+
+
+def _add(sums: list[Tensor | None], numbers: Iterable[int], terms: Gradients) -> None:
+    for number, term in zip(numbers, terms, strict=True):
+        present = sums[number]
+        sums[number] = present if term is None else term if present is None else present + term
+
+
+@contextmanager
+def _buffers(note: Note, extra: Sequence[Tensor]) -> Iterator[None]:
+    values = [None if number is None or not extra else extra[number] for number in note.before]
+    with buffers_as(note.buffers, values):
+        yield
+
+
+class _Recomputed(torch.autograd.Function):
+    """A whole graph as one operation. Takes the run, then values, conditions and parameters; gives results, then the log-det."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Run, conditions: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        first = len(run.plan.sources)
+        values, given, parameters = tensors[:first], tensors[first : first + conditions], tensors[first + conditions :]
+        results, log_det, extra = run.forward(values, given)
+        ctx.run = run
+        ctx.counts = [len(results), conditions, len(parameters), len(extra)]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*results, *given, *parameters, *extra)
+        ctx.mark_non_differentiable(
+            *(result for edge, result in zip(run.plan.sinks, results, strict=True) if edge not in run.plan.live)
+        )
+        return (*results,) if log_det is None else (*results, log_det)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise UsageError(
+                "a gradient of a gradient (create_graph=True) needs the activations themselves: use activations 'store' for it"
+            )
+        run: Run = ctx.run
+        saved = iter(ctx.saved_tensors)
+        results, conditions, parameters, extra = ([next(saved) for _ in range(count)] for count in ctx.counts)
+        grad_log_det = grads[len(results)] if run.log_det else None
+        return None, None, *run.backward(results, conditions, parameters, extra, grads[: len(results)], grad_log_det)
+
+
+def differentiable(run: Run, values: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Results and, where it is asked for, the log-determinant, as one operation whose backward pass goes back node by node."""
+    return _Recomputed.apply(run, len(conditions), *values, *conditions, *run.plan.parameters)  # type: ignore[no-untyped-call,no-any-return]

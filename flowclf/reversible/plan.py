@@ -1,0 +1,129 @@
+"""What to run, in which order: a GraphINN as a list of steps that read and write edges, and what needs a gradient.
+
+Only the structure of graphs belongs here; no tensor is touched.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from flowclf.errors import GraphError
+from flowclf.graph import Graph
+
+__all__ = ["Edge", "Plan", "Site", "Step", "make_plan"]
+
+Edge: TypeAlias = tuple[Any, int]
+"""An output of a FrEIA node: (node, number)."""
+
+Site: TypeAlias = tuple[nn.Module, str, int]
+"""Where a parameter lives: the module, its name there, and its number among the plan's parameters."""
+
+
+@dataclass
+class Step:
+    """A node in the course of a run.
+
+    Attributes:
+        index: position in the order of the run.
+        name: of the node.
+        module: of the node.
+        modules: it and all in it.
+        reads: edges that it takes.
+        writes: edges that it gives.
+        conditions: which of the graph's conditions it takes.
+        sites: where the parameters live that need a gradient.
+        needed: whether anything that it takes, or a parameter, needs a gradient.
+    """
+
+    index: int
+    name: str
+    module: nn.Module
+    modules: tuple[nn.Module, ...]
+    reads: tuple[Edge, ...]
+    writes: tuple[Edge, ...]
+    conditions: tuple[int, ...]
+    sites: list[Site] = field(default_factory=list)
+    needed: bool = False
+
+
+@dataclass
+class Plan:
+    """A graph in one direction.
+
+    Attributes:
+        rev: the direction.
+        steps: in order.
+        sources: the edges that the run starts from.
+        sinks: the edges that it ends with.
+        parameters: those that need a gradient, each once.
+        live: edges that need a gradient.
+    """
+
+    rev: bool
+    steps: list[Step]
+    sources: list[Edge]
+    sinks: list[Edge]
+    parameters: list[Tensor]
+    live: set[Edge]
+
+
+def _check(graph: Graph) -> None:
+    uses = Counter(tuple(edge) for node in graph.node_list for edge in node.inputs)
+    for node in graph.node_list:
+        for number, shape in enumerate(node.output_dims):
+            count = uses[node, number]
+            if count != 1 and node not in graph.condition_nodes:
+                raise GraphError(
+                    f"output {number} of node '{node.name}', shape {tuple(shape)}, is used {count} times; a graph can be "
+                    "inverted, and its activations recomputed, only where each output is used once"
+                )
+
+
+def make_plan(graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool) -> Plan:
+    """The steps of a graph, with what needs a gradient given the tensors that go in.
+
+    Args:
+        graph: any GraphINN.
+        values: inputs, or with ``rev`` outputs, in the graph's order.
+        conditions: in the graph's order.
+        rev: run the inverse.
+
+    Raises:
+        GraphError: an output used twice or not at all, or another number of values or conditions than the graph takes.
+    """
+    _check(graph)
+    inputs: list[Edge] = [(node, 0) for node in graph.in_nodes]
+    outputs: list[Edge] = [tuple(node.inputs[0]) for node in graph.out_nodes]
+    sources, sinks = (outputs, inputs) if rev else (inputs, outputs)
+    for what, given, taken in (("values", values, sources), ("conditions", conditions, graph.condition_nodes)):
+        if len(given) != len(taken):
+            raise GraphError(f"the graph takes {len(taken)} {what}, found {len(given)}")
+    live = {edge for edge, value in zip(sources, values, strict=True) if value.requires_grad}
+    numbers: dict[int, int] = {}
+    parameters: list[Tensor] = []
+    steps: list[Step] = []
+    nodes = [node for node in graph.node_list if node.module is not None]
+    for index, node in enumerate(reversed(nodes) if rev else nodes):
+        reads, writes = tuple(tuple(edge) for edge in node.inputs), tuple((node, n) for n in range(len(node.output_dims)))
+        if rev:
+            reads, writes = writes, reads
+        chosen = tuple(graph.condition_nodes.index(condition) for condition in node.conditions)
+        step = Step(index, node.name, node.module, tuple(node.module.modules()), reads, writes, chosen)
+        for module in step.modules:
+            for name, parameter in module._parameters.items():
+                if parameter is not None and parameter.requires_grad:
+                    number = numbers.setdefault(id(parameter), len(parameters))
+                    if number == len(parameters):
+                        parameters.append(parameter)
+                    step.sites.append((module, name, number))
+        given_live = any(edge in live for edge in reads) or any(conditions[number].requires_grad for number in chosen)
+        step.needed = given_live or bool(step.sites)
+        if step.needed:
+            live.update(writes)
+        steps.append(step)
+    return Plan(rev, steps, sources, sinks, parameters, live)

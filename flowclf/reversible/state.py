@@ -1,0 +1,169 @@
+"""State around a node that a second run of it must find as the first did, and leave as it is now.
+
+Random states, autocast, training flags, buffers that a forward pass changes, parameters that have since been exchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from flowclf.reversible.plan import Site
+
+__all__ = [
+    "BufferWatch",
+    "Modes",
+    "autocast_modes",
+    "buffers_as",
+    "in_autocast",
+    "parameters_as",
+    "random_state",
+    "random_state_as",
+]
+
+
+def random_state(device: torch.device) -> tuple[Tensor, ...]:
+    """State of torch's random numbers, on the CPU and on the device of the data."""
+    if device.type == "cuda":
+        return torch.get_rng_state(), torch.cuda.get_rng_state(device)
+    return (torch.get_rng_state(),)
+
+
+@contextlib.contextmanager
+def random_state_as(states: Sequence[Tensor], device: torch.device) -> Iterator[None]:
+    """Draw the random numbers that follow ``states``; afterwards those that follow the present state. No states change nothing."""
+    if not states:
+        yield
+        return
+    kept = random_state(device)
+    _set_random_state(states, device)
+    try:
+        yield
+    finally:
+        _set_random_state(kept, device)
+
+
+def _set_random_state(states: Sequence[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
+
+
+AutocastMode = tuple[str, bool, torch.dtype]
+
+
+def autocast_modes(device: torch.device) -> list[AutocastMode]:
+    """Whether autocast is on and in which type, on the CPU and on the device of the data."""
+    types = dict.fromkeys(("cpu", device.type))
+    return [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in types]
+
+
+@contextlib.contextmanager
+def in_autocast(modes: Sequence[AutocastMode]) -> Iterator[None]:
+    """Autocast as it was.
+
+    Its cache stays unused: a weight that is cast while gradients are off would be found there by the run that needs one.
+    """
+    with contextlib.ExitStack() as stack:
+        for kind, enabled, dtype in modes:
+            stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False))
+        yield
+
+
+class Modes:
+    """Training flags and subnet precisions of modules, as they are now."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = modules
+        self._modes = self._now()
+
+    def _now(self) -> list[tuple[bool, Any]]:
+        return [(module.training, module.__dict__.get("subnet_dtype")) for module in self._modules]
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """The modes as they were, inside the block."""
+        kept = self._now()
+        if kept == self._modes:
+            yield
+            return
+        self._set(self._modes)
+        try:
+            yield
+        finally:
+            self._set(kept)
+
+    def _set(self, modes: Sequence[tuple[bool, Any]]) -> None:
+        for module, (training, dtype) in zip(self._modules, modes, strict=True):
+            module.training = training
+            if "subnet_dtype" in module.__dict__:
+                module.__dict__["subnet_dtype"] = dtype
+
+
+class BufferWatch:
+    """The buffers of modules, watched over a forward pass."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._watched = [
+            (owner, name, value, value._version, self._copy(owner, value))
+            for owner in modules
+            for name, value in owner._buffers.items()
+            if value is not None
+        ]
+
+    @staticmethod
+    def _copy(owner: nn.Module, value: Tensor) -> Tensor | None:
+        # What a norm gives in training does not depend on its statistics, so their old values are nothing to keep.
+        return value.clone() if owner.training and not isinstance(owner, _NormBase) else None
+
+    def changed(self) -> list[tuple[nn.Module, str, Tensor | None]]:
+        """Those that were written to, or exchanged, since: owner, name, and the value before where it may matter."""
+        return [
+            (owner, name, before)
+            for owner, name, value, version, before in self._watched
+            if owner._buffers.get(name) is not value or value._version != version
+        ]
+
+
+@contextlib.contextmanager
+def buffers_as(buffers: Sequence[tuple[nn.Module, str]], values: Sequence[Tensor | None]) -> Iterator[None]:
+    """Copies in the place of buffers, so that a second run finds ``values``, or the present ones for None, and changes neither."""
+    kept = [owner._buffers[name] for owner, name in buffers]
+    for (owner, name), value, present in zip(buffers, values, kept, strict=True):
+        value = present if value is None else value
+        owner._buffers[name] = None if value is None else value.clone()
+    try:
+        yield
+    finally:
+        for (owner, name), present in zip(buffers, kept, strict=True):
+            owner._buffers[name] = present
+
+
+@contextlib.contextmanager
+def parameters_as(sites: Sequence[Site], values: Sequence[Tensor]) -> Iterator[dict[int, Tensor]]:
+    """The parameters of the first run in their places; gives, by number, the tensors to differentiate with respect to.
+
+    They are the parameters themselves unless others are in their places now (``torch.func.functional_call``), or hooks on them
+    would act here and again where the gradient arrives.
+    """
+    leaves: dict[int, Tensor] = {}
+    exchanged: list[tuple[nn.Module, str, nn.Parameter | None]] = []
+    for module, name, number in sites:
+        value = values[number]
+        present = module._parameters.get(name)
+        if number not in leaves:
+            leaves[number] = value if present is value and not value._backward_hooks else value.detach().requires_grad_()
+        if present is not leaves[number]:
+            exchanged.append((module, name, present))
+            parameters: Mapping[str, Any] = module._parameters
+            parameters[name] = leaves[number]  # type: ignore[index]
+    try:
+        yield leaves
+    finally:
+        for module, name, present in exchanged:
+            module._parameters[name] = present
