@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from flowclf.nodes.base import BijectiveNode, channels_of, positions
 from flowclf.nodes.gradients import BackwardStep, gradients
+from flowclf.subnets import pointwise
 
 __all__ = ["InvertibleConv1x1"]
 
@@ -130,4 +131,4 @@ def _rotation(generator: Tensor) -> Tensor:
 def _mix(x: Tensor, matrix: Tensor) -> Tensor:
     if x.dim() == 2:
         return functional.linear(x, matrix)
-    return functional.conv2d(x, matrix[:, :, None, None])
+    return pointwise(x, matrix)
