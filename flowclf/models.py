@@ -45,12 +45,14 @@ def firevnet(
         dct: read the logits from the lowest frequencies of the last feature maps.
 
     Raises:
-        UsageError: a list whose length is not the number of stages.
+        UsageError: a list whose length is not the number of stages, or couplings given logits that are not channels' means.
 
     Example:
         >>> firevnet(stages=1, blocks=1)[0]
         'squeeze'
     """
+    if logit_couplings and not dct:
+        raise UsageError("firevnet: logit_couplings keep the channels' means, from which the logits are read with dct: true only")
     block_counts = _per_stage("blocks", blocks, stages)
     widths = _per_stage("width", width, stages)
     specs: list[Any] = []

@@ -173,9 +173,9 @@ def plane_arrays(
         classes (the metamer's by the oracle; -1 unknown), and ``circles`` (n, 3), u, v and radius. And the path, ``path.points``
         (T, 2), projected onto the second plane, with ``path.classifier``, ``path.probe`` and ``path.oracle`` (T, K).
 
-        Numbers: ``planes.pairs``, ``planes.chosen_pair`` (which was taken) and ``planes.distance`` (of the metamer from x); on the path
-        ``planes.path.classifier_changes``, ``.probe_changes`` and ``.oracle_changes``, how often each decision changes; with an
-        oracle ``planes.pair.classifier_disagreement``, ``.probe_disagreement`` and the same of ``planes.metamer``: fractions
+        Numbers: ``planes.pairs``, ``planes.chosen_pair`` (which was taken) and ``planes.distance`` (of the metamer from x); on the
+        path ``planes.path.classifier_changes``, ``.probe_changes`` and ``.oracle_changes``, how often each decision changes; with
+        an oracle ``planes.pair.classifier_disagreement``, ``.probe_disagreement`` and the same of ``planes.metamer``: fractions
         of the area drawn.
 
     Raises:

@@ -28,7 +28,7 @@ class Preprocessing(nn.Module):
         pad: pixels added on each of the four sides.
 
     Raises:
-        UsageError: a depth outside 1 to 8, a negative pad, or a pad or depth for vectors.
+        UsageError: a depth outside 1 to 8, a negative pad, a pad without a depth, or either for vectors.
 
     Example:
         >>> preprocessing = Preprocessing((1, 28, 28), bits=4, pad=2)
@@ -46,6 +46,10 @@ class Preprocessing(nn.Module):
             raise UsageError(f"preprocessing: pad must be 0 or more pixels, found {pad}")
         if len(self.image_shape) != 3 and (bits is not None or pad):
             raise UsageError(f"preprocessing: bits and pad need images (C, H, W), found data of shape {self.image_shape}")
+        if bits is None and pad:
+            raise UsageError(
+                f"preprocessing: padding is filled with dequantisation noise and needs bits; found pad {pad}, bits None"
+            )
         self.bits = bits
         self.pad = pad
 
@@ -71,8 +75,10 @@ class Preprocessing(nn.Module):
         if not images.is_floating_point():
             raise UsageError(f"expected images as floating point in [0, 1], found {images.dtype}; divide 8-bit images by 255")
         if self.bits is None:
-            return self._padded(images, 0.0)
-        return self._padded((255 * images + 0.5) / 128 - 1, 0.5)
+            return images
+        x = (255 * images + 0.5) / 128 - 1
+        # The middle of level 0 at the stated depth.
+        return functional.pad(x, (self.pad,) * 4, value=2.0**-self.bits - 1) if self.pad else x
 
     def inverse(self, x: Tensor) -> Tensor:
         """Network inputs to images; the padding is cut off. Not clipped: [0, 1] is exceeded where x leaves [-1, 1]."""
@@ -92,7 +98,7 @@ class Preprocessing(nn.Module):
         """
         self._check(data)
         if self.bits is None:
-            return self._padded(data, 0.0)
+            return data
         if data.dtype != torch.uint8:
             raise UsageError(f"expected pixel values as uint8, found {data.dtype}")
         levels = (data >> (8 - self.bits)).to(torch.get_default_dtype())
@@ -114,12 +120,6 @@ class Preprocessing(nn.Module):
         if self.bits is None:
             return bits
         return bits + (self.bits - 1) * math.prod(self.input_shape) / dimensions
-
-    def _padded(self, x: Tensor, noise: float) -> Tensor:
-        if not self.pad:
-            return x
-        value = 0.0 if self.bits is None else noise * 2.0 ** (1 - self.bits) - 1
-        return functional.pad(x, (self.pad,) * 4, value=value)
 
     def _check(self, data: Tensor) -> None:
         if tuple(data.shape[1:]) != self.image_shape:

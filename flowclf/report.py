@@ -95,7 +95,7 @@ _GROUPS: Mapping[str, str] = {
     "seconds": "Time, seconds",
 }
 
-_SHARES = ("prediction_kept", "pixels_out_of_range", "nuisance_class", "logits_class", "neither", "adversarial", "classifier_disagreement", "probe_disagreement")
+_SHARES = ("prediction_kept", "pixels_out_of_range", "nuisance_class", "logits_class", "neither", "adversarial")
 
 
 def write_report(
@@ -291,7 +291,7 @@ def _meaning(key: str) -> str:
 def _number(key: str, value: Any) -> str:
     """A value as a person reads it: fractions in percent, counts grouped, other numbers with four digits."""
     name = key.rpartition(".")[2].removesuffix("_8bit")
-    share = name.endswith(("error", "error_low", "error_high")) or name in _SHARES
+    share = name.endswith(("error", "error_low", "error_high", "disagreement")) or name in _SHARES
     if value is None:
         return "not finite"
     if isinstance(value, bool) or not isinstance(value, int | float):

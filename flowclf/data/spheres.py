@@ -131,8 +131,8 @@ def spheres(
 
     Example:
         >>> raw = spheres(dimension=3, train_size=10, test_size=4)
-        >>> raw.train.inputs.norm(dim=1)[:4]
-        tensor([ 1.0000, 10.0000,  1.0000, 10.0000])
+        >>> raw.train.inputs.norm(dim=1)[:4].round(decimals=4).tolist()
+        [1.0, 10.0, 1.0, 10.0]
     """
     oracle = SpheresOracle(inner, outer)
     train, test = (

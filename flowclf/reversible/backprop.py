@@ -94,7 +94,7 @@ class Run:
                 if watch is not None:
                     drew = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
                     note = self._note(watch, before if drew else (), extra)
-                    if self._keeps(step, inputs, outputs, own, note):
+                    if self._keeps(step, inputs, outputs, own, note, extra):
                         note.kept = _store(extra, inputs)
                 self.notes.append(note)
                 live.update(zip(step.writes, outputs, strict=True))
@@ -106,8 +106,9 @@ class Run:
     def _forward(self, step: Step, inputs: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[Sequence[Tensor], Any]:
         if declared(step.module):
             return _call(step, inputs, conditions, rev=self.plan.rev, log_det=self.log_det)
-        # A node may differentiate on its way, for its log-determinant say, and does so here as it would anywhere.
-        with torch.enable_grad():
+        # A node may differentiate on its way, for its log-determinant say, and does so here as it would anywhere. What is saved
+        # for that is gone with it, and nothing for anybody's hooks to move or count.
+        with torch.enable_grad(), _unhooked():
             starts = _leaves(inputs, [True] * len(inputs))
             outputs, jacobian = _call(step, starts, conditions, rev=self.plan.rev, log_det=self.log_det)
         return [output.detach() for output in outputs], jacobian.detach() if isinstance(jacobian, Tensor) else jacobian
@@ -121,7 +122,13 @@ class Run:
         return note
 
     def _keeps(
-        self, step: Step, inputs: Sequence[Tensor], outputs: Sequence[Tensor], conditions: Sequence[Tensor], note: Note
+        self,
+        step: Step,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        conditions: Sequence[Tensor],
+        note: Note,
+        extra: Sequence[Tensor],
     ) -> bool:
         """Whether a step's inputs are kept: they are asked for, or what its inverse would give is not what went in."""
         if self.keep_every is not None and step.index and step.index % self.keep_every == 0:
@@ -134,7 +141,7 @@ class Run:
 
         def invert(values: Sequence[Tensor]) -> Sequence[Tensor]:
             with random_state_as(random_state(self.device), self.device):
-                return self._inverse(step, values, conditions, note, [])
+                return self._inverse(step, values, conditions, note, extra)
 
         return not is_exact(step.module, inputs, outputs, invert)
 
@@ -144,8 +151,15 @@ class Run:
     def _inverse(
         self, step: Step, outputs: Sequence[Tensor], conditions: Sequence[Tensor], note: Note, extra: Sequence[Tensor]
     ) -> Sequence[Tensor]:
-        with torch.no_grad(), _buffers(note, extra):
+        with torch.no_grad(), self._as_then(note, extra):
             return _call(step, outputs, conditions, rev=not self.plan.rev, log_det=False)[0]
+
+    @contextmanager
+    def _as_then(self, note: Note, extra: Sequence[Tensor]) -> Iterator[None]:
+        """Random numbers and buffers as the step found them in the forward run; both are left as they are now."""
+        values = [None if number is None else extra[number] for number in note.before]
+        with random_state_as([extra[number] for number in note.random], self.device), buffers_as(note.buffers, values):
+            yield
 
     def backward(
         self,
@@ -170,8 +184,7 @@ class Run:
                 outputs = [live.pop(edge) for edge in step.writes]
                 grad_outputs = [grads.pop(edge) for edge in step.writes]
                 own = [conditions[number] for number in step.conditions]
-                states = [extra[number] for number in note.random]
-                with random_state_as(states, self.device), parameters_as(step.sites, parameters) as leaves:
+                with parameters_as(step.sites, parameters) as leaves:
                     back = self._backward(step, note, outputs, own, extra, grad_outputs, grad_log_det, list(leaves.values()))
                 live.update(zip(step.reads, back.inputs, strict=True))
                 grads.update(zip(step.reads, back.grad_inputs, strict=True))
@@ -190,18 +203,15 @@ class Run:
         grad_log_det: Tensor | None,
         parameters: Sequence[Tensor],
     ) -> Back:
-        idle = grad_log_det is None and all(grad is None for grad in grad_outputs)
-        if not idle and not note.kept and self._goes_back(step):
-            (z,), (grad,) = outputs, grad_outputs
-            grad = torch.zeros_like(z) if grad is None else grad
+        if not note.kept and self._goes_back(step) and grad_outputs[0] is not None:
             module: Any = step.module
-            with _buffers(note, extra):
-                x, grad_x, *others = module.backward_step(z, conditions, grad, grad_log_det, parameters)
+            with self._as_then(note, extra):
+                x, grad_x, *others = module.backward_step(outputs[0], conditions, grad_outputs[0], grad_log_det, parameters)
             return Back([x], [grad_x], *others)
         inputs = [extra[number] for number in note.kept] or self._inverse(step, outputs, conditions, note, extra)
-        if idle:
+        if grad_log_det is None and all(grad is None for grad in grad_outputs):
             return Back(inputs, [None] * len(inputs), [None] * len(conditions), [None] * len(parameters))
-        with torch.enable_grad(), _buffers(note, extra):
+        with torch.enable_grad(), self._as_then(note, extra):
             starts = _leaves(inputs, [edge in self.plan.live for edge in step.reads])
             given = _leaves(conditions, [value.requires_grad for value in conditions])
             again, jacobian = _call(step, starts, given, rev=self.plan.rev, log_det=self.log_det)
@@ -211,6 +221,11 @@ class Run:
         found = gradients([value for value, _ in pairs], [*starts, *given, *parameters], [grad for _, grad in pairs])
         first, second = len(inputs), len(inputs) + len(conditions)
         return Back(inputs, found[:first], found[first:second], found[second:])
+
+
+def _unhooked() -> Any:
+    # A hook that gave the tensor itself would close a circle with an operation that saves its own output.
+    return torch.autograd.graph.saved_tensors_hooks(lambda value: value.detach(), lambda value: value)
 
 
 def _call(
@@ -246,13 +261,6 @@ def _add(sums: list[Tensor | None], numbers: Iterable[int], terms: Gradients) ->
     for number, term in zip(numbers, terms, strict=True):
         present = sums[number]
         sums[number] = present if term is None else term if present is None else present + term
-
-
-@contextmanager
-def _buffers(note: Note, extra: Sequence[Tensor]) -> Iterator[None]:
-    values = [None if number is None or not extra else extra[number] for number in note.before]
-    with buffers_as(note.buffers, values):
-        yield
 
 
 class _Recomputed(torch.autograd.Function):

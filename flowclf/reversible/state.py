@@ -121,12 +121,17 @@ class BufferWatch:
         # What a norm gives in training does not depend on its statistics, so their old values are nothing to keep.
         return value.clone() if owner.training and not isinstance(owner, _NormBase) else None
 
+    @staticmethod
+    def _moves_unseen(owner: nn.Module) -> bool:
+        # The kernels of norms write their statistics without a trace in the version.
+        return isinstance(owner, _NormBase) and owner.training
+
     def changed(self) -> list[tuple[nn.Module, str, Tensor | None]]:
         """Those that were written to, or exchanged, since: owner, name, and the value before where it may matter."""
         return [
             (owner, name, before)
             for owner, name, value, version, before in self._watched
-            if owner._buffers.get(name) is not value or value._version != version
+            if owner._buffers.get(name) is not value or value._version != version or self._moves_unseen(owner)
         ]
 
 

@@ -98,7 +98,7 @@ class Trainer:
         if not classifier.initialized:
             images = data.train.inputs[:_INITIALIZATION_SAMPLES].to(classifier.device)
             generator = torch.Generator().manual_seed(mix_seed(data.seed, "initialization"))
-            classifier.initialize(classifier.preprocessing.dequantize(images, generator))
+            classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
         self.ema = MovingAverage(classifier, settings.ema) if settings.ema else None
 
     @property
@@ -156,7 +156,7 @@ class Trainer:
         self.loss.train()
         started = time.perf_counter()
         for batch in self.data.train_batches(self.epoch, start=self.step % self.steps_per_epoch):
-            x = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator)
+            x = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator).to(self.classifier.dtype)
             terms = self._step(x, batch.labels)
             self.step += 1
             task.advance(1, **terms)
@@ -220,7 +220,7 @@ class Trainer:
         with self.ema.applied() if self.ema is not None else contextlib.nullcontext():
             for start in range(0, len(split), 500):
                 labels = split.labels[start : start + 500]
-                x = self.classifier.preprocessing.dequantize(split.inputs[start : start + 500], generator)
+                x = self.classifier.preprocessing.dequantize(split.inputs[start : start + 500], generator).to(self.classifier.dtype)
                 encoding = self.classifier(x)
                 log_prob = self.classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
                 totals["error"] += float((encoding.logits.argmax(1) != labels).sum())

@@ -6,6 +6,8 @@ old one, so a crash at any time leaves a state that is whole. State files are re
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import torch
 
 from flowclf.errors import CheckpointError, UsageError
-from flowclf.files import atomic_write, check_sha256, sha256, write_json
+from flowclf.files import check_sha256, write_bytes, write_json
 from flowclf.training.loop import Trainer
 
 __all__ = ["load_state", "save_state"]
@@ -24,10 +26,13 @@ _POINTER = "state.json"
 def save_state(folder: str | Path, trainer: Trainer) -> None:
     """Write the trainer's state to a folder and drop the older one."""
     folder = Path(folder)
-    file = folder / f"state-{trainer.step:08d}.pt"
-    with atomic_write(file) as temporary:
-        torch.save(trainer.state_dict(), temporary)
-        digest = sha256(temporary)
+    buffer = io.BytesIO()
+    torch.save(trainer.state_dict(), buffer)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    # Two states of one step have two names, so that writing the second leaves the first whole until the pointer moves.
+    file = folder / f"state-{trainer.step:08d}-{digest[:8]}.pt"
+    write_bytes(file, content)
     write_json(
         folder / _POINTER,
         {"file": file.name, "sha256": digest, "step": trainer.step, "total_steps": trainer.total_steps},

@@ -63,9 +63,10 @@ def test_the_example_of_the_design():
     assert recipe.train.precision == "bf16"
 
 
-def test_recomputed_activations_are_not_there_yet():
-    with pytest.raises(RecipeError, match="expected 'store', found 'recompute'"):
-        loads(DESIGN.replace("activations: store ", "activations: recompute "))
+def test_activations_are_stored_or_recomputed():
+    assert loads(DESIGN.replace("activations: store ", "activations: recompute ")).recipe.train.activations == "recompute"
+    with pytest.raises(RecipeError, match="expected 'store' or 'recompute', found 'forget'"):
+        loads(DESIGN.replace("activations: store ", "activations: forget "))
 
 
 def test_a_graph_is_completed():

@@ -30,7 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 
 def test_a_run_on_spheres_tells_what_the_oracle_says(finished: RunResult) -> None:
     results = finished.results
-    assert results["test.error"] < 0.01
+    assert results["test.error"] < 0.05
     assert results["probe.hidden"] == "32-32"
     assert results["probe.train_examples"] == 2000
     assert results["probe.test_error"] < 0.05

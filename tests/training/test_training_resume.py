@@ -118,11 +118,11 @@ def test_one_state_is_kept_and_named(tmp_path: Path) -> None:
     for step in (2, 3):
         trainer.run(until=step)
         save_state(tmp_path, trainer)
-    assert sorted(os.listdir(tmp_path)) == ["state-00000003.pt", "state.json"]
     pointer = json.loads((tmp_path / "state.json").read_text())
-    assert pointer["file"] == "state-00000003.pt"
+    assert sorted(os.listdir(tmp_path)) == [pointer["file"], "state.json"]
+    assert pointer["file"] == f"state-00000003-{pointer['sha256'][:8]}.pt"
     assert (pointer["step"], pointer["total_steps"]) == (3, 24)
-    assert pointer["sha256"] == hashlib.sha256((tmp_path / "state-00000003.pt").read_bytes()).hexdigest()
+    assert pointer["sha256"] == hashlib.sha256((tmp_path / pointer["file"]).read_bytes()).hexdigest()
 
 
 def test_a_save_that_fails_leaves_the_older_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,8 +157,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def state_file(folder: Path) -> Path:
+    (file,) = folder.glob("state-00000001-*.pt")
+    return file
+
+
 def set_state(folder: Path, content: bytes) -> None:
-    (folder / "state-00000001.pt").write_bytes(content)
+    state_file(folder).write_bytes(content)
     pointer = json.loads((folder / "state.json").read_text())
     pointer["sha256"] = hashlib.sha256(content).hexdigest()
     (folder / "state.json").write_text(json.dumps(pointer))
@@ -166,14 +171,14 @@ def set_state(folder: Path, content: bytes) -> None:
 
 def test_a_broken_state_is_found(folder: Path) -> None:
     trainer = make_trainer()
-    file = folder / "state-00000001.pt"
+    file = state_file(folder)
     content = file.read_bytes()
     file.write_bytes(content[:-1])
-    with pytest.raises(ChecksumError, match=r"state-00000001\.pt"):
+    with pytest.raises(ChecksumError, match=r"state-00000001-\w{8}\.pt"):
         load_state(folder, trainer)
     for broken in (content[: len(content) // 2], b"", b"junk"):
         set_state(folder, broken)
-        with pytest.raises(CheckpointError, match=r"state-00000001\.pt"):
+        with pytest.raises(CheckpointError, match=r"state-00000001-\w{8}\.pt"):
             load_state(folder, trainer)
     for pointer in ("", "[]", '{"file": "state-00000001.pt"}', "junk"):
         (folder / "state.json").write_text(pointer)
