@@ -14,7 +14,6 @@ __all__ = [
     "DataError",
     "FlowclfError",
     "GraphError",
-    "GridOverflowError",
     "InterruptedRunError",
     "NonFiniteLossError",
     "Problem",
@@ -67,10 +66,6 @@ class UnreachableError(FlowclfError):
 
 class NonFiniteLossError(FlowclfError):
     """Training stopped because a term of the loss, or the gradient, is not finite (exit code 1)."""
-
-
-class GridOverflowError(FlowclfError):
-    """A stream in fixed point left its grid, so that it cannot be inverted any more (exit code 1)."""
 
 
 class InterruptedRunError(FlowclfError):

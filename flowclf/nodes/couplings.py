@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from flowclf.arguments import PositiveFloat, SubnetSpec
 from flowclf.errors import GraphError
-from flowclf.fixed_point import round_to_grid
 from flowclf.nodes.base import BijectiveNode, Shape, channels_of
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.subnets import build_subnet
@@ -76,18 +74,11 @@ class Coupling(BijectiveNode):
             size = given.shape[2:]
             spread = [c if c.dim() == given.dim() else c[:, :, None, None].expand(-1, -1, *size) for c in conditions]
             given = torch.cat((given, *spread), dim=1)
-        if not self._half_precision():
+        if self.subnet_dtype is None or not self.training:
             return self.subnet(given)  # type: ignore[no-any-return]
         with torch.autocast(given.device.type, dtype=self.subnet_dtype):
             output: Tensor = self.subnet(given)
         return output.to(given.dtype)
-
-    def _half_precision(self) -> bool:
-        return self.subnet_dtype is not None and self.training
-
-    def set_subnet_dtype(self, dtype: torch.dtype | None) -> None:
-        """See :func:`set_subnet_dtype`."""
-        self.subnet_dtype = dtype
 
     def _seen(self, stream: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The conditions that the subnet sees; a subclass may add what it reads from the stream, the same on both ways."""
@@ -171,19 +162,6 @@ class Coupling(BijectiveNode):
 class AdditiveCoupling(Coupling):
     """z_2 = x_2 + t(x_1): volume preserving (Dinh et al., NICE, 2014, section 3.2).
 
-    With ``stream="fixed_point"`` the shift is rounded to the grid of :mod:`flowclf.fixed_point`, through which the gradient passes
-    straight, and x is expected on it: then the inverse is exact to the last bit, in any subnet precision. For that the subnet
-    must compute the same on both ways, so ``set_subnet_dtype`` then counts in evaluation as well, and is part of the state.
-
-    Args:
-        subnet: spec of a registered subnet, or a function (channels_in, channels_out) -> module; by default a convolutional
-            subnet for feature maps and a dense one for vectors.
-        swap: transform the first half, given the second.
-        stream: ``float``, or ``fixed_point``.
-
-    Attributes:
-        peak: largest magnitude that ``fixed_point`` has met since the node was made, a scalar; never read on the way.
-
     Example:
         >>> node = AdditiveCoupling([(4, 8, 8)], subnet={"conv": {"width": 16}})
         >>> (z,), log_det = node((torch.randn(2, 4, 8, 8),))
@@ -198,52 +176,14 @@ class AdditiveCoupling(Coupling):
         *,
         subnet: Subnet = None,
         swap: bool = False,
-        stream: Literal["float", "fixed_point"] = "float",
     ) -> None:
         super().__init__(dims_in, dims_c, subnet, swap, outputs_per_channel=1)
-        if stream not in ("float", "fixed_point"):
-            raise GraphError(f"AdditiveCoupling: stream must be 'float' or 'fixed_point', found {stream!r}")
-        self.stream = stream
-        self.keeps_grid = stream == "fixed_point"
-        if self.keeps_grid:
-            self.register_buffer("peak", torch.zeros(()), persistent=False)
-            self.register_buffer("subnet_in_bf16", torch.tensor(False))
-
-    def _parameters_from(self, given: Tensor, conditions: Sequence[Tensor]) -> Tensor:
-        if not self.keeps_grid:
-            return super()._parameters_from(given, conditions)
-        # Strides can choose a kernel, and kernels round in their own ways; both ways must meet the same.
-        layout = torch.channels_last if given.dim() == 4 else torch.contiguous_format
-        return round_to_grid(super()._parameters_from(given.clone(memory_format=layout), conditions))
-
-    def _half_precision(self) -> bool:
-        return self.subnet_dtype is not None and (self.training or self.keeps_grid)
 
     def _change(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
         return changed + raw, None
 
     def _restore(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
         return changed - raw, None
-
-    def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """Shift one half as a function of the other."""
-        z, volume = super().transform(x, conditions, log_det)
-        if self.keeps_grid:
-            with torch.no_grad():
-                low, high = torch.aminmax(self._split(z)[1])
-                torch.maximum(self.peak, torch.maximum(-low, high), out=self.peak)
-        return z, volume
-
-    def set_subnet_dtype(self, dtype: torch.dtype | None) -> None:
-        """As in :class:`Coupling`; in fixed point the state remembers it."""
-        super().set_subnet_dtype(dtype)
-        if self.keeps_grid:
-            self.subnet_in_bf16.fill_(dtype == torch.bfloat16)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if self.keeps_grid and prefix + "subnet_in_bf16" in state_dict:
-            self.subnet_dtype = torch.bfloat16 if bool(state_dict[prefix + "subnet_in_bf16"]) else None
 
     def _gradients(self, changed: Tensor, raw: Tensor, grad: Tensor, grad_log_det: Tensor | None) -> tuple[Tensor, Tensor]:
         return grad, grad
@@ -296,9 +236,8 @@ def set_subnet_dtype(module: nn.Module, dtype: torch.dtype | None) -> None:
     """Let the subnets of all couplings compute in ``dtype`` while training; None is the dtype of their parameters.
 
     The stream and every log-determinant stay as they are, and evaluation, inverse and sampling do not change: rounding to
-    bfloat16 is discontinuous, so a difference of 1e-7 in a subnet's input would be enlarged on the way back. Only where the
-    stream is in fixed point, and nothing can differ, do subnets keep ``dtype`` in evaluation and on the way back.
+    bfloat16 is discontinuous, so a difference of 1e-7 in a subnet's input would be enlarged on the way back.
     """
     for node in module.modules():
         if isinstance(node, Coupling):
-            node.set_subnet_dtype(dtype)
+            node.subnet_dtype = dtype

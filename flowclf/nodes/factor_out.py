@@ -32,7 +32,6 @@ class FactorOut(InvertibleModule):
     """
 
     exact_inverse = True
-    keeps_grid = True
 
     def __init__(
         self,

@@ -78,11 +78,6 @@ class SplitHead(InvertibleModule):
             self.register_buffer("order", order, persistent=False)
             self.register_buffer("rank", order.argsort(), persistent=False)
 
-    @property
-    def keeps_grid(self) -> bool:
-        """Whether what is on the grid stays on it: no DCT, and a scale that is a power of 2, which float32 multiplies by exactly."""
-        return not self.dct and math.frexp(self.logit_scale)[0] == 0.5
-
     def _flatten(self, last: Tensor) -> Tensor:
         if last.dim() == 2:
             return last

@@ -31,7 +31,6 @@ class Squeeze(BijectiveNode):
     """
 
     exact_inverse = True
-    keeps_grid = True
 
     def __init__(
         self,
