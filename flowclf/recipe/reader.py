@@ -127,20 +127,11 @@ def parse(text: str, source: str, origin: str = "", mapping: bool = True) -> Nod
     if unprintable:
         place = _position(text, unprintable.start())
         raise RecipeError(source, [_problem(f"expected text, found the control character {unprintable[0]!r}", *place, origin)])
-    builder = _Builder(origin)
-    parser = _Parser(text)
     try:
-        while parser.check_event():
-            if not builder.take(parser.get_event()):
-                break
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        message = _in_plain_words(error, text)
-        builder.problems.append(_problem(message, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1, origin))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        builder.problems.append(_problem(f"expected YAML: {error}", 1, 1, origin))
-    finally:
-        parser.dispose()
+        builder = _read(_Parser, text, origin)
+    except _TooDeepError:
+        # The C library gives up a thousand levels deep without naming the place; the Python parser hands out the events before it.
+        builder = _read(yaml.SafeLoader, text, origin)
     root = builder.root
     if not builder.problems:
         if root is None or (root.value is None and not text.strip()):
@@ -153,6 +144,30 @@ def parse(text: str, source: str, origin: str = "", mapping: bool = True) -> Nod
     if builder.problems or root is None:
         raise RecipeError(source, builder.problems)
     return root
+
+
+class _TooDeepError(Exception):
+    """The parser's own limit of nesting came before ours."""
+
+
+def _read(parser_class: Any, text: str, origin: str) -> _Builder:
+    builder = _Builder(origin)
+    parser = parser_class(text)
+    try:
+        while parser.check_event():
+            if not builder.take(parser.get_event()):
+                break
+    except yaml.MarkedYAMLError as error:
+        if "maximum nesting depth" in (error.problem or ""):
+            raise _TooDeepError from error
+        mark = error.problem_mark or error.context_mark
+        message = _in_plain_words(error, text)
+        builder.problems.append(_problem(message, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1, origin))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        builder.problems.append(_problem(f"expected YAML: {error}", 1, 1, origin))
+    finally:
+        parser.dispose()
+    return builder
 
 
 def _problem(message: str, line: int, column: int, origin: str = "") -> Problem:
