@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowclf.data import SpheresOracle, sphere_points
+from flowclf.data import SpheresOracle, sphere_chunks
 from flowclf.errors import UsageError
-from flowclf.metrics import error, error_interval
+from flowclf.metrics import error_interval
 
 __all__ = ["MisalignedClassifier", "example6", "moved_outward", "predicted_error"]
 
@@ -91,7 +91,7 @@ def example6(
 
     Args:
         dimension: d, at least 2.
-        points: how many, half on each sphere; even.
+        points: how many, half on each sphere; even. They are made and judged in chunks: none is kept.
         inner: R1.
         outer: R2.
         seed: of the points.
@@ -101,7 +101,7 @@ def example6(
         ``shifted.logit_change_max``, of the moved points; and what was measured.
 
     Raises:
-        UsageError: an odd number of points; otherwise as :func:`flowclf.data.sphere_points`.
+        UsageError: an odd number of points; otherwise as :func:`flowclf.data.sphere_chunks`.
 
     Example:
         >>> found = example6(dimension=100, points=1000)
@@ -112,15 +112,18 @@ def example6(
         raise UsageError(f"expected an even number of points, half on each sphere, found {points}")
     oracle = SpheresOracle(inner, outer)
     classifier = MisalignedClassifier(oracle)
-    data = sphere_points(oracle, dimension, points, seed=seed)
-    x, shifted = data.inputs, data.inputs.clone()
-    shifted[data.labels == 0] = moved_outward(x[data.labels == 0], outer)
+    wrong, logit_change = {"data": 0, "shifted": 0}, 0.0
+    for chunk in sphere_chunks(oracle, dimension, points, seed=seed):
+        x, shifted, inner_ones = chunk.inputs, chunk.inputs.clone(), chunk.labels == 0
+        shifted[inner_ones] = moved_outward(x[inner_ones], outer)
+        before, after = classifier(x), classifier(shifted)
+        wrong["data"] += int((before.argmax(1) != chunk.labels).sum())
+        wrong["shifted"] += int((after.argmax(1) != oracle(shifted).argmax(1)).sum())
+        logit_change = max(logit_change, (after - before).abs().max().item())
     predicted = predicted_error(dimension, oracle)
     results: dict[str, Any] = {"dimension": dimension, "points": points, "inner": inner, "outer": outer, "seed": seed}
-    logits = {"data": classifier(x), "shifted": classifier(shifted)}
-    truth = {"data": data.labels, "shifted": oracle(shifted).argmax(1)}
     for name, expected in (("data", predicted), ("shifted", 0.5 + predicted)):
-        found = error(logits[name], truth[name])
+        found = wrong[name] / points
         low, high = error_interval(found, points)
         results |= {
             f"{name}.error": found,
@@ -128,5 +131,4 @@ def example6(
             f"{name}.error_high": high,
             f"{name}.error_predicted": expected,
         }
-    results["shifted.logit_change_max"] = (logits["shifted"] - logits["data"]).abs().max().item()
-    return results
+    return results | {"shifted.logit_change_max": logit_change}

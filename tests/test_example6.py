@@ -49,6 +49,16 @@ def test_the_closed_form_is_the_incomplete_beta_function(dimension: int, inner: 
     assert predicted_error(dimension, oracle) == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
+def test_the_measure_does_not_depend_on_the_chunks_it_is_made_in() -> None:
+    """The same 120 000 points, all at once."""
+    found = example6(dimension=3, points=120_000, seed=7)
+    split = sphere_points(ORACLE, 3, 120_000, seed=7)
+    classifier = MisalignedClassifier(ORACLE)
+    wrong = (classifier(split.inputs).argmax(1) != split.labels).double().mean().item()
+    assert found["data.error"] == pytest.approx(wrong, rel=1e-12)
+    assert found["shifted.error"] == pytest.approx(0.5 + wrong, rel=1e-12)
+
+
 def test_every_inner_point_reaches_the_outer_sphere_unseen() -> None:
     x = sphere_points(ORACLE, 7, 2000).inputs[::2]
     moved = moved_outward(x, 10.0)

@@ -14,7 +14,7 @@ from flowclf.data.loading import load
 from flowclf.data.mnist_bundled import mnist
 from flowclf.data.records import Batch, Oracle, RawData, Split
 from flowclf.data.seeding import mix_seed
-from flowclf.data.spheres import SpheresOracle, sphere_points, spheres
+from flowclf.data.spheres import SpheresOracle, sphere_chunks, sphere_points, spheres
 
 __all__ = [
     "Augmentation",
@@ -30,6 +30,7 @@ __all__ = [
     "mix_seed",
     "mnist",
     "read_image",
+    "sphere_chunks",
     "sphere_points",
     "spheres",
 ]

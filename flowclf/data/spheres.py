@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +14,7 @@ from flowclf.data.records import RawData, Split
 from flowclf.data.seeding import generator, mix_seed
 from flowclf.errors import UsageError
 
-__all__ = ["SpheresOracle", "sphere_points", "spheres"]
+__all__ = ["SpheresOracle", "sphere_chunks", "sphere_points", "spheres"]
 
 _CHUNK = 50_000
 
@@ -65,37 +67,51 @@ class SpheresOracle:
         return torch.stack((-distance, distance), dim=1)
 
 
-def sphere_points(oracle: SpheresOracle, dimension: int, size: int, *, radial_noise: float = 0.0, seed: int = 0) -> Split:
-    """Points uniform on the two spheres, the classes in turn: point i has class i mod 2.
+def sphere_chunks(oracle: SpheresOracle, dimension: int, size: int, *, radial_noise: float = 0.0, seed: int = 0) -> Iterator[Split]:
+    """Points uniform on the two spheres, the classes in turn: point i of all has class i mod 2; 50 000 at a time.
 
-    Drawn in chunks of 50 000, each from a seed of its own, so that little memory is needed beside the result.
+    Each chunk comes from a seed of its own and is made when it is asked for, so any number of points takes the memory of one.
 
     Args:
         oracle: has the radii.
         dimension: D, at least 2.
-        size: number of points.
+        size: number of points in all.
         radial_noise: sigma; the radius is R exp(sigma n) with n standard normal.
         seed: of the points.
 
     Raises:
-        UsageError: a dimension below 2, a size below 1, or a negative noise.
+        UsageError: at once, for a dimension below 2, a size below 1, or a negative noise.
+
+    Example:
+        >>> [len(chunk) for chunk in sphere_chunks(SpheresOracle(1.0, 10.0), dimension=3, size=120_000)]
+        [50000, 50000, 20000]
     """
     if dimension < 2 or size < 1 or not radial_noise >= 0:
         raise UsageError(
             "spheres: expected at least 2 dimensions, 1 point and a radial noise of at least 0, "
             f"found {dimension}, {size} and {radial_noise}"
         )
-    labels = torch.arange(size) % 2
-    radii = torch.tensor(oracle.radii)[labels]
-    points = torch.empty(size, dimension)
-    for number, start in enumerate(range(0, size, _CHUNK)):
-        chunk = points[start : start + _CHUNK]
+    radii = torch.tensor(oracle.radii)
+
+    def chunk(number: int) -> Split:
         source = generator("spheres", seed, number)
-        torch.randn(chunk.shape, generator=source, out=chunk)
-        radius = radii[start : start + _CHUNK]
+        labels = torch.arange(number * _CHUNK, min(size, (number + 1) * _CHUNK)) % 2
+        points = torch.randn(len(labels), dimension, generator=source)
+        radius = radii[labels]
         if radial_noise:
-            radius = radius * (radial_noise * torch.randn(len(chunk), generator=source)).exp()
-        chunk *= (radius / torch.linalg.vector_norm(chunk, dim=1))[:, None]
+            radius = radius * (radial_noise * torch.randn(len(labels), generator=source)).exp()
+        points *= (radius / torch.linalg.vector_norm(points, dim=1))[:, None]
+        return Split(points, labels)
+
+    return map(chunk, range(math.ceil(size / _CHUNK)))
+
+
+def sphere_points(oracle: SpheresOracle, dimension: int, size: int, *, radial_noise: float = 0.0, seed: int = 0) -> Split:
+    """All points of :func:`sphere_chunks` together, which takes the same arguments and raises the same errors."""
+    chunks = sphere_chunks(oracle, dimension, size, radial_noise=radial_noise, seed=seed)
+    points, labels = torch.empty(size, dimension), torch.arange(size) % 2
+    for start, chunk in zip(range(0, size, _CHUNK), chunks, strict=True):
+        points[start : start + len(chunk)] = chunk.inputs
     return Split(points, labels)
 
 

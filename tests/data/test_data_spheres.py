@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import flowclf.data
 from flowclf.data import DataSet, SpheresOracle, spheres
-from flowclf.data.spheres import sphere_points
+from flowclf.data.spheres import sphere_chunks, sphere_points
 from flowclf.errors import UsageError
 
 ORACLE = SpheresOracle(1.0, 10.0)
@@ -71,6 +71,18 @@ def test_chunks_are_different_and_nothing_global_moves() -> None:
     assert not torch.equal(split.inputs[:50_000], split.inputs[50_000:100_000])
     assert torch.allclose(split.inputs[100_000:].norm(dim=1), torch.tensor([1.0, 10.0, 1.0, 10.0]))
     assert torch.unique(split.inputs, dim=0).shape == split.inputs.shape
+
+
+def test_chunks_together_are_all_the_points_and_are_made_when_asked_for() -> None:
+    together = sphere_points(ORACLE, 3, 100_001, radial_noise=0.1, seed=5)
+    chunks = list(sphere_chunks(ORACLE, 3, 100_001, radial_noise=0.1, seed=5))
+    assert [len(chunk) for chunk in chunks] == [50_000, 50_000, 1]
+    assert torch.equal(torch.cat([chunk.inputs for chunk in chunks]), together.inputs)
+    assert torch.equal(torch.cat([chunk.labels for chunk in chunks]), together.labels)
+    # More points than any memory holds.
+    assert len(next(sphere_chunks(ORACLE, 3, 10**15))) == 50_000
+    with pytest.raises(UsageError, match="1 point"):
+        sphere_chunks(ORACLE, 3, 0)
 
 
 @given(st.floats(0.01, 100), st.floats(1.01, 100), st.integers(2, 12), st.floats(0, 3), st.integers(0, 99))
