@@ -180,6 +180,9 @@ def _cards(results: Mapping[str, Any]) -> list[_Card]:
     if _has(results, "metamers.prediction_kept_8bit"):
         note = "of metamers are still read as the logits' donor when saved as 8-bit pictures"
         cards.append(_Card("Metamers kept", _percent(results["metamers.prediction_kept_8bit"]), note))
+    if _has(results, "metamers.adversarial"):
+        note = "of metamers keep their prediction while the oracle sees another class (Definition 3)"
+        cards.append(_Card("Adversarial", _percent(results["metamers.adversarial"]), note))
     if _has(results, "test.bits_per_dim"):
         note = "to code the test set"
         if _has(results, "data.bits"):
@@ -255,6 +258,13 @@ def _metamer_finding(results: Mapping[str, Any]) -> str:
             f"An independent oracle gives {_rough(results['metamers.oracle.nuisance_class'])} of them the class of the "
             f"nuisances' donor and {_rough(results['metamers.oracle.logits_class'])} that of the logits' donor. "
         )
+    if _has(results, "metamers.adversarial"):
+        text += (
+            f"So {_rough(results['metamers.adversarial'])} are invariance-based adversarial examples (Definition 3): the oracle "
+            "changes its mind, the prediction stays. "
+        )
+    if _has(results, "metamers.distance_mean"):
+        text += f"On average a metamer lies {results['metamers.distance_mean']:.3g} away from the donor of its logits. "
     if _has(results, "metamers.pixels_out_of_range"):
         text += "Whether the invariance is excessive is for the eye to judge, on the metamers below."
     return text.strip()

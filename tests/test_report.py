@@ -151,10 +151,21 @@ def test_a_bound_below_zero_is_not_called_information(tmp_path: Path) -> None:
 
 
 def test_an_oracle_is_spoken_of_where_there_was_one(tmp_path: Path) -> None:
-    assert "oracle" not in words(write_report(tmp_path, results=RESULTS).read_text(encoding="utf-8"))
-    judged = {"metamers.oracle.nuisance_class": 0.9, "metamers.oracle.logits_class": 0.05, "metamers.oracle.neither_8bit": 0.1}
+    silent = words(write_report(tmp_path, results=RESULTS).read_text(encoding="utf-8"))
+    assert "oracle" not in silent
+    assert "adversarial" not in silent.lower()
+    judged = {
+        "metamers.oracle.nuisance_class": 0.9,
+        "metamers.oracle.logits_class": 0.05,
+        "metamers.oracle.neither_8bit": 0.1,
+        "metamers.adversarial": 0.876,
+        "metamers.distance_mean": 13.42,
+    }
     said = words(write_report(tmp_path, results={**RESULTS, **judged}).read_text(encoding="utf-8"))
     assert "oracle gives 90.0 % of them the class of the nuisances' donor and 5.0 %" in said
+    assert "Adversarial 87.60 % of metamers keep their prediction while the oracle sees another class" in said
+    assert "So 87.6 % are invariance-based adversarial examples (Definition 3)" in said
+    assert "a metamer lies 13.4 away from the donor of its logits" in said
     assert "metamers.oracle.neither_8bit 10.00 % metamers that the oracle gives another class, after rounding to 8 bits" in said
 
 
