@@ -153,6 +153,13 @@ def test_training_curves_have_a_panel_for_each_quantity() -> None:
         training_curves([])
 
 
+def test_an_error_is_not_drawn_below_zero() -> None:
+    (axis,) = training_curves([{"validation.error": 0.0}, {"validation.error": 0.0}]).axes
+    assert axis.get_ylim()[0] == 0
+    (axis,) = training_curves([{"validation.error": 0.5}, {"validation.error": 0.4}]).axes
+    assert 30 < axis.get_ylim()[0] < 40
+
+
 def test_terms_of_a_users_own_loss_are_drawn() -> None:
     titles = [axis.get_title() for axis in training_curves([{"train.margin": 1.0, "train.total.margin": 2.0}]).axes]
     assert titles == ["margin"]

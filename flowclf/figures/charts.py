@@ -73,6 +73,8 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
             colour, name = _style(key)
             scaled = [100 * value for value in values] if percent else values
             axis.plot(epochs, scaled, marker="o", markersize=3, linewidth=1.5, color=colour, label=name)
+        if percent:
+            axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
         axis.set_title(_quantity(quantity), fontsize=9, color=INK)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("epoch", fontsize=8)
