@@ -91,8 +91,8 @@ def firevnet_fc(
     """Fully connected fully invertible RevNet for vectors (paper, appendix B.1).
 
     A block is a RevNet block: y2 = x2 + F(x1), then y1 = x1 + G(y2), on the two halves of the vector. F and G are ReLU networks of
-    three layers, as in a RevNet's bottleneck block, without batch norm. The paper prints no widths: the default is its 100
-    dimensions, with which no point of its spheres is misread; narrower networks misread some.
+    three layers, as in a RevNet's bottleneck block, without batch norm. The paper prints no widths. The default is its number of
+    dimensions and so no bottleneck in units: with half of that or less, more of the points on its spheres are misread.
 
     Args:
         blocks: number of RevNet blocks, two couplings each.
