@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowclf.classifier import InvertibleClassifier
+from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.data import DataSet, Oracle, Split
-from flowclf.evaluation.artifacts import Arrays, evaluation_arrays
-from flowclf.evaluation.encoding import check_fits, encode_all
+from flowclf.evaluation.artifacts import Arrays, calibration_arrays, evaluation_arrays
+from flowclf.evaluation.encoding import check_fits, classify_all, encode_all
 from flowclf.evaluation.probing import probe_results
-from flowclf.evaluation.protocols import ProbeSettings, protocol_named
+from flowclf.evaluation.protocols import EvaluationProtocol, ProbeSettings, protocol_named
 from flowclf.metamers import metamer_statistics
 from flowclf.metrics import (
     Encoded,
@@ -56,7 +57,7 @@ class Evaluation:
 
 
 def evaluate(
-    clf: InvertibleClassifier,
+    clf: Classifier,
     data: DataSet,
     *,
     protocol: str = "quick",
@@ -107,7 +108,7 @@ def evaluate(
 
 
 def evaluate_with_artifacts(
-    clf: InvertibleClassifier,
+    clf: Classifier,
     data: DataSet,
     *,
     protocol: str = "quick",
@@ -122,47 +123,79 @@ def evaluate_with_artifacts(
     settings, oracle = probe or ProbeSettings(), data.oracle if oracle is None else oracle
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     check_fits(clf, data, splits)
+    results: dict[str, Any] = {"protocol": protocol, "evaluation.seed": seed, "data.name": data.name}
+    if clf.preprocessing.bits is not None:
+        results["data.bits"] = clf.preprocessing.bits
+    results["model.kind"] = clf.kind
+    results["model.parameters"] = clf.parameter_count()
     with evaluating(clf):
-        encoded = encode_all(clf, splits, seed, progress)
-        results: dict[str, Any] = {"protocol": protocol, "evaluation.seed": seed, "data.name": data.name}
-        if clf.preprocessing.bits is not None:
-            results["data.bits"] = clf.preprocessing.bits
-        results["model.parameters"] = clf.parameter_count()
-        results["model.dimensions"] = clf.dimensions
-        for name, split in splits.items():
-            results |= _classification(clf, name, encoded[name], split.labels.cpu())
-        results |= _test_only(encoded["test"], data.test.labels.cpu())
-        results |= _numerics(clf, data.test, encoded["test"], seed)
-        found, best = probe_results(clf, chosen, settings, splits, encoded, seed, progress)
-        results |= found
-        part = data.test.head(_METAMER_IMAGES)
-        x = network_inputs(clf, part.inputs, torch.Generator().manual_seed(seed))
-        with progress.task("metamers", chosen.pairs) as task:
-            results |= metamer_statistics(clf, x, part.labels, pairs=chosen.pairs, seed=seed, oracle=oracle, advance=task.advance)
-        arrays = evaluation_arrays(clf, x, part.labels.to(x.device), encoded["test"], data.test.labels.cpu(), seed)
-        if oracle is not None:
-            arrays["planes"], of_planes = plane_arrays(clf, x, part.labels, probe=best, oracle=oracle, seed=seed)
-            results |= of_planes
+        if isinstance(clf, InvertibleClassifier):
+            found, arrays = _judge_invertible(clf, data, splits, chosen, settings, oracle, seed, progress)
+        else:
+            found, arrays = _judge_plain(clf, splits, seed, progress)
+    results |= found
     results["seconds.evaluate"] = round(time.perf_counter() - started, 3)
     return Evaluation({name: _plain(value) for name, value in results.items()}, arrays, data.class_names)
 
 
-def _classification(clf: InvertibleClassifier, name: str, encoded: Encoded, labels: Tensor) -> dict[str, Any]:
+def _judge_plain(
+    clf: Classifier, splits: Mapping[str, Split], seed: int, progress: Progress
+) -> tuple[dict[str, Any], dict[str, Arrays]]:
+    logits = classify_all(clf, splits, seed, progress)
+    labels = {name: split.labels.cpu() for name, split in splits.items()}
+    results: dict[str, Any] = {}
+    for name in splits:
+        results |= _classification(name, logits[name], labels[name])
+    results |= _test_only(logits["test"], labels["test"])
+    return results, {"calibration": calibration_arrays(logits["test"], labels["test"])}
+
+
+def _judge_invertible(
+    clf: InvertibleClassifier,
+    data: DataSet,
+    splits: Mapping[str, Split],
+    chosen: EvaluationProtocol,
+    settings: ProbeSettings,
+    oracle: Oracle | None,
+    seed: int,
+    progress: Progress,
+) -> tuple[dict[str, Any], dict[str, Arrays]]:
+    encoded = encode_all(clf, splits, seed, progress)
+    results: dict[str, Any] = {"model.dimensions": clf.dimensions}
+    labels = {name: split.labels.cpu() for name, split in splits.items()}
+    for name, (logits, _, log_prob) in encoded.items():
+        results |= _classification(name, logits, labels[name])
+        results[f"{name}.bits_per_dim"] = clf.preprocessing.bits_per_dim(log_prob.double()).mean().item()
+    results |= _test_only(encoded["test"].logits, labels["test"])
+    results |= _numerics(clf, data.test, encoded["test"], seed)
+    of_probes, best = probe_results(clf, chosen, settings, splits, encoded, seed, progress)
+    results |= of_probes
+    part = data.test.head(_METAMER_IMAGES)
+    x = network_inputs(clf, part.inputs, torch.Generator().manual_seed(seed))
+    with progress.task("metamers", chosen.pairs) as task:
+        results |= metamer_statistics(clf, x, part.labels, pairs=chosen.pairs, seed=seed, oracle=oracle, advance=task.advance)
+    arrays = evaluation_arrays(clf, x, part.labels.to(x.device), encoded["test"], labels["test"], seed)
+    if oracle is not None:
+        arrays["planes"], of_planes = plane_arrays(clf, x, part.labels, probe=best, oracle=oracle, seed=seed)
+        results |= of_planes
+    return results, arrays
+
+
+def _classification(name: str, logits: Tensor, labels: Tensor) -> dict[str, Any]:
     return {
-        f"{name}.error": error(encoded.logits, labels),
-        f"{name}.cross_entropy_nats": cross_entropy_nats(encoded.logits, labels),
-        f"{name}.bits_per_dim": clf.preprocessing.bits_per_dim(encoded.log_prob.double()).mean().item(),
+        f"{name}.error": error(logits, labels),
+        f"{name}.cross_entropy_nats": cross_entropy_nats(logits, labels),
         f"{name}.examples": len(labels),
     }
 
 
-def _test_only(encoded: Encoded, labels: Tensor) -> dict[str, Any]:
-    low, high = error_interval(error(encoded.logits, labels), len(labels))
+def _test_only(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    low, high = error_interval(error(logits, labels), len(labels))
     return {
         "test.error_low": low,
         "test.error_high": high,
         "test.chance_error": 1 - int(torch.bincount(labels).max()) / len(labels),
-        "test.calibration_error": expected_calibration_error(encoded.logits, labels),
+        "test.calibration_error": expected_calibration_error(logits, labels),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from flowclf import registry
-from flowclf.classifier import InvertibleClassifier, build_classifier
+from flowclf.classifier import InvertibleClassifier, PlainClassifier, build_classifier, plain_classifier
 from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
@@ -53,21 +53,22 @@ def build_data(recipe: Recipe) -> DataSet:
     )
 
 
-def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier:
+def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier | PlainClassifier:
     """The recipe's classifier with fresh weights, which depend on the recipe's seed alone.
 
     Raises:
         GraphError: a graph that is not a classifier's.
     """
-    shape = data.image_shape
-    images = len(shape) == 3
-    preprocessing = Preprocessing(shape, bits=recipe.data.bits if images else None, pad=recipe.data.pad)
+    images = len(data.image_shape) == 3
+    preprocessing = Preprocessing(data.image_shape, bits=recipe.data.bits if images else None, pad=recipe.data.pad)
     model = recipe.model
     specs = model if isinstance(model, list) else registry.models.get(model.name)(**model.arguments)
     torch.manual_seed(recipe.seed)
-    return build_classifier(
-        preprocessing.input_shape, specs, data.classes, preprocessing=preprocessing, class_names=data.class_names
-    )
+    shape, names = preprocessing.input_shape, data.class_names
+    if not isinstance(model, list) and callable(specs):
+        network = {model.name: model.arguments}
+        return plain_classifier(shape, network, data.classes, preprocessing=preprocessing, class_names=names)
+    return build_classifier(shape, specs, data.classes, preprocessing=preprocessing, class_names=names)
 
 
 def build_loss(recipe: Recipe) -> Loss:

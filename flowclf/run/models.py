@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowclf import checkpoint
-from flowclf.classifier import InvertibleClassifier
+from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.data import DataSet, read_image
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
@@ -36,7 +36,7 @@ class OpenedModel:
         recipe: of the run, or None for a bare checkpoint.
     """
 
-    classifier: InvertibleClassifier
+    classifier: Classifier
     recipe: Recipe | None
 
 
@@ -75,14 +75,14 @@ def open_data(opened: OpenedModel, name: str | None) -> DataSet:
     return load_data(name)
 
 
-def _image_shape(classifier: InvertibleClassifier) -> tuple[int, ...]:
+def _image_shape(classifier: Classifier) -> tuple[int, ...]:
     shape = classifier.preprocessing.image_shape
     if len(shape) != 3:
         raise UsageError(f"the model takes vectors of shape {shape}, not images")
     return shape
 
 
-def _read(classifier: InvertibleClassifier, path: Path) -> Tensor:
+def _read(classifier: Classifier, path: Path) -> Tensor:
     """Network inputs (1, C, H, W) of an image file."""
     pixels = read_image(path, _image_shape(classifier))[None].to(classifier.device)
     return classifier.preprocessing(pixels.to(classifier.dtype) / 255)  # type: ignore[no-any-return]
@@ -119,7 +119,8 @@ def predict(model: str, images: list[Path], device: str = "auto") -> list[dict[s
     """Classify image files.
 
     Returns:
-        For each image ``file``, ``class``, ``probability``, ``log_likelihood_nats`` of the network's input, and ``bits_per_dim``.
+        For each image ``file``, ``class``, ``probability``, and of an invertible classifier ``log_likelihood_nats`` of the
+        network's input, and ``bits_per_dim``.
 
     Raises:
         DataError: a file that is not an image; nothing is returned for the others.
@@ -129,17 +130,17 @@ def predict(model: str, images: list[Path], device: str = "auto") -> list[dict[s
     for path in images:
         x = _read(classifier, path)
         encoding = classifier(x)
-        log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
         probability, label = encoding.logits.softmax(1).max(1)
-        answers.append(
-            {
-                "file": str(path),
-                "class": classifier.class_names[int(label)],
-                "probability": float(probability),
-                "log_likelihood_nats": float(log_prob),
-                "bits_per_dim": float(classifier.preprocessing.bits_per_dim(log_prob)),
-            }
-        )
+        answer: dict[str, Any] = {
+            "file": str(path),
+            "class": classifier.class_names[int(label)],
+            "probability": float(probability),
+        }
+        if isinstance(classifier, InvertibleClassifier):
+            log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
+            answer["log_likelihood_nats"] = float(log_prob)
+            answer["bits_per_dim"] = float(classifier.preprocessing.bits_per_dim(log_prob))
+        answers.append(answer)
     return answers
 
 
@@ -167,9 +168,9 @@ def metamers(
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out: expected a .png file, found {out}")
     opened = open_model(model, device)
-    classifier = opened.classifier
+    classifier = require_invertible(opened.classifier, "metamers")
     if logits_of is None or nuisance_of is None:
-        return _grid(opened, out)
+        return _grid(classifier, open_data(opened, None), out)
     first, second = _read(classifier, logits_of), _read(classifier, nuisance_of)
     arrays = metamer_pictures(classifier, first, second)
     save_figure(metamer_grid(arrays, classifier.class_names), out, arrays)
@@ -183,9 +184,8 @@ def metamers(
     }
 
 
-def _grid(opened: OpenedModel, out: Path) -> dict[str, Any]:
-    data = open_data(opened, None).to(opened.classifier.device)
-    classifier, test = opened.classifier, data.test
+def _grid(classifier: InvertibleClassifier, data: DataSet, out: Path) -> dict[str, Any]:
+    test = data.test.to(classifier.device)
     first, second = (indices.to(classifier.device) for indices in draw_pairs(test.labels, _GRID_COLUMNS))
 
     def inputs(indices: Tensor) -> Tensor:

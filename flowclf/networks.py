@@ -1,0 +1,60 @@
+"""Architectures of ordinary networks: functions that return a factory for :class:`flowclf.classifier.PlainClassifier`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from flowclf.arguments import Decay, NonNegativeInt, PositiveInt
+from flowclf.classifier import NetworkFactory
+from flowclf.errors import UsageError
+
+__all__ = ["plain_cnn"]
+
+
+def plain_cnn(
+    *,
+    widths: Sequence[PositiveInt] = (16, 32, 64),
+    convolutions: PositiveInt = 2,
+    hidden: NonNegativeInt = 128,
+    dropout: Decay = 0.4,
+) -> NetworkFactory:
+    """Convolutional network with batch norm: stages of 3x3 convolutions, each but the last followed by 2x2 max-pooling.
+
+    The stages are those of K. Simonyan and A. Zisserman, Very deep convolutional networks for large-scale image recognition, 2015,
+    with the batch norm of S. Ioffe and C. Szegedy, 2015.
+
+    Args:
+        widths: channels of each stage.
+        convolutions: convolutions a stage; the first stage, at full resolution, has one.
+        hidden: units of the hidden layer between the last feature maps and the logits; 0 for none.
+        dropout: share of activations dropped before each fully connected layer, in training.
+
+    Example:
+        >>> network = plain_cnn(widths=[4, 8], hidden=16)((1, 8, 8), 10)
+        >>> [layer.out_channels for layer in network if isinstance(layer, nn.Conv2d)]
+        [4, 8, 8]
+    """
+    stages = list(widths)
+
+    def build(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+        if len(input_shape) != 3 or min(input_shape[1:]) < 2 ** (len(stages) - 1):
+            raise UsageError(f"plain_cnn: expected images of at least {2 ** (len(stages) - 1)} pixels a side, found {input_shape}")
+        channels, height, width = input_shape
+        layers: list[nn.Module] = []
+        for stage, channels_out in enumerate(stages):
+            if stage:
+                layers.append(nn.MaxPool2d(2))
+                height, width = height // 2, width // 2
+            for _ in range(convolutions if stage else 1):
+                layers += [nn.Conv2d(channels, channels_out, 3, padding=1, bias=False), nn.BatchNorm2d(channels_out), nn.ReLU()]
+                channels = channels_out
+        size = channels * height * width
+        layers += [nn.Flatten(), nn.Dropout(dropout)]
+        if hidden:
+            layers += [nn.Linear(size, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout)]
+            size = hidden
+        return nn.Sequential(*layers, nn.Linear(size, classes))
+
+    return build
