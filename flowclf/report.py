@@ -63,8 +63,8 @@ _MEANINGS: Mapping[str, str] = {
     "metamers.prediction_kept_8bit": "the same after clipping to the pixel range and rounding to 8 bits",
     "metamers.logit_change_8bit_mean": "mean |change of a logit| after clipping and rounding",
     "metamers.pixels_out_of_range": "pixels of metamers outside of 0..255",
-    "metamers.oracle.nuisance_class": "metamers that the oracle gives the class of the nuisances' donor",
-    "metamers.oracle.logits_class": "metamers that the oracle gives the class of the logits' donor",
+    "metamers.oracle.donor": "metamers that the oracle gives the class of the nuisances' donor",
+    "metamers.oracle.logits": "metamers that the oracle gives the class of the logits' donor",
     "metamers.oracle.neither": "metamers that the oracle gives another class",
     "planes.pairs": "pairs of test inputs of different classes that one was taken from",
     "planes.chosen_pair": "the one taken: the first whose metamer the oracle puts in another class, if there is one",
@@ -250,10 +250,10 @@ def _metamer_finding(results: Mapping[str, Any]) -> str:
             f"As 8-bit pictures {_rough(results['metamers.prediction_kept_8bit'])} of them keep their predicted class; "
             f"{_rough(results['metamers.pixels_out_of_range'])} of their pixels have to be clipped for that. "
         )
-    if _has(results, "metamers.oracle.nuisance_class", "metamers.oracle.logits_class"):
+    if _has(results, "metamers.oracle.donor", "metamers.oracle.logits"):
         text += (
-            f"An independent oracle gives {_rough(results['metamers.oracle.nuisance_class'])} of them the class of the "
-            f"nuisances' donor and {_rough(results['metamers.oracle.logits_class'])} that of the logits' donor. "
+            f"An independent oracle gives {_rough(results['metamers.oracle.donor'])} of them the class of the "
+            f"nuisances' donor and {_rough(results['metamers.oracle.logits'])} that of the logits' donor. "
         )
     if _has(results, "metamers.pixels_out_of_range"):
         text += "Whether the invariance is excessive is for the eye to judge, on the metamers below."

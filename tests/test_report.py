@@ -152,7 +152,7 @@ def test_a_bound_below_zero_is_not_called_information(tmp_path: Path) -> None:
 
 def test_an_oracle_is_spoken_of_where_there_was_one(tmp_path: Path) -> None:
     assert "oracle" not in words(write_report(tmp_path, results=RESULTS).read_text(encoding="utf-8"))
-    judged = {"metamers.oracle.nuisance_class": 0.9, "metamers.oracle.logits_class": 0.05, "metamers.oracle.neither_8bit": 0.1}
+    judged = {"metamers.oracle.donor": 0.9, "metamers.oracle.logits": 0.05, "metamers.oracle.neither_8bit": 0.1}
     said = words(write_report(tmp_path, results={**RESULTS, **judged}).read_text(encoding="utf-8"))
     assert "oracle gives 90.0 % of them the class of the nuisances' donor and 5.0 %" in said
     assert "metamers.oracle.neither_8bit 10.00 % metamers that the oracle gives another class, after rounding to 8 bits" in said

@@ -19,6 +19,7 @@ from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.data import DataSet, Oracle, Split
 from flowclf.evaluation.artifacts import Arrays, calibration_arrays, evaluation_arrays
 from flowclf.evaluation.encoding import check_fits, classify_all, encode_all
+from flowclf.evaluation.oracles import oracle_intervals, oracle_results, ready_oracle
 from flowclf.evaluation.probing import probe_results
 from flowclf.evaluation.protocols import EvaluationProtocol, ProbeSettings, protocol_named
 from flowclf.metamers import metamer_statistics
@@ -47,7 +48,7 @@ class Evaluation:
     Attributes:
         results: as :func:`evaluate` gives them.
         arrays: by figure: ``calibration``; for images ``metamers``, ``interpolations`` and ``samples``, whose pictures are
-            uint8, (columns, C, H, W) or (rows, columns, C, H, W); and where there is an oracle ``planes``.
+            uint8, (columns, C, H, W) or (rows, columns, C, H, W); and where the data know the truth ``planes``.
         class_names: of the classes, in the order of the logits.
     """
 
@@ -62,18 +63,18 @@ def evaluate(
     *,
     protocol: str = "quick",
     seed: int = 0,
-    oracle: Oracle | None = None,
+    oracle: Oracle | Classifier | None = None,
     probe: ProbeSettings | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Judge a classifier: errors, calibration, likelihood, numerics, probes of its nuisances, metamers.
+    """Judge a classifier: errors and calibration, and with an inverse likelihood, numerics, probes of its nuisances, metamers.
 
     Args:
         clf: in eval mode throughout; left in the mode it was in.
         data: of the classifier's shape and classes. The training part is encoded without augmentation.
         protocol: a key of :data:`PROTOCOLS`.
         seed: of the dequantisation noise, the probes, the pairs and the samples.
-        oracle: judges the metamers; by default that of the data, if they have one.
+        oracle: judges the metamers: another classifier, or a function; by default that of the data, if they have one.
         probe: what the probes are; by default those of the paper's appendix B.2 on all training examples.
         progress: is told what is going on.
 
@@ -84,12 +85,15 @@ def evaluate(
         frequent class) and ``test.calibration_error``;
         ``numerics.*`` on the first 1000 test inputs: ``inverse_error_max`` and ``_mean`` of x,
         ``forward_inverse_error_max`` of z, the logits of each with the nuisances of the one before;
-        ``probe.*``: errors and cross-entropies of the probe with the lowest validation cross-entropy, but
-        ``probe.test_error`` is the lowest of all probes, ``probe.<name>.test_error`` that of each, and
-        ``probe.mutual_information_nats`` the bound of Lemma 9; ``probe.train_examples`` and ``probe.hidden`` say what was trained;
-        ``metamers.*`` of the first 10 000 test inputs: see :func:`flowclf.metamers.metamer_statistics`;
-        with an oracle ``planes.*``: see :func:`flowclf.planes.plane_arrays`;
-        and what was evaluated, how, and in how many seconds.
+        ``probe.*``: ``probe.test_error``, the lowest of all probes, with ``_low`` and ``_high``; ``probe.name`` is the probe that
+        the other errors and cross-entropies are of, in ``full`` the one with the lowest test error, in ``quick`` the one with
+        the lowest validation cross-entropy; ``probe.<name>.*`` is of each, ``probe.mutual_information_nats`` the bound of Lemma 9
+        by the one chosen on validation data; ``probe.train_examples`` and ``probe.hidden`` say what was trained;
+        ``metamers.*`` of the first 10 000 test inputs: see :func:`flowclf.metamers.metamer_statistics`; the shares of an oracle's
+        answers with ``_low`` and ``_high``, and what it gets wrong itself, ``metamers.oracle.test_error`` and, with the noise
+        of dequantisation, ``.noisy_test_error``;
+        ``planes.*`` where the data know the truth everywhere: see :func:`flowclf.planes.plane_arrays`;
+        and what was evaluated, how, and in how many seconds. A plain network has no more than the first three of these lines.
 
     Raises:
         UsageError: an unknown protocol; data of another shape or number of classes; an empty part.
@@ -113,14 +117,15 @@ def evaluate_with_artifacts(
     *,
     protocol: str = "quick",
     seed: int = 0,
-    oracle: Oracle | None = None,
+    oracle: Oracle | Classifier | None = None,
     probe: ProbeSettings | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """As :func:`evaluate`, with the arrays for figures."""
     started = time.perf_counter()
     chosen, progress = protocol_named(protocol), progress or SilentProgress()
-    settings, oracle = probe or ProbeSettings(), data.oracle if oracle is None else oracle
+    settings = probe or ProbeSettings()
+    judge = ready_oracle(data.oracle if oracle is None else oracle, clf)
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     check_fits(clf, data, splits)
     results: dict[str, Any] = {"protocol": protocol, "evaluation.seed": seed, "data.name": data.name}
@@ -130,7 +135,7 @@ def evaluate_with_artifacts(
     results["model.parameters"] = clf.parameter_count()
     with evaluating(clf):
         if isinstance(clf, InvertibleClassifier):
-            found, arrays = _judge_invertible(clf, data, splits, chosen, settings, oracle, seed, progress)
+            found, arrays = _judge_invertible(clf, data, splits, chosen, settings, judge, seed, progress)
         else:
             found, arrays = _judge_plain(clf, splits, seed, progress)
     results |= found
@@ -173,9 +178,14 @@ def _judge_invertible(
     part = data.test.head(_METAMER_IMAGES)
     x = network_inputs(clf, part.inputs, torch.Generator().manual_seed(seed))
     with progress.task("metamers", chosen.pairs) as task:
-        results |= metamer_statistics(clf, x, part.labels, pairs=chosen.pairs, seed=seed, oracle=oracle, advance=task.advance)
-    arrays = evaluation_arrays(clf, x, part.labels.to(x.device), encoded["test"], labels["test"], seed)
+        found = metamer_statistics(clf, x, part.labels, pairs=chosen.pairs, seed=seed, oracle=oracle, advance=task.advance)
+        results |= oracle_intervals(found, chosen.pairs)
     if oracle is not None:
+        with progress.task("oracle", len(data.test)) as task:
+            results |= oracle_results(clf, oracle, data.test, seed, task.advance)
+    arrays = evaluation_arrays(clf, x, part.labels.to(x.device), encoded["test"], labels["test"], seed)
+    if data.oracle is not None:
+        # A network's answers mean little away from the data, where most of a plane lies; the truth is known everywhere.
         arrays["planes"], of_planes = plane_arrays(clf, x, part.labels, probe=best, oracle=oracle, seed=seed)
         results |= of_planes
     return results, arrays
