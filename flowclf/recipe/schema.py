@@ -203,6 +203,10 @@ class Evaluate(Section):
     """What is measured after training."""
 
     protocol: Literal["quick", "full"] = Field("quick", description="How much is measured, and how carefully.")
+    oracle: str | None = Field(
+        None,
+        description="A run directory or checkpoint of a classifier that judges the metamers; null for none but the data's own.",
+    )
     probe: Probe = Probe()
 
 

@@ -14,7 +14,7 @@ from flowclf.figures import plane_panels, save_figure
 from flowclf.metrics import network_inputs
 from flowclf.planes import plane_arrays
 from flowclf.run.building import build_probe_settings
-from flowclf.run.models import open_data, open_model
+from flowclf.run.opening import open_data, open_model
 from flowclf.training import Progress, SilentProgress
 
 __all__ = ["planes"]
