@@ -136,9 +136,10 @@ def _ridge(
     gram = torch.zeros(size, size, dtype=torch.float64, device=features.device)
     moment = torch.zeros(size, classes, dtype=torch.float64, device=features.device)
     for part, target in zip(torch.split(features, _CHUNK), torch.split(labels, _CHUNK), strict=True):
-        values = _kernel((part - mean) / std, centres, bandwidth)
+        # In float32 the rounding of the sums would outweigh the smaller penalties.
+        values = _kernel((part - mean) / std, centres, bandwidth).double()
         gram += values.T @ values
-        moment += values.T @ (functional.one_hot(target, classes).float() - 1 / classes)
+        moment += values.T @ (functional.one_hot(target, classes).double() - 1 / classes)
     unit = gram.diagonal().mean()
     solutions = []
     for penalty in penalties:

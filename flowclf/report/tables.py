@@ -39,7 +39,9 @@ def _share(results: Mapping[str, Any], key: str) -> str:
 
 
 def _probes(results: Mapping[str, Any]) -> Table | None:
-    found = [key.split(".")[1] for key in results if key.startswith("probe.") and key.endswith(".test_error")]
+    found = [
+        key.split(".")[1] for key in results if key.startswith("probe.") and key.count(".") == 2 and key.endswith(".test_error")
+    ]
     if len(found) < 2:
         return None
     rows = [["the logits themselves", _share(results, "test.error"), _share(results, "train.error"), "", ""]]
