@@ -82,7 +82,7 @@ def rebuild(description: Mapping[str, Any], where: str = "the description") -> I
                 return InvertibleClassifier(graph, preprocessing=preprocessing, class_names=names)
             shape, network = description["input_shape"], description["network"]
             return plain_classifier(shape, network, len(names), preprocessing=preprocessing, class_names=names)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f"{where} is incomplete: {type(error).__name__}: {error}") from error
 
 

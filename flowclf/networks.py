@@ -14,6 +14,8 @@ from flowclf.errors import UsageError
 
 __all__ = ["Binomial", "plain_cnn"]
 
+_LARGEST = 2**16
+
 
 class Binomial(nn.Module):
     """Each channel of feature maps (B, C, H, W) filtered by the outer product of (1, 2, 1) / 4 with itself; borders repeat."""
@@ -51,12 +53,21 @@ def plain_cnn(
         smooth: look through a fixed 3x3 binomial filter, which is blind to patterns of period 2: to artefacts of an inverse
             through squeezes, that an eye overlooks as well.
 
+    Raises:
+        UsageError: a number that is not in its range; and, when the network is built, inputs that are not images large enough.
+
     Example:
         >>> network = plain_cnn(widths=[4, 8], hidden=16)((1, 8, 8), 10)
         >>> [layer.out_channels for layer in network if isinstance(layer, nn.Conv2d)]
         [4, 8, 8]
     """
     stages = list(widths)
+    sizes = {"widths": stages, "convolutions": [convolutions], "hidden": [hidden or 1]}
+    for name, values in sizes.items():
+        if not values or not all(
+            isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST for value in values
+        ):
+            raise UsageError(f"plain_cnn: {name}: expected integers from 1 to {_LARGEST}, found {values}")
 
     def build(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         if len(input_shape) != 3 or min(input_shape[1:]) < 2 ** (len(stages) - 1):

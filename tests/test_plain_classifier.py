@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,34 @@ def test_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert torch.equal(again(x).logits, clf(x).logits)
     assert (again.class_names, again.preprocessing.config()) == (("x", "y", "z"), {"image_shape": [1, 6, 6], "bits": 3, "pad": 1})
     assert repr(again) == repr(clf)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"network": {"plain_cnn": {"widths": [-3]}}},
+        {"network": {"plain_cnn": {"widths": [10**9]}}},
+        {"network": {"plain_cnn": {"widths": "ab"}}},
+        {"network": {"plain_cnn": {"convolutions": True}}},
+        {"network": {"plain_cnn": {"dropout": 7}}},
+        {"network": {"os.system": {}}},
+        {"network": {"firevnet": {}}},
+        {"network": ["plain_cnn"]},
+        {"network": None},
+        {"input_shape": [1, 8]},
+        {"input_shape": [1, -8, 8]},
+        {"input_shape": None},
+        {"class_names": 3},
+        {"class_names": ["a", "b"]},
+        {"kind": "invertible"},
+    ],
+)
+def test_a_description_that_was_changed_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    save(plain(), tmp_path)
+    file = tmp_path / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(CheckpointError):
+        load(tmp_path)
 
 
 def test_a_network_of_ones_own_works_and_cannot_be_saved(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_numbers_are_said_in_words(tmp_path: Path) -> None:
         "mnist data mnist · reduced to 4 bits · 1,234,567 parameters · quick evaluation · 512 s of training",
         "Test error 1.42 % of the test set is misread; 95 % interval 1.21 to 1.67 %",
         "The classifier reads 9,858 of 10,000 test examples correctly.",
-        "A fresh network that sees nothing else gets 27.7 % of the test set wrong.",
+        "A fresh classifier that sees nothing else gets 27.7 % of the test set wrong.",
         "the nuisances hold at least 1.40 of the 2.30 nats",
         "no logit of theirs differs by more than 2.1 × 10⁻⁴",
         "As 8-bit pictures 93.1 % of them keep their predicted class; 3.0 % of their pixels have to be clipped",

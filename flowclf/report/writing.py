@@ -157,7 +157,7 @@ def _findings(results: Mapping[str, Any]) -> list[str]:
 
 def _probe_finding(probe: float, own: float, chance: float) -> str:
     start = (
-        "The nuisances are everything that the classifier does not look at. A fresh network that sees nothing else "
+        "The nuisances are everything that the classifier does not look at. A fresh classifier that sees nothing else "
         f"gets {rough(probe)} of the test set wrong. "
     )
     if chance - probe <= 0.1 * chance:
