@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from flowclf import data, losses, metamers, nodes, registry
     from flowclf.checkpoint import load, save
-    from flowclf.classifier import Encoding, InvertibleClassifier, build_classifier
+    from flowclf.classifier import Encoding, InvertibleClassifier, PlainClassifier, build_classifier, plain_classifier
     from flowclf.evaluation import evaluate
     from flowclf.graph import build_graph
     from flowclf.preprocessing import Preprocessing
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "Encoding": "flowclf.classifier",
     "InvertibleClassifier": "flowclf.classifier",
+    "PlainClassifier": "flowclf.classifier",
     "Preprocessing": "flowclf.preprocessing",
     "build_classifier": "flowclf.classifier",
     "build_graph": "flowclf.graph",
     "evaluate": "flowclf.evaluation",
     "fit": "flowclf.training",
     "load": "flowclf.checkpoint",
+    "plain_classifier": "flowclf.classifier",
     "save": "flowclf.checkpoint",
 }
 _MODULES = {"data", "losses", "metamers", "nodes", "registry"}
@@ -35,6 +37,7 @@ _MODULES = {"data", "losses", "metamers", "nodes", "registry"}
 __all__ = [
     "Encoding",
     "InvertibleClassifier",
+    "PlainClassifier",
     "Preprocessing",
     "__version__",
     "build_classifier",
@@ -46,6 +49,7 @@ __all__ = [
     "losses",
     "metamers",
     "nodes",
+    "plain_classifier",
     "registry",
     "save",
 ]

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 import flowclf
-from flowclf.classifier import InvertibleClassifier
+from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, plain_classifier
 from flowclf.errors import CheckpointError, UsageError
 from flowclf.files import atomic_write, check_sha256, sha256, write_json
 from flowclf.graph import describe_graph, graph_from_description
@@ -32,28 +32,36 @@ _VERSION = 1
 _MAX_DESCRIPTION_BYTES = 16 * 2**20
 
 
-def describe(classifier: InvertibleClassifier) -> dict[str, Any]:
+def describe(classifier: Classifier) -> dict[str, Any]:
     """Plain JSON from which :func:`rebuild` makes the same classifier, weights aside.
 
     Raises:
         GraphError: the graph holds a node that is not registered, or one with an argument that is not plain data.
-        CheckpointError: a prior or preprocessing of one's own.
+        CheckpointError: a prior or preprocessing of one's own, or a plain network that no registered architecture made.
     """
-    for part, kind in ((classifier.prior, FactorialPrior), (classifier.preprocessing, Preprocessing)):
+    parts: list[tuple[object, type]] = [(classifier.preprocessing, Preprocessing)]
+    if isinstance(classifier, InvertibleClassifier):
+        parts.append((classifier.prior, FactorialPrior))
+        network: dict[str, Any] = {"graph": describe_graph(classifier.graph)}
+    elif isinstance(classifier, PlainClassifier) and classifier.spec is not None:
+        network = {"network": classifier.spec, "input_shape": list(classifier.input_shape)}
+    else:
+        raise CheckpointError("cannot be saved: expected a network that a registered architecture made, found one of your own")
+    for part, kind in parts:
         if type(part) is not kind:
             raise CheckpointError(f"cannot be saved: expected a {kind.__name__}, found a {type(part).__qualname__}")
     return {
         "format": _FORMAT,
         "version": _VERSION,
         "flowclf": flowclf.__version__,
-        "kind": "invertible",
-        "graph": describe_graph(classifier.graph),
+        "kind": classifier.kind,
+        **network,
         "preprocessing": classifier.preprocessing.config(),
         "class_names": list(classifier.class_names),
     }
 
 
-def rebuild(description: Mapping[str, Any], where: str = "the description") -> InvertibleClassifier:
+def rebuild(description: Mapping[str, Any], where: str = "the description") -> InvertibleClassifier | PlainClassifier:
     """A classifier with fresh weights from its description; the global random state is left as it was.
 
     Raises:
@@ -63,24 +71,26 @@ def rebuild(description: Mapping[str, Any], where: str = "the description") -> I
     if description.get("format") != _FORMAT or description.get("version") != _VERSION:
         found = f"{description.get('format')!r} version {description.get('version')!r}"
         raise CheckpointError(f"{where}: expected format '{_FORMAT}' version {_VERSION}, found {found}")
-    if description.get("kind") != "invertible":
-        raise CheckpointError(f"{where}: expected kind 'invertible', found {description.get('kind')!r}")
+    kind = description.get("kind")
+    if kind not in (InvertibleClassifier.kind, PlainClassifier.kind):
+        raise CheckpointError(f"{where}: expected kind 'invertible' or 'plain', found {kind!r}")
     try:
+        preprocessing, names = Preprocessing(**description["preprocessing"]), description["class_names"]
         with torch.random.fork_rng():
-            return InvertibleClassifier(
-                graph_from_description(description["graph"]),
-                preprocessing=Preprocessing(**description["preprocessing"]),
-                class_names=description["class_names"],
-            )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if kind == InvertibleClassifier.kind:
+                graph = graph_from_description(description["graph"])
+                return InvertibleClassifier(graph, preprocessing=preprocessing, class_names=names)
+            shape, network = description["input_shape"], description["network"]
+            return plain_classifier(shape, network, len(names), preprocessing=preprocessing, class_names=names)
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f"{where} is incomplete: {type(error).__name__}: {error}") from error
 
 
-def save(classifier: InvertibleClassifier, folder: str | Path, *, metadata: Mapping[str, Any] | None = None) -> Path:
+def save(classifier: Classifier, folder: str | Path, *, metadata: Mapping[str, Any] | None = None) -> Path:
     """Write a classifier to a folder; each file is written atomically, the description last.
 
     Args:
-        classifier: whose nodes are all registered.
+        classifier: whose nodes are all registered, or a plain one of a registered architecture.
         folder: made if need be.
         metadata: plain JSON to keep along, e.g. the recipe's name and seed.
 
@@ -133,8 +143,10 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return description
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> InvertibleClassifier:
-    """A saved classifier, in eval mode.
+def load(
+    path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> InvertibleClassifier | PlainClassifier:
+    """A saved classifier, invertible or plain, in eval mode.
 
     Args:
         path: the folder, or the ``model.json`` in it.
@@ -165,7 +177,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
     return classifier.to(device=device, dtype=dtype).eval()
 
 
-def _load_weights(classifier: InvertibleClassifier, weights: Path) -> None:
+def _load_weights(classifier: Classifier, weights: Path) -> None:
     try:
         state = safetensors.torch.load_file(weights)
     except (safetensors.SafetensorError, OSError, ValueError) as error:

@@ -162,10 +162,10 @@ def metamer_statistics(
         and for images
         ``metamers.prediction_kept_8bit``, ``metamers.logit_change_8bit_mean``: the same after :func:`quantized`;
         ``metamers.pixels_out_of_range``: fraction of pixels whose nearest level is not in 0..255.
-        With an oracle the fractions of pairs that it calls by the class of x2, of x1, of neither:
-        ``metamers.oracle.nuisance_class``, ``.logits_class``, ``.neither``; and ``metamers.adversarial``, of the metamers that are
-        invariance-based adversarial examples (paper, definition 3): o(x_met) != o(x1), while the classifier's prediction
-        stays. For images the same with ``_8bit``.
+        With an oracle the fractions of pairs that it calls by the class of x2, the donor of the nuisances, of x1, which gave the
+        logits, or of neither: ``metamers.oracle.donor`` (an attack's success), ``.logits``, ``.neither``; and
+        ``metamers.adversarial``, of the metamers that are invariance-based adversarial examples (paper, definition 3):
+        o(x_met) != o(x1), while the classifier's prediction stays. For images the same with ``_8bit``.
 
     Raises:
         UsageError: fewer than one pair or two classes.
@@ -206,8 +206,8 @@ def metamer_statistics(
                 for suffix, (data, kept) in shown.items():
                     judged = oracle(data).argmax(1)
                     by_logits, by_nuisance = judged == labels[one], judged == labels[two]
-                    add(f"oracle.nuisance_class{suffix}", by_nuisance)
-                    add(f"oracle.logits_class{suffix}", by_logits)
+                    add(f"oracle.donor{suffix}", by_nuisance)
+                    add(f"oracle.logits{suffix}", by_logits)
                     add(f"oracle.neither{suffix}", ~(by_logits | by_nuisance))
                     add(f"adversarial{suffix}", kept & (judged != before))
             if advance is not None:

@@ -17,12 +17,13 @@ from flowclf.errors import UsageError
 from flowclf.numerics import evaluating
 
 if TYPE_CHECKING:
-    from flowclf.classifier import InvertibleClassifier
+    from flowclf.classifier import Classifier, InvertibleClassifier
 
 __all__ = [
     "Encoded",
     "Interval",
     "ReliabilityBins",
+    "classify",
     "cross_entropy_nats",
     "encode",
     "error",
@@ -68,7 +69,7 @@ class ReliabilityBins(NamedTuple):
     accuracy: Tensor
 
 
-def network_inputs(clf: InvertibleClassifier, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def network_inputs(clf: Classifier, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Stored data (uint8 images or float vectors), dequantised, on the classifier's device and in its precision.
 
     Args:
@@ -126,6 +127,38 @@ def encode(
                 advance(len(batch))
     logits, nuisance, log_prob = (torch.cat(column) for column in zip(*rows, strict=True))
     return Encoded(logits, nuisance, log_prob)
+
+
+def classify(
+    clf: Classifier,
+    data: Tensor,
+    *,
+    seed: int = 0,
+    batch_size: int = 256,
+    advance: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Logits (N, K) of stored data on the CPU; of any classifier, with the noise that :func:`encode` draws.
+
+    Args:
+        clf: the classifier; the modes of its parts are as before afterwards.
+        data: (N, C, H, W) uint8, 0..255, or (N, D) continuous.
+        seed: of the noise.
+        batch_size: inputs a batch.
+        advance: called with the number of inputs after each batch.
+
+    Raises:
+        UsageError: no data.
+    """
+    if not len(data):
+        raise UsageError("expected at least one input to classify, found none")
+    generator = torch.Generator().manual_seed(seed)
+    rows: list[Tensor] = []
+    with evaluating(clf):
+        for batch in torch.split(data, batch_size):
+            rows.append(clf.logits(network_inputs(clf, batch, generator)).cpu())
+            if advance is not None:
+                advance(len(batch))
+    return torch.cat(rows)
 
 
 def error(logits: Tensor, labels: Tensor) -> float:

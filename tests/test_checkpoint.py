@@ -251,7 +251,7 @@ def test_a_description_has_a_largest_size(saved: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("format", "other"), ("format", None), ("version", 2), ("version", "1"), ("kind", "plain"), ("kind", None)],
+    [("format", "other"), ("format", None), ("version", 2), ("version", "1"), ("kind", "pickled"), ("kind", None)],
 )
 def test_another_format_version_or_kind_is_refused(saved: Path, key: str, value: Any) -> None:
     set_description(saved, lambda description: description.update({key: value}))

@@ -18,7 +18,6 @@ from flowclf.errors import FlowclfError, UsageError
 from flowclf.evaluation import (
     PROTOCOLS,
     Evaluation,
-    EvaluationProtocol,
     ProbeSettings,
     evaluate,
     evaluate_with_artifacts,
@@ -26,7 +25,8 @@ from flowclf.evaluation import (
     nuisance_probe,
 )
 from flowclf.metamers import metamer, quantized
-from flowclf.metrics import network_inputs
+from flowclf.metrics import error_interval, network_inputs
+from flowclf.probes import Probe, ProbeScore
 
 NODES = ["squeeze", "actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": {"conv": {"width": 4}}}}, "split_head"]
 
@@ -74,11 +74,13 @@ def evaluation(data: DataSet) -> Evaluation:
     return evaluate_with_artifacts(image_classifier(), data)
 
 
+PROBE_KEYS = ("train_error", "test_error", "test_cross_entropy_nats", "validation_cross_entropy_nats", "epochs")
 IMAGE_KEYS = {
     "protocol",
     "evaluation.seed",
     "data.name",
     "data.bits",
+    "model.kind",
     "model.parameters",
     "model.dimensions",
     *(
@@ -95,6 +97,8 @@ IMAGE_KEYS = {
     "numerics.inverse_error_mean",
     "numerics.forward_inverse_error_max",
     "probe.test_error",
+    "probe.test_error_low",
+    "probe.test_error_high",
     "probe.train_error",
     "probe.validation_error",
     "probe.validation_cross_entropy_nats",
@@ -105,7 +109,7 @@ IMAGE_KEYS = {
     "probe.name",
     "probe.hidden",
     "probe.train_examples",
-    "probe.mlp.test_error",
+    *(f"probe.mlp.{name}" for name in PROBE_KEYS),
     "metamers.pairs",
     "metamers.logit_change_max",
     "metamers.logit_change_mean",
@@ -122,7 +126,7 @@ def test_results_are_flat_named_and_fit_for_json(evaluation: Evaluation) -> None
     assert set(evaluation.results) == IMAGE_KEYS
     assert json.loads(json.dumps(evaluation.results, allow_nan=False)) == evaluation.results
     errors = {name: value for name, value in evaluation.results.items() if name.endswith(".error") or name.endswith("_error")}
-    assert len(errors) == 9
+    assert len(errors) == 10
     assert all(0 <= value <= 1 for value in errors.values())
 
 
@@ -205,7 +209,7 @@ def test_vectors_have_no_pixel_keys() -> None:
     clf = flowclf.build_classifier((4,), ["actnorm", "split_head"], 2)
     evaluation = evaluate_with_artifacts(clf, vector_data(), protocol="full")
     dropped = {"data.bits", "metamers.prediction_kept_8bit", "metamers.logit_change_8bit_mean", "metamers.pixels_out_of_range"}
-    assert set(evaluation.results) == IMAGE_KEYS - dropped
+    assert set(evaluation.results) == (IMAGE_KEYS - dropped) | {f"probe.kernel.{name}" for name in PROBE_KEYS}
     assert set(evaluation.arrays) == {"calibration"}
     assert evaluation.results["metamers.pairs"] == PROTOCOLS["full"].pairs
 
@@ -217,21 +221,97 @@ class Oracle(nn.Module):
         return images[:, :, ::2].mean((1, 3))[:, :3]
 
 
-def test_full_protocol_rgb_and_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = EvaluationProtocol(pairs=40, probes=PROTOCOLS["full"].probes, probe_epochs=4, probe_patience=2)
+def short_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = dataclasses.replace(PROTOCOLS["full"], pairs=40, probe_epochs=4, probe_patience=2)
     monkeypatch.setattr("flowclf.evaluation.protocols.PROTOCOLS", {"full": short})
+
+
+ORACLE_KEYS = {
+    f"metamers.oracle.{name}{suffix}{end}"
+    for name in ("donor", "logits", "neither")
+    for suffix in ("", "_8bit")
+    for end in ("", "_low", "_high")
+} | {"metamers.oracle.test_error", "metamers.oracle.noisy_test_error", "metamers.adversarial", "metamers.adversarial_8bit"}
+
+
+def test_full_protocol_rgb_and_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    short_full(monkeypatch)
     evaluation = evaluate_with_artifacts(image_classifier(3), image_data(3), protocol="full", oracle=Oracle())
     results = evaluation.results
-    judged = ("metamers.oracle.", "metamers.adversarial", "planes.")
-    oracle = {name for name in results if name.startswith(judged)}
-    assert {name.split(".")[0] for name in oracle} == {"metamers", "planes"}
-    assert set(results) == IMAGE_KEYS | {"probe.conv.test_error"} | oracle
-    assert evaluation.arrays["planes"]["pair.oracle"].shape == (201, 201, 3)
-    assert results["probe.test_error"] == min(results["probe.mlp.test_error"], results["probe.conv.test_error"])
-    assert results["probe.name"] in ("mlp", "conv")
+    probes = {f"probe.{probe}.{name}" for probe in ("mlp", "conv", "kernel") for name in PROBE_KEYS}
+    assert set(results) == IMAGE_KEYS | probes | ORACLE_KEYS
+    # A network's answers mean little away from data: planes are for data that know the truth.
+    assert "planes" not in evaluation.arrays
     for suffix in ("", "_8bit"):
-        parts = [results[f"metamers.oracle.{name}{suffix}"] for name in ("nuisance_class", "logits_class", "neither")]
-        assert sum(parts) == pytest.approx(1)
+        names = [f"metamers.oracle.{name}{suffix}" for name in ("donor", "logits", "neither")]
+        assert sum(results[name] for name in names) == pytest.approx(1)
+        assert all(results[f"{name}_low"] <= results[name] <= results[f"{name}_high"] for name in names)
+    assert results["metamers.oracle.donor_high"] == error_interval(results["metamers.oracle.donor"], 40).high
+    assert results["metamers.oracle.test_error"] == 0
+
+
+def test_in_the_full_protocol_the_lowest_test_error_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The three probes' answers are made up: the best on validation data is not the best on test data."""
+    short_full(monkeypatch)
+
+    def fixed(wrong: int, nats: float) -> Any:
+        def train(*arguments: Any, **settings: Any) -> Probe:
+            class Network(nn.Module):
+                def forward(self, features: Tensor) -> Tensor:
+                    answers = torch.arange(len(features)) % 3
+                    answers[:wrong] = (answers[:wrong] + 1) % 3
+                    return 9.0 * nn.functional.one_hot(answers, 3)
+
+            probe = Probe(Network(), torch.zeros(61), torch.ones(61))
+            probe.validation = ProbeScore(0.5, nats)
+            return probe
+
+        return train
+
+    networks = iter([fixed(9, 0.1), fixed(3, 0.2)])
+    monkeypatch.setattr("flowclf.evaluation.probing.train_probe", lambda *a, **s: next(networks)(*a, **s))
+    monkeypatch.setattr("flowclf.evaluation.probing.train_kernel_probe", fixed(6, 0.3))
+    results = evaluate(image_classifier(), image_data(), protocol="full")
+    assert [results[f"probe.{name}.test_error"] for name in ("mlp", "conv", "kernel")] == [0.1, 3 / 90, 6 / 90]
+    assert results["probe.test_error"] == 3 / 90
+    assert (results["probe.test_error_low"], results["probe.test_error_high"]) == error_interval(3 / 90, 90)
+    assert results["probe.name"] == "conv"
+    assert results["probe.train_error"] == results["probe.conv.train_error"] == 3 / 240
+    assert results["probe.validation_cross_entropy_nats"] == 0.2
+    # The bound is that of the probe that validation data chose, so that it is not chosen by its own value.
+    assert results["probe.mutual_information_nats"] == pytest.approx(math.log(3) - results["probe.mlp.test_cross_entropy_nats"])
+
+
+def test_a_network_judges_as_the_function_that_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    short_full(monkeypatch)
+    clf, data = image_classifier(), image_data()
+    torch.manual_seed(1)
+    plain = flowclf.plain_classifier((1, 8, 8), {"plain_cnn": {"widths": [4], "hidden": 8}}, 3, class_names="abc")
+    clf.class_names = ("a", "b", "c")
+    by_network = evaluate(clf, data, protocol="full", oracle=plain.train())
+    by_function = evaluate(clf, data, protocol="full", oracle=plain.eval().logits_only())
+    assert {name: by_network[name] for name in ORACLE_KEYS} == {name: by_function[name] for name in ORACLE_KEYS}
+    images, labels = data.test.inputs / 255, data.test.labels
+    with torch.no_grad():
+        wrong = (plain.logits_only()(images).argmax(1) != labels).double().mean().item()
+        noisy = network_inputs(clf, data.test.inputs, torch.Generator().manual_seed(0))
+        noisy_wrong = (plain.logits_only()(clf.preprocessing.inverse(noisy)).argmax(1) != labels).double().mean().item()
+    assert by_network["metamers.oracle.test_error"] == pytest.approx(wrong)
+    assert by_network["metamers.oracle.noisy_test_error"] == pytest.approx(noisy_wrong)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "message"),
+    [
+        ((1, 4, 4), "abc", r"the oracle reads 3 classes of \(1, 4, 4\); expected 3 of \(1, 8, 8\)"),
+        ((1, 8, 8), "abcd", "the oracle reads 4 classes"),
+        ((1, 8, 8), "acb", r"the oracle's classes are \('a', 'c', 'b'\), the classifier's \('0', '1', '2'\)"),
+    ],
+)
+def test_an_oracle_of_something_else_is_refused(shape: tuple[int, ...], names: str, message: str, data: DataSet) -> None:
+    oracle = flowclf.plain_classifier(shape, {"plain_cnn": {"widths": [2], "hidden": 0}}, len(names), class_names=names)
+    with pytest.raises(UsageError, match=message):
+        evaluate(image_classifier(), data, oracle=oracle)
 
 
 def test_data_that_know_the_truth_judge_the_metamers() -> None:
@@ -242,12 +322,12 @@ def test_data_that_know_the_truth_judge_the_metamers() -> None:
     assert not any(name.startswith(("metamers.oracle", "planes")) for name in plain)
     reads = lambda x: torch.stack((4 - x[:, 0], x[:, 0] - 4), dim=1)  # noqa: E731
     evaluation = evaluate_with_artifacts(clf, dataclasses.replace(data, oracle=reads))
-    assert evaluation.results["metamers.oracle.logits_class"] == 1
+    assert evaluation.results["metamers.oracle.logits"] == 1
     assert evaluation.results["metamers.adversarial"] == 0
     assert evaluation.results["planes.path.oracle_changes"] == 0
     assert set(evaluation.arrays) == {"calibration", "planes"}
     backwards = evaluate(clf, dataclasses.replace(data, oracle=reads), oracle=lambda x: -reads(x))
-    assert backwards["metamers.oracle.nuisance_class"] == 1
+    assert backwards["metamers.oracle.donor"] == 1
     assert plain.items() - evaluation.results.items() == {("seconds.evaluate", plain["seconds.evaluate"])}
 
 

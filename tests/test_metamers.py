@@ -211,14 +211,14 @@ def test_adversarial_is_definition_3() -> None:
     broken.inverse = lambda logits, nuisance: right(-logits, nuisance)  # type: ignore[method-assign]
     found = metamer_statistics(broken, x, labels, pairs=30, oracle=ReadsThirdPixel())
     assert found["metamers.prediction_kept"] == found["metamers.adversarial"] == 0
-    assert found["metamers.oracle.nuisance_class"] == 1
+    assert found["metamers.oracle.donor"] == 1
 
 
 def test_an_oracle_need_not_be_a_module_nor_judge_images() -> None:
     clf = flowclf.build_classifier((3,), ["split_head"], 2)
     x, labels = torch.tensor([[1.0, 0.0, -1.0], [0.0, 1.0, 2.0]]), torch.tensor([0, 1])
     found = metamer_statistics(clf, x, labels, pairs=9, oracle=lambda data: torch.stack((-data[:, 2], data[:, 2]), dim=1))
-    assert found["metamers.oracle.nuisance_class"] == found["metamers.adversarial"] == 1
+    assert found["metamers.oracle.donor"] == found["metamers.adversarial"] == 1
     assert found["metamers.distance_mean"] == 3
     assert not any("8bit" in name for name in found)
 

@@ -11,11 +11,13 @@ import flowclf
 from flowclf.errors import UsageError
 from flowclf.probes import (
     ConvolutionalProbe,
+    KernelMachine,
     Probe,
     entropy_nats,
     judge_probe,
     mlp,
     mutual_information_nats,
+    train_kernel_probe,
     train_probe,
 )
 
@@ -191,3 +193,66 @@ def test_what_cannot_be_learnt_from_is_refused(change: dict[str, Any], message: 
 def test_judging_on_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="at least one example"):
         judge_probe(small(), torch.zeros(0, CLASSES), torch.zeros(0, dtype=torch.long))
+
+
+def rings(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Two classes that no plane separates, by their distance from the centre; the third dimension is constant."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 2
+    angle, radius = 6.2832 * torch.rand(n, generator=generator), 1 + 2 * labels + 0.1 * torch.randn(n, generator=generator)
+    return torch.stack([100 * radius * angle.cos(), radius * angle.sin() - 7, torch.full((n,), 5.0)], dim=1), labels
+
+
+def kernel(seed: int = 0, **settings: Any) -> Probe:
+    return train_kernel_probe(*rings(300, 1), *rings(100, 2), 2, seed=seed, **{"centres": 40, **settings})
+
+
+def test_a_kernel_probe_finds_what_is_not_linear() -> None:
+    done: list[int] = []
+    probe = kernel(advance=done.append)
+    x, y = rings(200, 3)
+    assert judge_probe(probe, x, y).error == 0
+    assert judge_probe(probe, x, y).cross_entropy_nats < 0.1
+    assert probe.validation == judge_probe(probe, *rings(100, 2))
+    assert sum(done) == 3
+    assert not probe.training
+
+
+def test_a_kernel_probe_is_ridge_regression() -> None:
+    """With every training point a centre, the closed form in the book; the scale alone is fitted on validation data."""
+    x, y = rings(30, 1)
+    held_out = rings(50, 2)
+    held_out[1][::7] = 1 - held_out[1][::7]
+    probe = train_kernel_probe(x, y, *held_out, 2, centres=30, bandwidths=[0.7], penalties=[1e-2])
+    machine = probe.network
+    assert isinstance(machine, KernelMachine)
+    standard = ((x - probe.mean) / probe.std).double()
+    centres = machine.centres.double()
+    values = torch.exp(-torch.cdist(standard, centres).square() / (2 * machine.bandwidth**2))
+    values = torch.cat([values, torch.ones(30, 1, dtype=torch.float64)], dim=1)
+    gram = values.T @ values
+    target = torch.nn.functional.one_hot(y, 2).double() - 0.5
+    weights = torch.linalg.solve(gram + 1e-2 * gram.diagonal().mean() * torch.eye(31, dtype=torch.float64), values.T @ target)
+    expected = machine.scale * (values @ weights)
+    torch.testing.assert_close(probe(x).double(), expected, atol=1e-3 * expected.abs().max().item(), rtol=0)
+    for factor in (0.9, 1.1):
+        machine.scale *= factor
+        assert judge_probe(probe, *held_out).cross_entropy_nats > probe.validation.cross_entropy_nats
+        machine.scale /= factor
+
+
+def test_a_kernel_probe_is_a_function_of_the_seed_and_takes_few_examples() -> None:
+    one, same, other = kernel(), kernel(), kernel(seed=1)
+    x, _ = rings(20, 5)
+    assert torch.equal(one(x), same(x))
+    assert not torch.equal(one(x), other(x))
+    few = train_kernel_probe(*rings(2, 1), *rings(10, 2), 2)
+    assert torch.isfinite(few(x)).all()
+    constant = train_kernel_probe(torch.ones(8, 3), torch.arange(8) % 2, torch.ones(8, 3), torch.arange(8) % 2, 2)
+    assert constant.validation.cross_entropy_nats == pytest.approx(math.log(2), abs=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"centres": 0}, {"bandwidths": []}, {"penalties": [0.0]}, {"bandwidths": [1.0, -1.0]}])
+def test_a_kernel_probe_without_choices_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="at least one centre and bandwidth and penalty, all positive"):
+        kernel(**settings)

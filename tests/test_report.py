@@ -112,7 +112,7 @@ def test_numbers_are_said_in_words(tmp_path: Path) -> None:
         "mnist data mnist · reduced to 4 bits · 1,234,567 parameters · quick evaluation · 512 s of training",
         "Test error 1.42 % of the test set is misread; 95 % interval 1.21 to 1.67 %",
         "The classifier reads 9,858 of 10,000 test examples correctly.",
-        "A fresh network that sees nothing else gets 27.7 % of the test set wrong.",
+        "A fresh classifier that sees nothing else gets 27.7 % of the test set wrong.",
         "the nuisances hold at least 1.40 of the 2.30 nats",
         "no logit of theirs differs by more than 2.1 × 10⁻⁴",
         "As 8-bit pictures 93.1 % of them keep their predicted class; 3.0 % of their pixels have to be clipped",
@@ -155,8 +155,8 @@ def test_an_oracle_is_spoken_of_where_there_was_one(tmp_path: Path) -> None:
     assert "oracle" not in silent
     assert "adversarial" not in silent.lower()
     judged = {
-        "metamers.oracle.nuisance_class": 0.9,
-        "metamers.oracle.logits_class": 0.05,
+        "metamers.oracle.donor": 0.9,
+        "metamers.oracle.logits": 0.05,
         "metamers.oracle.neither_8bit": 0.1,
         "metamers.adversarial": 0.876,
         "metamers.distance_mean": 13.42,
@@ -167,6 +167,60 @@ def test_an_oracle_is_spoken_of_where_there_was_one(tmp_path: Path) -> None:
     assert "So 87.6 % are invariance-based adversarial examples (Definition 3)" in said
     assert "a metamer lies 13.4 away from the donor of its logits" in said
     assert "metamers.oracle.neither_8bit 10.00 % metamers that the oracle gives another class, after rounding to 8 bits" in said
+
+
+PROBES: dict[str, Any] = {
+    "probe.test_error": 0.25,
+    "probe.test_error_low": 0.241,
+    "probe.test_error_high": 0.259,
+    "probe.conv.test_error": 0.25,
+    "probe.conv.train_error": 0.21,
+    "probe.conv.test_cross_entropy_nats": 0.8125,
+    "probe.conv.epochs": 12,
+    "probe.kernel.test_error": 0.5,
+    "probe.kernel.epochs": 1,
+}
+JUDGED: dict[str, Any] = {
+    f"metamers.{name}": value
+    for name, value in {
+        "oracle.donor": 0.4,
+        "oracle.donor_low": 0.386,
+        "oracle.donor_high": 0.414,
+        "oracle.logits": 0.5,
+        "oracle.neither": 0.1,
+        "oracle.donor_8bit": 0.375,
+        "oracle.donor_8bit_low": 0.361,
+        "oracle.donor_8bit_high": 0.389,
+        "oracle.test_error": 0.0031,
+        "oracle.noisy_test_error": 0.0034,
+    }.items()
+}
+
+
+def test_probes_stand_side_by_side(tmp_path: Path) -> None:
+    said = words(write_report(tmp_path, results={**RESULTS, **PROBES}).read_text(encoding="utf-8"))
+    assert "The one with the lowest test error counts: 25.00 % (24.10 to 25.90), with the 95 % interval." in said
+    assert "the logits themselves 1.42 % (1.21 to 1.67) –" in said
+    assert "conv: convolutional, on the nuisances as feature maps 25.00 % 21.00 % 0.812 12" in said
+    assert "kernel: kernel ridge regression 50.00 % – – –" in said
+    assert "Probe error 25.00 % of a fresh classifier that sees only the nuisances; 95 % interval 24.10 to 25.90 %" in said
+    assert "probe.conv.train_error 21.00 % on the data it was trained on, of the probe 'conv'" in said
+    assert "Cross-entropy, nats" not in words(write_report(tmp_path, results=RESULTS).read_text(encoding="utf-8"))
+
+
+def test_an_oracles_verdict_is_a_table(tmp_path: Path) -> None:
+    said = words(write_report(tmp_path, results={**RESULTS, **JUDGED}).read_text(encoding="utf-8"))
+    assert "the class of the nuisances' donor: the attack succeeds 40.00 % (38.60 to 41.40) 37.50 % (36.10 to 38.90)" in said
+    assert "the class of the logits' donor 50.00 % –" in said
+    assert "(the classifier keeps its prediction) – 93.10 %" in said
+    assert "The oracle itself misreads 0.31 % of the test set, and 0.34 % with the noise that metamers' donors carry." in said
+    assert "Attack success 40.00 % of metamers show an oracle the class of the nuisances' donor" in said
+    assert "metamers.oracle.donor_8bit_low 36.10 % lower end of the 95 % interval (Wilson)" in said
+    vectors = {key: value for key, value in JUDGED.items() if "8bit" not in key and "noisy" not in key}
+    said = words(write_report(tmp_path, results=vectors).read_text(encoding="utf-8"))
+    assert "As computed another class" not in said
+    assert "What the oracle sees As computed the class" in said
+    assert "misreads 0.31 % of the test set. " in said
 
 
 def test_what_comes_from_outside_is_escaped(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ def evaluate(
     model: Annotated[str, MODEL],
     data: Annotated[str | None, DATA] = None,
     protocol: Annotated[Protocol, typer.Option("--protocol", help="How much to measure.")] = Protocol.quick,
+    oracle: Annotated[
+        str | None, typer.Option("--oracle", metavar="MODEL", help="Who judges the metamers; by default as its recipe says.")
+    ] = None,
     device: DEVICE = Device.auto,
     as_json: JSON = False,
 ) -> None:
@@ -33,11 +36,11 @@ def evaluate(
     from flowclf.cli.output import print_json, print_results
     from flowclf.cli.progress import showing_progress
 
-    check_exists(model)
+    check_exists(model, *([] if oracle is None else [oracle]))
     import flowclf.run
 
     with showing_progress() as progress:
-        results = flowclf.run.evaluate_model(model, data, protocol.value, device.value, progress)
+        results = flowclf.run.evaluate_model(model, data, protocol.value, device.value, progress, oracle)
     if as_json:
         print_json(results)
     else:

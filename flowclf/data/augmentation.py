@@ -1,4 +1,4 @@
-"""Random changes to training images that keep their class: shift, crop, flip, on whole batches of uint8 tensors."""
+"""Random changes to training images that keep their class: shift, crop, flip, noise, on whole batches of uint8 tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.arguments import NonNegativeInt
+from flowclf.arguments import Fraction, NonNegativeInt
 from flowclf.errors import UsageError
 from flowclf.registry import nearest
 
@@ -21,7 +21,7 @@ __all__ = ["Augmentation"]
 class Augmentation:
     """What is random about a training image. The default changes nothing.
 
-    The order is crop, shift, flip; each image of a batch gets its own.
+    The order is crop, shift, flip, noise; each image of a batch gets its own.
 
     Args:
         shift: largest translation along each axis, in pixels; every whole number from -shift to shift is equally
@@ -29,9 +29,11 @@ class Augmentation:
         crop: pixels of padding on each side, by reflection, before a window of the image's own size is cut at random;
             what is usual for CIFAR, with 4.
         flip: mirror left and right with probability 1/2.
+        noise: largest standard deviation of Gaussian noise on the pixels, as a share of their range, 0 to 1; each image's own is
+            uniform from 0 to it. Values beyond the range are clipped.
 
     Raises:
-        UsageError: a number of pixels that is not an integer of at least 0, or a flip that is not a bool.
+        UsageError: a number of pixels that is not an integer of at least 0, a flip that is not a bool, or noise outside 0 to 1.
 
     Example:
         >>> images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
@@ -42,6 +44,7 @@ class Augmentation:
     shift: NonNegativeInt = 0
     crop: NonNegativeInt = 0
     flip: bool = False
+    noise: Fraction = 0.0
 
     def __post_init__(self) -> None:
         for name in ("shift", "crop"):
@@ -50,6 +53,8 @@ class Augmentation:
                 raise UsageError(f"augment: {name}: expected a number of pixels, an integer of at least 0, found {value!r}")
         if not isinstance(self.flip, bool):
             raise UsageError(f"augment: flip: expected true or false, found {self.flip!r}")
+        if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or not 0 <= self.noise <= 1:
+            raise UsageError(f"augment: noise: expected a share of the pixels' range, 0 to 1, found {self.noise!r}")
 
     @classmethod
     def of(cls, value: Augmentation | Mapping[str, Any] | None) -> Augmentation:
@@ -114,6 +119,10 @@ class Augmentation:
         if self.flip:
             mirrored = torch.rand(len(images), generator=generator) < 0.5
             images = torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(-1), images)
+        if self.noise:
+            strength = 255 * self.noise * torch.rand(len(images), 1, 1, 1, generator=generator)
+            noise = strength * torch.randn(images.shape, generator=generator)
+            images = (images + noise.to(images.device)).round().clamp(0, 255).to(torch.uint8)
         return images
 
     def describe(self) -> dict[str, Any]:

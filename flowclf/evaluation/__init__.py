@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from flowclf.evaluation.artifacts import Arrays, metamer_pictures
 from flowclf.evaluation.judging import Evaluation, evaluate, evaluate_with_artifacts
+from flowclf.evaluation.oracles import ready_oracle
 from flowclf.evaluation.probing import nuisance_probe
 from flowclf.evaluation.protocols import PROTOCOLS, EvaluationProtocol, ProbeSettings
 
@@ -20,4 +21,5 @@ __all__ = [
     "evaluate_with_artifacts",
     "metamer_pictures",
     "nuisance_probe",
+    "ready_oracle",
 ]

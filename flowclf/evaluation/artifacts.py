@@ -14,7 +14,7 @@ from flowclf.metamers import interpolate, metamer, quantized
 from flowclf.metrics import Encoded, reliability_bins
 from flowclf.numerics import evaluating
 
-__all__ = ["Arrays", "evaluation_arrays", "metamer_pictures"]
+__all__ = ["Arrays", "calibration_arrays", "evaluation_arrays", "metamer_pictures"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -60,8 +60,7 @@ def evaluation_arrays(
         all_labels: those of the test part.
         seed: of the pairs and the samples.
     """
-    bins = reliability_bins(encoded.logits, all_labels)
-    arrays: dict[str, Arrays] = {"calibration": {name: value.numpy() for name, value in bins._asdict().items()}}
+    arrays: dict[str, Arrays] = {"calibration": calibration_arrays(encoded.logits, all_labels)}
     if clf.preprocessing.bits is None:
         return arrays
     generator = torch.Generator().manual_seed(seed)
@@ -79,6 +78,11 @@ def evaluation_arrays(
     ]
     arrays["samples"] = {"samples": np.stack(rows)}
     return arrays
+
+
+def calibration_arrays(logits: Tensor, labels: Tensor) -> Arrays:
+    """``counts``, ``confidence`` and ``accuracy`` of the bins of a calibration diagram, from logits (N, K) and labels (N,)."""
+    return {name: value.numpy() for name, value in reliability_bins(logits, labels)._asdict().items()}
 
 
 def _pairs_by_class(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

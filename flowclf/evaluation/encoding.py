@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
-from flowclf.classifier import InvertibleClassifier
+from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.data import DataSet, Split
 from flowclf.errors import FlowclfError, UsageError
-from flowclf.metrics import Encoded, encode
+from flowclf.metrics import Encoded, classify, encode
 from flowclf.training.progress import Progress
 
-__all__ = ["check_fits", "encode_all"]
+__all__ = ["check_fits", "classify_all", "encode_all"]
 
 
-def check_fits(clf: InvertibleClassifier, data: DataSet, splits: Mapping[str, Split]) -> None:
+def check_fits(clf: Classifier, data: DataSet, splits: Mapping[str, Split]) -> None:
     """Raise UsageError where data have another shape or number of classes than the classifier, or a part is empty."""
     if tuple(data.image_shape) != clf.preprocessing.image_shape or data.classes != clf.classes:
         raise UsageError(
@@ -37,10 +38,27 @@ def encode_all(clf: InvertibleClassifier, splits: Mapping[str, Split], seed: int
     with progress.task("encoding", sum(map(len, splits.values()))) as task:
         for name, split in splits.items():
             encoded[name] = encode(clf, split.inputs, seed=seed, advance=task.advance)
-            finite = torch.isfinite(encoded[name].log_prob)
-            if not finite.all():
-                raise FlowclfError(
-                    f"the classifier cannot be evaluated: its outputs are not finite for {int((~finite).sum())} of "
-                    f"{len(split)} {name} inputs, the first at index {int(finite.int().argmin())}"
-                )
+            _check_finite(name, torch.isfinite(encoded[name].log_prob))
     return encoded
+
+
+def classify_all(clf: Classifier, splits: Mapping[str, Split], seed: int, progress: Progress) -> dict[str, Tensor]:
+    """The logits (N, K) of every part.
+
+    Raises:
+        FlowclfError: a logit that is not finite.
+    """
+    logits = {}
+    with progress.task("classifying", sum(map(len, splits.values()))) as task:
+        for name, split in splits.items():
+            logits[name] = classify(clf, split.inputs, seed=seed, advance=task.advance)
+            _check_finite(name, torch.isfinite(logits[name]).all(1))
+    return logits
+
+
+def _check_finite(name: str, finite: Tensor) -> None:
+    if not finite.all():
+        raise FlowclfError(
+            f"the classifier cannot be evaluated: its outputs are not finite for {int((~finite).sum())} of "
+            f"{len(finite)} {name} inputs, the first at index {int(finite.int().argmin())}"
+        )

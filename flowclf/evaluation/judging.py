@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowclf.classifier import InvertibleClassifier
+from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.data import DataSet, Oracle, Split
-from flowclf.evaluation.artifacts import Arrays, evaluation_arrays
-from flowclf.evaluation.encoding import check_fits, encode_all
+from flowclf.evaluation.artifacts import Arrays, calibration_arrays, evaluation_arrays
+from flowclf.evaluation.encoding import check_fits, classify_all, encode_all
+from flowclf.evaluation.oracles import oracle_intervals, oracle_results, ready_oracle
 from flowclf.evaluation.probing import probe_results
-from flowclf.evaluation.protocols import ProbeSettings, protocol_named
+from flowclf.evaluation.protocols import EvaluationProtocol, ProbeSettings, protocol_named
 from flowclf.metamers import metamer_statistics
 from flowclf.metrics import (
     Encoded,
@@ -46,7 +48,7 @@ class Evaluation:
     Attributes:
         results: as :func:`evaluate` gives them.
         arrays: by figure: ``calibration``; for images ``metamers``, ``interpolations`` and ``samples``, whose pictures are
-            uint8, (columns, C, H, W) or (rows, columns, C, H, W); and where there is an oracle ``planes``.
+            uint8, (columns, C, H, W) or (rows, columns, C, H, W); and where the data know the truth ``planes``.
         class_names: of the classes, in the order of the logits.
     """
 
@@ -56,23 +58,23 @@ class Evaluation:
 
 
 def evaluate(
-    clf: InvertibleClassifier,
+    clf: Classifier,
     data: DataSet,
     *,
     protocol: str = "quick",
     seed: int = 0,
-    oracle: Oracle | None = None,
+    oracle: Oracle | Classifier | None = None,
     probe: ProbeSettings | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Judge a classifier: errors, calibration, likelihood, numerics, probes of its nuisances, metamers.
+    """Judge a classifier: errors and calibration, and with an inverse likelihood, numerics, probes of its nuisances, metamers.
 
     Args:
         clf: in eval mode throughout; left in the mode it was in.
         data: of the classifier's shape and classes. The training part is encoded without augmentation.
         protocol: a key of :data:`PROTOCOLS`.
         seed: of the dequantisation noise, the probes, the pairs and the samples.
-        oracle: judges the metamers; by default that of the data, if they have one.
+        oracle: judges the metamers: another classifier, or a function; by default that of the data, if they have one.
         probe: what the probes are; by default those of the paper's appendix B.2 on all training examples.
         progress: is told what is going on.
 
@@ -83,12 +85,15 @@ def evaluate(
         frequent class) and ``test.calibration_error``;
         ``numerics.*`` on the first 1000 test inputs: ``inverse_error_max`` and ``_mean`` of x,
         ``forward_inverse_error_max`` of z, the logits of each with the nuisances of the one before;
-        ``probe.*``: errors and cross-entropies of the probe with the lowest validation cross-entropy, but
-        ``probe.test_error`` is the lowest of all probes, ``probe.<name>.test_error`` that of each, and
-        ``probe.mutual_information_nats`` the bound of Lemma 9; ``probe.train_examples`` and ``probe.hidden`` say what was trained;
-        ``metamers.*`` of the first 10 000 test inputs: see :func:`flowclf.metamers.metamer_statistics`;
-        with an oracle ``planes.*``: see :func:`flowclf.planes.plane_arrays`;
-        and what was evaluated, how, and in how many seconds.
+        ``probe.*``: ``probe.test_error``, the lowest of all probes, with ``_low`` and ``_high``; ``probe.name`` is the probe that
+        the other errors and cross-entropies are of, in ``full`` the one with the lowest test error, in ``quick`` the one with
+        the lowest validation cross-entropy; ``probe.<name>.*`` is of each, ``probe.mutual_information_nats`` the bound of Lemma 9
+        by the one chosen on validation data; ``probe.train_examples`` and ``probe.hidden`` say what was trained;
+        ``metamers.*`` of the first 10 000 test inputs: see :func:`flowclf.metamers.metamer_statistics`; the shares of an oracle's
+        answers with ``_low`` and ``_high``, and what it gets wrong itself, ``metamers.oracle.test_error`` and, with the noise
+        of dequantisation, ``.noisy_test_error``;
+        ``planes.*`` where the data know the truth everywhere: see :func:`flowclf.planes.plane_arrays`;
+        and what was evaluated, how, and in how many seconds. A plain network has no more than the first three of these lines.
 
     Raises:
         UsageError: an unknown protocol; data of another shape or number of classes; an empty part.
@@ -107,62 +112,100 @@ def evaluate(
 
 
 def evaluate_with_artifacts(
-    clf: InvertibleClassifier,
+    clf: Classifier,
     data: DataSet,
     *,
     protocol: str = "quick",
     seed: int = 0,
-    oracle: Oracle | None = None,
+    oracle: Oracle | Classifier | None = None,
     probe: ProbeSettings | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """As :func:`evaluate`, with the arrays for figures."""
     started = time.perf_counter()
     chosen, progress = protocol_named(protocol), progress or SilentProgress()
-    settings, oracle = probe or ProbeSettings(), data.oracle if oracle is None else oracle
+    settings = probe or ProbeSettings()
+    judge = ready_oracle(data.oracle if oracle is None else oracle, clf)
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     check_fits(clf, data, splits)
+    results: dict[str, Any] = {"protocol": protocol, "evaluation.seed": seed, "data.name": data.name}
+    if clf.preprocessing.bits is not None:
+        results["data.bits"] = clf.preprocessing.bits
+    results["model.kind"] = clf.kind
+    results["model.parameters"] = clf.parameter_count()
     with evaluating(clf):
-        encoded = encode_all(clf, splits, seed, progress)
-        results: dict[str, Any] = {"protocol": protocol, "evaluation.seed": seed, "data.name": data.name}
-        if clf.preprocessing.bits is not None:
-            results["data.bits"] = clf.preprocessing.bits
-        results["model.parameters"] = clf.parameter_count()
-        results["model.dimensions"] = clf.dimensions
-        for name, split in splits.items():
-            results |= _classification(clf, name, encoded[name], split.labels.cpu())
-        results |= _test_only(encoded["test"], data.test.labels.cpu())
-        results |= _numerics(clf, data.test, encoded["test"], seed)
-        found, best = probe_results(clf, chosen, settings, splits, encoded, seed, progress)
-        results |= found
-        part = data.test.head(_METAMER_IMAGES)
-        x = network_inputs(clf, part.inputs, torch.Generator().manual_seed(seed))
-        with progress.task("metamers", chosen.pairs) as task:
-            results |= metamer_statistics(clf, x, part.labels, pairs=chosen.pairs, seed=seed, oracle=oracle, advance=task.advance)
-        arrays = evaluation_arrays(clf, x, part.labels.to(x.device), encoded["test"], data.test.labels.cpu(), seed)
-        if oracle is not None:
-            arrays["planes"], of_planes = plane_arrays(clf, x, part.labels, probe=best, oracle=oracle, seed=seed)
-            results |= of_planes
+        if isinstance(clf, InvertibleClassifier):
+            found, arrays = _judge_invertible(clf, data, splits, chosen, settings, judge, seed, progress)
+        else:
+            found, arrays = _judge_plain(clf, splits, seed, progress)
+    results |= found
     results["seconds.evaluate"] = round(time.perf_counter() - started, 3)
     return Evaluation({name: _plain(value) for name, value in results.items()}, arrays, data.class_names)
 
 
-def _classification(clf: InvertibleClassifier, name: str, encoded: Encoded, labels: Tensor) -> dict[str, Any]:
+def _judge_plain(
+    clf: Classifier, splits: Mapping[str, Split], seed: int, progress: Progress
+) -> tuple[dict[str, Any], dict[str, Arrays]]:
+    logits = classify_all(clf, splits, seed, progress)
+    labels = {name: split.labels.cpu() for name, split in splits.items()}
+    results: dict[str, Any] = {}
+    for name in splits:
+        results |= _classification(name, logits[name], labels[name])
+    results |= _test_only(logits["test"], labels["test"])
+    return results, {"calibration": calibration_arrays(logits["test"], labels["test"])}
+
+
+def _judge_invertible(
+    clf: InvertibleClassifier,
+    data: DataSet,
+    splits: Mapping[str, Split],
+    chosen: EvaluationProtocol,
+    settings: ProbeSettings,
+    oracle: Oracle | None,
+    seed: int,
+    progress: Progress,
+) -> tuple[dict[str, Any], dict[str, Arrays]]:
+    encoded = encode_all(clf, splits, seed, progress)
+    results: dict[str, Any] = {"model.dimensions": clf.dimensions}
+    labels = {name: split.labels.cpu() for name, split in splits.items()}
+    for name, (logits, _, log_prob) in encoded.items():
+        results |= _classification(name, logits, labels[name])
+        results[f"{name}.bits_per_dim"] = clf.preprocessing.bits_per_dim(log_prob.double()).mean().item()
+    results |= _test_only(encoded["test"].logits, labels["test"])
+    results |= _numerics(clf, data.test, encoded["test"], seed)
+    of_probes, best = probe_results(clf, chosen, settings, splits, encoded, seed, progress)
+    results |= of_probes
+    part = data.test.head(_METAMER_IMAGES)
+    x = network_inputs(clf, part.inputs, torch.Generator().manual_seed(seed))
+    with progress.task("metamers", chosen.pairs) as task:
+        found = metamer_statistics(clf, x, part.labels, pairs=chosen.pairs, seed=seed, oracle=oracle, advance=task.advance)
+        results |= oracle_intervals(found, chosen.pairs)
+    if oracle is not None:
+        with progress.task("oracle", len(data.test)) as task:
+            results |= oracle_results(clf, oracle, data.test, seed, task.advance)
+    arrays = evaluation_arrays(clf, x, part.labels.to(x.device), encoded["test"], labels["test"], seed)
+    if data.oracle is not None:
+        # A network's answers mean little away from the data, where most of a plane lies; the truth is known everywhere.
+        arrays["planes"], of_planes = plane_arrays(clf, x, part.labels, probe=best, oracle=oracle, seed=seed)
+        results |= of_planes
+    return results, arrays
+
+
+def _classification(name: str, logits: Tensor, labels: Tensor) -> dict[str, Any]:
     return {
-        f"{name}.error": error(encoded.logits, labels),
-        f"{name}.cross_entropy_nats": cross_entropy_nats(encoded.logits, labels),
-        f"{name}.bits_per_dim": clf.preprocessing.bits_per_dim(encoded.log_prob.double()).mean().item(),
+        f"{name}.error": error(logits, labels),
+        f"{name}.cross_entropy_nats": cross_entropy_nats(logits, labels),
         f"{name}.examples": len(labels),
     }
 
 
-def _test_only(encoded: Encoded, labels: Tensor) -> dict[str, Any]:
-    low, high = error_interval(error(encoded.logits, labels), len(labels))
+def _test_only(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    low, high = error_interval(error(logits, labels), len(labels))
     return {
         "test.error_low": low,
         "test.error_high": high,
         "test.chance_error": 1 - int(torch.bincount(labels).max()) / len(labels),
-        "test.calibration_error": expected_calibration_error(encoded.logits, labels),
+        "test.calibration_error": expected_calibration_error(logits, labels),
     }
 
 

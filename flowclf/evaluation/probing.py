@@ -12,13 +12,23 @@ from flowclf.classifier import InvertibleClassifier
 from flowclf.data import DataSet, Split
 from flowclf.evaluation.encoding import check_fits, encode_all
 from flowclf.evaluation.protocols import EvaluationProtocol, ProbeSettings, protocol_named
-from flowclf.metrics import Encoded
-from flowclf.probes import ConvolutionalProbe, Probe, entropy_nats, judge_probe, mlp, mutual_information_nats, train_probe
+from flowclf.metrics import Encoded, error_interval
+from flowclf.probes import (
+    KERNEL_BANDWIDTHS,
+    ConvolutionalProbe,
+    Probe,
+    entropy_nats,
+    judge_probe,
+    mlp,
+    mutual_information_nats,
+    train_kernel_probe,
+    train_probe,
+)
 from flowclf.training.progress import Progress, SilentProgress
 
 __all__ = ["nuisance_probe", "probe_results"]
 
-_PROBES: Mapping[str, Callable[[InvertibleClassifier, ProbeSettings], nn.Module]] = {
+_NETWORKS: Mapping[str, Callable[[InvertibleClassifier, ProbeSettings], nn.Module]] = {
     "mlp": lambda clf, settings: mlp(clf.dimensions - clf.classes, clf.classes, settings.hidden),
     "conv": lambda clf, settings: ConvolutionalProbe(clf, clf.classes),
 }
@@ -74,14 +84,15 @@ def _train_probes(
     for name in chosen.probes:
         if name == "conv" and len(clf.input_shape) != 3:
             continue
+        parts = (features["train"], labels["train"], features["validation"], labels["validation"], clf.classes)
+        if name == "kernel":
+            with progress.task(f"probe {name}", len(KERNEL_BANDWIDTHS)) as task:
+                trained[name] = train_kernel_probe(*parts, seed=seed, device=clf.device, advance=task.advance)
+            continue
         with progress.task(f"probe {name}", chosen.probe_epochs) as task:
             trained[name] = train_probe(
-                features["train"],
-                labels["train"],
-                features["validation"],
-                labels["validation"],
-                clf.classes,
-                network=functools.partial(_PROBES[name], clf, settings),
+                *parts,
+                network=functools.partial(_NETWORKS[name], clf, settings),
                 epochs_max=chosen.probe_epochs,
                 patience=chosen.probe_patience,
                 seed=seed,
@@ -109,21 +120,36 @@ def probe_results(
     labels = {name: split.labels.cpu() for name, split in splits.items()}
     features["train"], labels["train"] = features["train"][: settings.examples], labels["train"][: settings.examples]
     trained = _train_probes(clf, chosen, settings, features, labels, seed, progress)
-    scores = {name: judge_probe(probe, features["test"], labels["test"]) for name, probe in trained.items()}
-    best = min(trained, key=lambda name: _validation_nats(trained[name]))
-    probe, test = trained[best], scores[best]
+    scores = {
+        name: {part: judge_probe(probe, features[part], labels[part]) for part in ("train", "test")}
+        for name, probe in trained.items()
+    }
+    by_validation = min(trained, key=lambda name: _validation_nats(trained[name]))
+    by_test = min(trained, key=lambda name: scores[name]["test"].error)
+    judge = by_test if chosen.judge == "test" else by_validation
+    low, high = error_interval(scores[by_test]["test"].error, len(labels["test"]))
     results = {
-        "probe.test_error": min(score.error for score in scores.values()),
-        "probe.train_error": judge_probe(probe, features["train"], labels["train"]).error,
-        "probe.validation_error": probe.validation.error,
-        "probe.validation_cross_entropy_nats": probe.validation.cross_entropy_nats,
-        "probe.test_cross_entropy_nats": test.cross_entropy_nats,
-        "probe.mutual_information_nats": mutual_information_nats(labels["test"], test.cross_entropy_nats),
+        "probe.test_error": scores[by_test]["test"].error,
+        "probe.test_error_low": low,
+        "probe.test_error_high": high,
+        "probe.train_error": scores[judge]["train"].error,
+        "probe.validation_error": trained[judge].validation.error,
+        "probe.validation_cross_entropy_nats": _validation_nats(trained[judge]),
+        "probe.test_cross_entropy_nats": scores[judge]["test"].cross_entropy_nats,
+        # A bound chosen by its own value would be biased upwards, so it is always that of the choice on validation data.
+        "probe.mutual_information_nats": mutual_information_nats(labels["test"], scores[by_validation]["test"].cross_entropy_nats),
         "probe.entropy_nats": entropy_nats(labels["test"]),
-        "probe.epochs": probe.epochs,
-        "probe.name": best,
+        "probe.epochs": trained[judge].epochs,
+        "probe.name": judge,
         "probe.hidden": "-".join(map(str, settings.hidden)),
         "probe.train_examples": len(labels["train"]),
-        **{f"probe.{name}.test_error": score.error for name, score in scores.items()},
     }
-    return results, probe
+    for name, probe in trained.items():
+        results |= {
+            f"probe.{name}.train_error": scores[name]["train"].error,
+            f"probe.{name}.test_error": scores[name]["test"].error,
+            f"probe.{name}.test_cross_entropy_nats": scores[name]["test"].cross_entropy_nats,
+            f"probe.{name}.validation_cross_entropy_nats": _validation_nats(probe),
+            f"probe.{name}.epochs": probe.epochs,
+        }
+    return results, trained[by_validation]

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from flowclf.evaluation import Arrays
 from flowclf.figures.style import DPI, INK, WRONG, short
 
-__all__ = ["interpolation_grid", "metamer_grid", "sample_grid"]
+__all__ = ["PictureRow", "interpolation_grid", "metamer_grid", "picture_grid", "sample_grid"]
 
 _GAP, _CAPTION, _MARGIN = 8, 28, 14
 """Pixels of the PNG: between pictures, for a line of text, around everything."""
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A row of pictures in a grid: what it is, the pictures (P, C, H, W), and a caption and its colour below each."""
+class PictureRow:
+    """A row of pictures in a grid: what it is, the pictures (P, C, H, W), uint8, and a caption and its colour below each."""
 
     name: str
     pictures: NDArray[np.uint8]
@@ -40,11 +40,11 @@ def metamer_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
     kept = [
         (f"reads {short(class_names[got])}", INK if got == wanted else WRONG) for got, wanted in zip(reads, target, strict=True)
     ]
-    return _grid(
+    return picture_grid(
         [
-            _Row("logits from", arrays["logits_of"], _donor_captions(arrays, "logits_of", class_names)),
-            _Row("metamer", arrays["metamer"], kept),
-            _Row("nuisances from", arrays["nuisance_of"], _donor_captions(arrays, "nuisance_of", class_names)),
+            PictureRow("logits from", arrays["logits_of"], _donor_captions(arrays, "logits_of", class_names)),
+            PictureRow("metamer", arrays["metamer"], kept),
+            PictureRow("nuisances from", arrays["nuisance_of"], _donor_captions(arrays, "nuisance_of", class_names)),
         ]
     )
 
@@ -58,13 +58,15 @@ def interpolation_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
         class_names: of the classes.
     """
     steps = arrays["steps"]
-    between = [_Row(f"{round(100 * index / (len(steps) - 1))} %", pictures) for index, pictures in enumerate(steps[1:-1], start=1)]
-    return _grid(
+    between = [
+        PictureRow(f"{round(100 * index / (len(steps) - 1))} %", pictures) for index, pictures in enumerate(steps[1:-1], start=1)
+    ]
+    return picture_grid(
         [
-            _Row("original", steps[0], _labels(arrays["logits_of_label"], class_names)),
+            PictureRow("original", steps[0], _labels(arrays["logits_of_label"], class_names)),
             *between,
-            _Row("metamer", steps[-1]),
-            _Row("target", arrays["target"], _labels(arrays["nuisance_of_label"], class_names)),
+            PictureRow("metamer", steps[-1]),
+            PictureRow("target", arrays["target"], _labels(arrays["nuisance_of_label"], class_names)),
         ]
     )
 
@@ -76,21 +78,31 @@ def sample_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
         arrays: ``samples`` (K, n, C, H, W).
         class_names: of the classes.
     """
-    return _grid([_Row(short(class_names[label]), row) for label, row in enumerate(arrays["samples"])], cell=84)
+    return picture_grid([PictureRow(short(class_names[label]), row) for label, row in enumerate(arrays["samples"])], cell=84)
 
 
-def _grid(rows: Sequence[_Row], cell: int = 112) -> Figure:
-    """Pictures in rows, each named on the left; a picture is about ``cell`` pixels, a whole multiple of its own."""
+def picture_grid(rows: Sequence[PictureRow], *, cell: int = 112, columns: Sequence[str] = ()) -> Figure:
+    """Pictures in rows, each named on the left.
+
+    Args:
+        rows: at least one, all of as many pictures of one size.
+        cell: about the size of a picture in pixels of the figure; it becomes a whole multiple of its own.
+        columns: names of the columns, above the first row.
+    """
     count, _, height, width = rows[0].pictures.shape
     scale = max(1, round(cell / max(height, width)))
     cell_width, cell_height = scale * width, scale * height
     names = 12 + 11 * max(len(row.name) for row in rows)
     total_width = 2 * _MARGIN + names + count * (cell_width + _GAP)
-    total_height = 2 * _MARGIN + sum(cell_height + (_CAPTION if row.captions else _GAP) for row in rows)
+    head = _CAPTION if columns else 0
+    total_height = 2 * _MARGIN + head + sum(cell_height + (_CAPTION if row.captions else _GAP) for row in rows)
     figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI)
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set_axis_off()
-    top = float(_MARGIN)
+    top = float(_MARGIN + head)
+    for column, text in enumerate(columns):
+        middle = _MARGIN + names + column * (cell_width + _GAP) + cell_width / 2
+        axis.text(middle, top - 6, text, ha="center", va="bottom", fontsize=8, color=INK)
     for row in rows:
         axis.text(_MARGIN + names - 12, top + cell_height / 2, row.name, ha="right", va="center", fontsize=9, color=INK)
         for column, picture in enumerate(row.pictures):

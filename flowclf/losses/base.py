@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from flowclf.classifier import Encoding, InvertibleClassifier
+from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
 from flowclf.errors import UsageError
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
@@ -34,16 +34,34 @@ class Binding:
     """What a loss knows of the classifier it is bound to.
 
     Attributes:
-        classes: K.
-        nuisances: D - K.
-        prior: the classifier's prior; its parameters belong to the classifier, not to the loss.
-        preprocessing: the classifier's preprocessing, which knows the dimensions of the data.
+        classifier: whose parameters are its own, not the loss's.
     """
 
-    classes: int
-    nuisances: int
-    prior: FactorialPrior
-    preprocessing: Preprocessing
+    classifier: Classifier
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return self.classifier.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The classifier's, which knows the dimensions of the data."""
+        return self.classifier.preprocessing
+
+    @property
+    def nuisances(self) -> int:
+        """D - K; 0 for a plain network."""
+        return self.classifier.dimensions - self.classes if isinstance(self.classifier, InvertibleClassifier) else 0
+
+    @property
+    def prior(self) -> FactorialPrior:
+        """The classifier's.
+
+        Raises:
+            UsageError: a plain network, which has none.
+        """
+        return require_invertible(self.classifier, "a loss with a likelihood or nuisances").prior
 
 
 class Loss(nn.Module):
@@ -54,6 +72,7 @@ class Loss(nn.Module):
 
     Attributes:
         progress: how much of the training is done, 0 to 1; see :meth:`set_progress`.
+        invertible_only: whether it needs nuisances or a likelihood, which a plain network does not have.
         adversary_steps: how many steps the adversary gets on a batch now, before the classifier's own; may depend on ``progress``.
 
     Example:
@@ -66,18 +85,20 @@ class Loss(nn.Module):
 
     progress: float = 1.0
     adversary_steps: int = 0
+    invertible_only: bool = False
     _binding: Binding | None = None
 
-    def bind(self, classifier: InvertibleClassifier) -> Self:
+    def bind(self, classifier: Classifier) -> Self:
         """Tell the loss dimensions and prior of the classifier it will train; returns the loss itself.
 
         Raises:
-            UsageError: it is bound already.
+            UsageError: it is bound already, or needs an inverse that the classifier does not have.
         """
         if self._binding is not None:
             raise UsageError(f"{type(self).__name__} is bound to a classifier already; make a new one")
-        nuisances = classifier.dimensions - classifier.classes
-        self._binding = Binding(classifier.classes, nuisances, classifier.prior, classifier.preprocessing)
+        if self.invertible_only:
+            require_invertible(classifier, type(self).__name__)
+        self._binding = Binding(classifier)
         self.build(self._binding)
         self.to(classifier.device, classifier.dtype)
         return self
@@ -169,7 +190,7 @@ class WeightedSum(Loss):
         for loss in self.losses:
             loss.set_progress(progress)  # type: ignore[operator]
 
-    def bind(self, classifier: InvertibleClassifier) -> Self:
+    def bind(self, classifier: Classifier) -> Self:
         """Bind every loss of the sum."""
         for loss in self.losses:
             loss.bind(classifier)  # type: ignore[operator]

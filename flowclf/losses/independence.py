@@ -80,6 +80,8 @@ class IndependenceCrossEntropy(Loss):
         ['bits_per_dim', 'cross_entropy_nats', 'nuisance_cross_entropy_nats']
     """
 
+    invertible_only = True
+
     def __init__(
         self,
         *,

@@ -29,6 +29,8 @@ class FactorialPriorMLE(Loss):
         >>> loss = FactorialPriorMLE().bind(clf)
     """
 
+    invertible_only = True
+
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """Part: ``bits_per_dim``."""
         value = code_length(self.binding, encoding, labels)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, PlainValidator
 
 from flowclf.arguments import (
     Decay,
+    Fraction,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -62,6 +63,7 @@ class Augment(Section):
     shift: NonNegativeInt = Field(0, description="Largest translation along each axis, pixels.")
     crop: NonNegativeInt = Field(0, description="Padding before a random crop to the images' own size, pixels.")
     flip: bool = Field(False, description="Mirror left and right with probability 1/2.")
+    noise: Fraction = Field(0.0, description="Largest standard deviation of Gaussian noise, as a share of the pixels' range.")
 
 
 class Data(Component):
@@ -203,6 +205,10 @@ class Evaluate(Section):
     """What is measured after training."""
 
     protocol: Literal["quick", "full"] = Field("quick", description="How much is measured, and how carefully.")
+    oracle: str | None = Field(
+        None,
+        description="A run directory or checkpoint of a classifier that judges the metamers; null for none but the data's own.",
+    )
     probe: Probe = Probe()
 
 

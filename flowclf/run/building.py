@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from flowclf import registry
-from flowclf.classifier import InvertibleClassifier, build_classifier
+from flowclf.classifier import InvertibleClassifier, PlainClassifier, build_classifier, plain_classifier
 from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
 from flowclf.evaluation import ProbeSettings
 from flowclf.losses import Loss, WeightedSum
 from flowclf.preprocessing import Preprocessing
-from flowclf.recipe import LoadedRecipe, Recipe
+from flowclf.recipe import Recipe
 from flowclf.training import TrainSettings
 
-__all__ = ["Plan", "build_data", "build_loss", "build_model", "build_probe_settings", "build_settings", "plan", "resolve_device"]
+__all__ = ["build_data", "build_loss", "build_model", "build_probe_settings", "build_settings", "resolve_device"]
 
 
 def resolve_device(device: str) -> torch.device:
@@ -53,21 +52,22 @@ def build_data(recipe: Recipe) -> DataSet:
     )
 
 
-def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier:
+def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier | PlainClassifier:
     """The recipe's classifier with fresh weights, which depend on the recipe's seed alone.
 
     Raises:
         GraphError: a graph that is not a classifier's.
     """
-    shape = data.image_shape
-    images = len(shape) == 3
-    preprocessing = Preprocessing(shape, bits=recipe.data.bits if images else None, pad=recipe.data.pad)
+    images = len(data.image_shape) == 3
+    preprocessing = Preprocessing(data.image_shape, bits=recipe.data.bits if images else None, pad=recipe.data.pad)
     model = recipe.model
     specs = model if isinstance(model, list) else registry.models.get(model.name)(**model.arguments)
     torch.manual_seed(recipe.seed)
-    return build_classifier(
-        preprocessing.input_shape, specs, data.classes, preprocessing=preprocessing, class_names=data.class_names
-    )
+    shape, names = preprocessing.input_shape, data.class_names
+    if not isinstance(model, list) and callable(specs):
+        network = {model.name: model.arguments}
+        return plain_classifier(shape, network, data.classes, preprocessing=preprocessing, class_names=names)
+    return build_classifier(shape, specs, data.classes, preprocessing=preprocessing, class_names=names)
 
 
 def build_loss(recipe: Recipe) -> Loss:
@@ -93,58 +93,3 @@ def build_settings(recipe: Recipe) -> TrainSettings:
 def build_probe_settings(recipe: Recipe) -> ProbeSettings:
     """The recipe's section ``evaluate.probe``."""
     return ProbeSettings(**recipe.evaluate.probe.model_dump())
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run would do.
-
-    Attributes:
-        text: for a person.
-        data: the same as plain JSON.
-    """
-
-    text: str
-    data: dict[str, Any]
-
-
-def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
-    """Build everything that a run would build, and write nothing."""
-    recipe = loaded.recipe
-    chosen = resolve_device(device)
-    data = build_data(recipe)
-    classifier = build_model(recipe, data)
-    loss = build_loss(recipe).bind(classifier)
-    settings = build_settings(recipe)
-    steps = settings.epochs * data.steps_per_epoch
-    rows = [
-        {
-            "name": row.name,
-            "kind": row.kind,
-            "shapes_in": [list(shape) for shape in row.shapes_in],
-            "shapes_out": [list(shape) for shape in row.shapes_out],
-            "parameters": row.parameters,
-        }
-        for row in classifier.node_rows()
-    ]
-    adversary = sum(parameter.numel() for parameter in loss.adversary_parameters())
-    summary = {
-        "recipe": recipe.name,
-        "seed": recipe.seed,
-        "device": str(chosen),
-        "data": data.describe(),
-        "parameters": classifier.parameter_count(),
-        "adversary_parameters": adversary,
-        "epochs": settings.epochs,
-        "steps": steps,
-        "nodes": rows,
-    }
-    adversary_text = f"; adversary: {adversary:,} parameters, {loss.adversary_steps} steps a batch" if adversary else ""
-    lines = [
-        f"Recipe {recipe.name}, seed {recipe.seed}, on {chosen}",
-        f"Data: {data}",
-        f"Training: {settings.epochs} epochs of {data.steps_per_epoch} steps{adversary_text}",
-        f"Evaluation: protocol {recipe.evaluate.protocol}",
-        repr(classifier),
-    ]
-    return Plan("\n".join(lines), summary)

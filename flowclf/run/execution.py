@@ -12,14 +12,16 @@ from typing import Any
 import torch
 
 from flowclf import checkpoint
+from flowclf.classifier import Classifier
 from flowclf.errors import InterruptedRunError
-from flowclf.evaluation import Evaluation, evaluate_with_artifacts
+from flowclf.evaluation import Evaluation, evaluate_with_artifacts, ready_oracle
 from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
 from flowclf.recipe import LoadedRecipe, dump, load
 from flowclf.report import write_report
 from flowclf.run.building import build_data, build_loss, build_model, build_probe_settings, build_settings, resolve_device
 from flowclf.run.folder import RunFolder
+from flowclf.run.opening import open_oracle
 from flowclf.training import Progress, SilentProgress, Trainer
 from flowclf.training.interrupts import Interrupts, interrupts
 from flowclf.training.state import load_state, save_state
@@ -56,11 +58,12 @@ def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", pro
     chosen = resolve_device(device)
     # Everything is built before the folder is made: what cannot run leaves nothing behind.
     trainer = _trainer(loaded, chosen)
+    oracle = _oracle(loaded, trainer)
     folder = RunFolder.create(loaded.recipe.name, out)
     write_text(folder.recipe, loaded.source_text)
     write_text(folder.resolved, dump(loaded.recipe))
     folder.write_environment(chosen)
-    return _carry_out(folder, loaded, trainer, progress or SilentProgress())
+    return _carry_out(folder, loaded, trainer, oracle, progress or SilentProgress())
 
 
 def resume(path: Path, device: str = "auto", progress: Progress | None = None) -> RunResult:
@@ -78,10 +81,11 @@ def resume(path: Path, device: str = "auto", progress: Progress | None = None) -
     folder = RunFolder.existing(path)
     loaded = load(folder.resolved)
     trainer = _trainer(loaded, resolve_device(device))
+    oracle = _oracle(loaded, trainer)
     load_state(folder.checkpoints, trainer)
     progress = progress or SilentProgress()
     progress.message(f"resuming {path} at step {trainer.step} of {trainer.total_steps}")
-    return _carry_out(folder, loaded, trainer, progress)
+    return _carry_out(folder, loaded, trainer, oracle, progress)
 
 
 def _trainer(loaded: LoadedRecipe, device: torch.device) -> Trainer:
@@ -91,7 +95,16 @@ def _trainer(loaded: LoadedRecipe, device: torch.device) -> Trainer:
     return Trainer(classifier, build_loss(recipe), data, build_settings(recipe))
 
 
-def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, progress: Progress) -> RunResult:
+def _oracle(loaded: LoadedRecipe, trainer: Trainer) -> Classifier | None:
+    oracle = open_oracle(loaded.recipe, str(trainer.classifier.device))
+    # An oracle that does not fit is better known before the training than after it.
+    ready_oracle(oracle, trainer.classifier)
+    return oracle
+
+
+def _carry_out(
+    folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle: Classifier | None, progress: Progress
+) -> RunResult:
     started = time.perf_counter()
 
     def save(current: Trainer) -> None:
@@ -112,6 +125,7 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, progre
                 trainer.data,
                 protocol=loaded.recipe.evaluate.protocol,
                 seed=loaded.recipe.seed,
+                oracle=oracle,
                 probe=build_probe_settings(loaded.recipe),
                 progress=progress,
             )

@@ -2,89 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowclf import checkpoint
-from flowclf.classifier import InvertibleClassifier
+from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.data import DataSet, read_image
-from flowclf.data import load as load_data
 from flowclf.errors import UsageError
 from flowclf.evaluation import evaluate, metamer_pictures
 from flowclf.figures import metamer_grid, save_figure
 from flowclf.metamers import draw_pairs, metamer
-from flowclf.recipe import Recipe, load
-from flowclf.run.building import build_data, build_probe_settings, resolve_device
-from flowclf.run.folder import RunFolder
+from flowclf.run.building import build_probe_settings
+from flowclf.run.opening import image_shape, open_data, open_model, open_oracle
 from flowclf.training import Progress
 
-__all__ = ["OpenedModel", "evaluate_model", "metamers", "open_data", "open_model", "predict"]
+__all__ = ["evaluate_model", "metamers", "predict"]
 
 _GRID_COLUMNS = 12
 
 
-@dataclass(frozen=True)
-class OpenedModel:
-    """A model and, where it came from a run directory, the recipe that trained it.
-
-    Attributes:
-        classifier: in eval mode.
-        recipe: of the run, or None for a bare checkpoint.
-    """
-
-    classifier: InvertibleClassifier
-    recipe: Recipe | None
-
-
-def open_model(model: str, device: str = "auto") -> OpenedModel:
-    """Load a model from a run directory or a checkpoint folder.
-
-    Raises:
-        UsageError: there is nothing of that name, or a run that has not finished training.
-    """
-    path = Path(model)
-    chosen = resolve_device(device)
-    folder = RunFolder(path)
-    if folder.resolved.is_file():
-        if not folder.model.is_dir():
-            raise UsageError(f"{path}: the run has not finished; go on with: flowclf recipe run --resume {path}")
-        return OpenedModel(checkpoint.load(folder.model, device=chosen), load(folder.resolved).recipe)
-    if not path.exists():
-        raise UsageError(f"there is no run directory or checkpoint at {path}")
-    return OpenedModel(checkpoint.load(path, device=chosen), None)
-
-
-def open_data(opened: OpenedModel, name: str | None) -> DataSet:
-    """The data named, a user's own at a path, or those of the model's run."""
-    if name is None:
-        if opened.recipe is None:
-            raise UsageError("a checkpoint without its run does not tell its data: name them with --data")
-        return build_data(opened.recipe)
-    path = Path(name)
-    if path.is_dir():
-        channels, height, width = _image_shape(opened.classifier)
-        if height != width:
-            raise UsageError(f"--data {name}: a folder is read as square images, the model takes {height} x {width}")
-        return load_data("image_folder", root=name, size=height, channels=channels, validation=0.1)
-    if path.suffix == ".npz":
-        return load_data("arrays", path=name, validation=0.1)
-    return load_data(name)
-
-
-def _image_shape(classifier: InvertibleClassifier) -> tuple[int, ...]:
-    shape = classifier.preprocessing.image_shape
-    if len(shape) != 3:
-        raise UsageError(f"the model takes vectors of shape {shape}, not images")
-    return shape
-
-
-def _read(classifier: InvertibleClassifier, path: Path) -> Tensor:
+def _read(classifier: Classifier, path: Path) -> Tensor:
     """Network inputs (1, C, H, W) of an image file."""
-    pixels = read_image(path, _image_shape(classifier))[None].to(classifier.device)
+    pixels = read_image(path, image_shape(classifier))[None].to(classifier.device)
     return classifier.preprocessing(pixels.to(classifier.dtype) / 255)  # type: ignore[no-any-return]
 
 
@@ -94,6 +35,7 @@ def evaluate_model(
     protocol: str = "quick",
     device: str = "auto",
     progress: Progress | None = None,
+    oracle: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model.
 
@@ -103,15 +45,27 @@ def evaluate_model(
         protocol: quick or full.
         device: auto, cpu or cuda.
         progress: is told what is going on.
+        oracle: a run directory or a checkpoint folder, of a classifier that judges the metamers; by default the one that the
+            model's recipe names.
 
     Returns:
         The flat results, as ``results.json`` has them.
     """
     opened = open_model(model, device)
-    chosen = open_data(opened, data).to(opened.classifier.device)
-    seed = opened.recipe.seed if opened.recipe else 0
-    probe = build_probe_settings(opened.recipe) if opened.recipe else None
-    return evaluate(opened.classifier, chosen, protocol=protocol, seed=seed, probe=probe, progress=progress)
+    recipe = opened.recipe
+    if oracle is not None:
+        judge: Classifier | None = open_model(oracle, device).classifier
+    else:
+        judge = open_oracle(recipe, device) if recipe else None
+    return evaluate(
+        opened.classifier,
+        open_data(opened, data).to(opened.classifier.device),
+        protocol=protocol,
+        seed=recipe.seed if recipe else 0,
+        oracle=judge,
+        probe=build_probe_settings(recipe) if recipe else None,
+        progress=progress,
+    )
 
 
 @torch.no_grad()
@@ -119,7 +73,8 @@ def predict(model: str, images: list[Path], device: str = "auto") -> list[dict[s
     """Classify image files.
 
     Returns:
-        For each image ``file``, ``class``, ``probability``, ``log_likelihood_nats`` of the network's input, and ``bits_per_dim``.
+        For each image ``file``, ``class``, ``probability``, and of an invertible classifier ``log_likelihood_nats`` of the
+        network's input, and ``bits_per_dim``.
 
     Raises:
         DataError: a file that is not an image; nothing is returned for the others.
@@ -129,17 +84,17 @@ def predict(model: str, images: list[Path], device: str = "auto") -> list[dict[s
     for path in images:
         x = _read(classifier, path)
         encoding = classifier(x)
-        log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
         probability, label = encoding.logits.softmax(1).max(1)
-        answers.append(
-            {
-                "file": str(path),
-                "class": classifier.class_names[int(label)],
-                "probability": float(probability),
-                "log_likelihood_nats": float(log_prob),
-                "bits_per_dim": float(classifier.preprocessing.bits_per_dim(log_prob)),
-            }
-        )
+        answer: dict[str, Any] = {
+            "file": str(path),
+            "class": classifier.class_names[int(label)],
+            "probability": float(probability),
+        }
+        if isinstance(classifier, InvertibleClassifier):
+            log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
+            answer["log_likelihood_nats"] = float(log_prob)
+            answer["bits_per_dim"] = float(classifier.preprocessing.bits_per_dim(log_prob))
+        answers.append(answer)
     return answers
 
 
@@ -167,9 +122,9 @@ def metamers(
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out: expected a .png file, found {out}")
     opened = open_model(model, device)
-    classifier = opened.classifier
+    classifier = require_invertible(opened.classifier, "metamers")
     if logits_of is None or nuisance_of is None:
-        return _grid(opened, out)
+        return _grid(classifier, open_data(opened, None), out)
     first, second = _read(classifier, logits_of), _read(classifier, nuisance_of)
     arrays = metamer_pictures(classifier, first, second)
     save_figure(metamer_grid(arrays, classifier.class_names), out, arrays)
@@ -183,9 +138,8 @@ def metamers(
     }
 
 
-def _grid(opened: OpenedModel, out: Path) -> dict[str, Any]:
-    data = open_data(opened, None).to(opened.classifier.device)
-    classifier, test = opened.classifier, data.test
+def _grid(classifier: InvertibleClassifier, data: DataSet, out: Path) -> dict[str, Any]:
+    test = data.test.to(classifier.device)
     first, second = (indices.to(classifier.device) for indices in draw_pairs(test.labels, _GRID_COLUMNS))
 
     def inputs(indices: Tensor) -> Tensor:

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from flowclf.classifier import require_invertible
 from flowclf.errors import UsageError
 from flowclf.evaluation import nuisance_probe
 from flowclf.figures import plane_panels, save_figure
 from flowclf.metrics import network_inputs
 from flowclf.planes import plane_arrays
 from flowclf.run.building import build_probe_settings
-from flowclf.run.models import open_data, open_model
+from flowclf.run.opening import open_data, open_model
 from flowclf.training import Progress, SilentProgress
 
 __all__ = ["planes"]
@@ -50,7 +51,7 @@ def planes(
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out: expected a .png file, found {out}")
     opened = open_model(model, device)
-    classifier, recipe = opened.classifier, opened.recipe
+    classifier, recipe = require_invertible(opened.classifier, "planes"), opened.recipe
     chosen = open_data(opened, data).to(classifier.device)
     own_seed = recipe.seed if recipe else 0
     probe = nuisance_probe(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowclf.classifier import InvertibleClassifier
+from flowclf.classifier import Classifier
 from flowclf.data import DataSet
 from flowclf.losses import Loss
 from flowclf.training.loop import Row, Trainer, TrainSettings
@@ -14,7 +14,7 @@ __all__ = ["Progress", "Row", "SilentProgress", "TrainSettings", "Trainer", "fit
 
 
 def fit(
-    classifier: InvertibleClassifier,
+    classifier: Classifier,
     loss: Loss,
     data: DataSet,
     *,

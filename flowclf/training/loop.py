@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.classifier import Encoding, InvertibleClassifier
+from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
 from flowclf.data import DataSet, mix_seed
 from flowclf.errors import NonFiniteLossError, UsageError
 from flowclf.losses import Loss
@@ -63,21 +63,25 @@ class Trainer:
         settings: how to train.
 
     Raises:
-        UsageError: data that do not fit the classifier, or settings that cannot be.
+        UsageError: data that do not fit the classifier, or a loss or settings that cannot be.
     """
 
-    def __init__(self, classifier: InvertibleClassifier, loss: Loss, data: DataSet, settings: TrainSettings) -> None:
+    def __init__(self, classifier: Classifier, loss: Loss, data: DataSet, settings: TrainSettings) -> None:
         if tuple(data.image_shape) != classifier.preprocessing.image_shape or data.classes != classifier.classes:
             raise UsageError(
                 f"data set {data.name} has {data.classes} classes of shape {tuple(data.image_shape)}; the classifier takes "
                 f"{classifier.classes} of {classifier.preprocessing.image_shape}"
             )
-        if loss._binding is not None and loss.binding.prior is not classifier.prior:
+        if loss._binding is not None and loss.binding.classifier is not classifier:
             raise UsageError(f"{type(loss).__name__} is bound to another classifier; make a new one")
         if settings.epochs < 1:
             raise UsageError(f"train: epochs must be at least 1, found {settings.epochs}")
         if settings.activations not in ("store", "recompute"):
             raise UsageError(f"train: activations must be 'store' or 'recompute', found {settings.activations!r}")
+        if settings.activations == "recompute":
+            require_invertible(classifier, "train: activations: recompute")
+        if settings.precision == "bf16":
+            require_invertible(classifier, "train: precision: bf16, which is of couplings' subnets,")
         self.classifier = classifier
         self.data = data.to(classifier.device)
         self.settings = settings
@@ -94,7 +98,8 @@ class Trainer:
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.adversary_optimizer = self.loss.adversary_optimizer() if any(True for _ in self.loss.adversary_parameters()) else None
         self.schedule = build_schedule(settings.schedule, self.total_steps, self.steps_per_epoch)
-        self.dtype = subnet_dtype(settings.precision, classifier.device)
+        invertible = isinstance(classifier, InvertibleClassifier)
+        self.dtype = subnet_dtype(settings.precision, classifier.device) if invertible else None
         if not classifier.initialized:
             images = data.train.inputs[:_INITIALIZATION_SAMPLES].to(classifier.device)
             generator = torch.Generator().manual_seed(mix_seed(data.seed, "initialization"))
@@ -127,17 +132,12 @@ class Trainer:
         """
         progress = progress or SilentProgress()
         last = self.total_steps if until is None else min(until, self.total_steps)
-        activations = self.classifier.activations
-        self.classifier.activations = self.settings.activations
-        set_subnet_dtype(self.classifier, self.dtype)
         try:
-            with progress.task("training", self.total_steps) as task:
+            with _training_mode(self.classifier, self.settings, self.dtype), progress.task("training", self.total_steps) as task:
                 task.advance(self.step)
                 while self.step < last and not self._epoch(last, task, on_state, stop, progress):
                     pass
         finally:
-            set_subnet_dtype(self.classifier, None)
-            self.classifier.activations = activations
             self.classifier.eval()
             self.loss.eval()
         return self.rows
@@ -210,8 +210,8 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> Row:
-        """Error, cross-entropy and bits per dimension on the validation part, of the averaged weights where there are some."""
-        totals = {"error": 0.0, "cross_entropy_nats": 0.0, "bits_per_dim": 0.0}
+        """Measures on the validation part, of the averaged weights where there are some."""
+        totals = {"error": 0.0, "cross_entropy_nats": 0.0}
         split = self.data.validation
         if not len(split):
             return {}
@@ -222,10 +222,12 @@ class Trainer:
                 labels = split.labels[start : start + 500]
                 x = self.classifier.preprocessing.dequantize(split.inputs[start : start + 500], generator).to(self.classifier.dtype)
                 encoding = self.classifier(x)
-                log_prob = self.classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
                 totals["error"] += float((encoding.logits.argmax(1) != labels).sum())
                 totals["cross_entropy_nats"] += float(functional.cross_entropy(encoding.logits, labels, reduction="sum"))
-                totals["bits_per_dim"] += float(self.classifier.preprocessing.bits_per_dim(log_prob).sum())
+                if isinstance(self.classifier, InvertibleClassifier):
+                    log_prob = self.classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
+                    bits = float(self.classifier.preprocessing.bits_per_dim(log_prob).sum())
+                    totals["bits_per_dim"] = totals.get("bits_per_dim", 0.0) + bits
         self.classifier.train()
         return {f"validation.{name}": total / len(split) for name, total in totals.items()}
 
@@ -271,6 +273,21 @@ class Trainer:
         torch.set_rng_state(state["random"].cpu())
         if state["random_cuda"]:
             torch.cuda.set_rng_state_all([value.cpu() for value in state["random_cuda"]])
+
+
+@contextlib.contextmanager
+def _training_mode(classifier: Classifier, settings: TrainSettings, dtype: torch.dtype | None) -> Iterator[None]:
+    """What only training does to an invertible classifier: its couplings' precision, and what becomes of activations."""
+    if not isinstance(classifier, InvertibleClassifier):
+        yield
+        return
+    activations, classifier.activations = classifier.activations, settings.activations
+    set_subnet_dtype(classifier, dtype)
+    try:
+        yield
+    finally:
+        set_subnet_dtype(classifier, None)
+        classifier.activations = activations
 
 
 def _finite(number: float) -> bool:

@@ -48,8 +48,8 @@ def calls(monkeypatch, tmp_path):
         noted.note("resume", folder, device)
         return types.SimpleNamespace(folder=folder, results=RESULTS)
 
-    def evaluate_model(model, data, protocol, device, progress):
-        noted.note("evaluate", model, data, protocol, device)
+    def evaluate_model(model, data, protocol, device, progress, oracle):
+        noted.note("evaluate", model, data, protocol, device, oracle)
         return RESULTS
 
     def predict(model, images, device):
@@ -173,7 +173,12 @@ def test_evaluate(calls, model, capsys):
     assert "test.error\t0.0123457" in capsys.readouterr().out
     assert main(["evaluate", model, "--data", "mnist", "--protocol", "full", "--device", "cuda", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == RESULTS | {"test.bits_per_dim": None}
-    assert calls == [("evaluate", "model", None, "quick", "auto"), ("evaluate", "model", "mnist", "full", "cuda")]
+    assert main(["evaluate", model, "--protocol", "full", "--oracle", model]) == 0
+    assert calls == [
+        ("evaluate", "model", None, "quick", "auto", None),
+        ("evaluate", "model", "mnist", "full", "cuda", None),
+        ("evaluate", "model", None, "full", "auto", "model"),
+    ]
 
 
 def test_predict(calls, model, capsys):
@@ -195,6 +200,7 @@ def test_metamers(calls, model, capsys):
     "arguments",
     [
         ["evaluate", "absent"],
+        ["evaluate", "model", "--oracle", "absent"],
         ["predict", "absent", "a.png"],
         ["predict", "model", "absent.png"],
         ["metamers", "model", "--logits-of", "absent.png", "--nuisance-of", "a.png"],

@@ -81,11 +81,24 @@ def test_flip_mirrors_half_of_the_images() -> None:
     assert 4800 < mirrored < 5200
 
 
+def test_noise_is_gaussian_of_a_strength_of_each_images_own() -> None:
+    images = torch.full((4000, 1, 10, 10), 127, dtype=torch.uint8)
+    noise = (Augmentation(noise=0.1)(images, torch.Generator().manual_seed(0)).double() - 127).flatten(1)
+    strengths = noise.std(1)
+    # Uniform from 0 to 25.5 levels, rounding apart: a tenth of the images in each tenth of the range.
+    assert torch.histc(strengths, 10, 0, 25.5).div(4000).sub(0.1).abs().max() < 0.04
+    assert noise.mean().abs() < 0.1
+    standard = (noise / strengths[:, None])[strengths > 5]
+    assert standard.pow(4).mean().item() == pytest.approx(3, abs=0.15)
+    dark = Augmentation(noise=1.0)(torch.zeros_like(images), torch.Generator().manual_seed(0))
+    assert 0.45 < (dark == 0).double().mean() < 0.55
+
+
 @given(seeds)
 def test_a_seed_gives_the_same_images_and_leaves_the_global_state(seed: int) -> None:
     images = random_images((6, 3, 8, 8), seed)
     original = images.clone()
-    augment = Augmentation(shift=2, crop=1, flip=True)
+    augment = Augmentation(shift=2, crop=1, flip=True, noise=0.2)
     state = torch.get_rng_state()
     first = augment(images, torch.Generator().manual_seed(seed))
     second = augment(images, torch.Generator().manual_seed(seed))
@@ -107,6 +120,8 @@ def test_the_default_changes_nothing() -> None:
         ({"shift": 1.5}, "found 1.5"),
         ({"crop": True}, "crop: expected a number of pixels, an integer of at least 0, found True"),
         ({"flip": 1}, "flip: expected true or false, found 1"),
+        ({"noise": 1.5}, "noise: expected a share of the pixels' range, 0 to 1, found 1.5"),
+        ({"noise": True}, "noise: expected a share of the pixels' range, 0 to 1, found True"),
         ({"shfit": 1}, "unknown argument 'shfit'; did you mean 'shift'?"),
     ],
 )

@@ -34,8 +34,8 @@ def test_a_run_on_spheres_tells_what_the_oracle_says(finished: RunResult) -> Non
     assert results["probe.hidden"] == "32-32"
     assert results["probe.train_examples"] == 2000
     assert results["probe.test_error"] < 0.05
-    assert results["metamers.oracle.nuisance_class"] > 0.4
-    assert results["metamers.adversarial"] == pytest.approx(results["metamers.oracle.nuisance_class"], abs=0.02)
+    assert results["metamers.oracle.donor"] > 0.4
+    assert results["metamers.adversarial"] == pytest.approx(results["metamers.oracle.donor"], abs=0.02)
     assert results["planes.path.classifier_changes"] == 0
     assert json.loads((finished.folder / "results.json").read_text()) == results
     report = (finished.folder / "report.html").read_text()

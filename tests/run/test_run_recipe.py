@@ -224,3 +224,53 @@ def test_a_finished_run_evaluates_predicts_and_draws_metamers(
     capsys.readouterr()
     assert main(["predict", str(folder), str(tmp_path / "none.png"), "--device", "cpu"]) == 2
     assert "none.png" in capsys.readouterr().err
+
+
+PLAIN = """
+name: judge
+data: {{name: arrays, path: {path}, batch_size: 16, validation: 0.2}}
+model: {{name: plain_cnn, widths: [4], hidden: 0}}
+loss: {{name: cross_entropy}}
+train: {{epochs: 3, optimizer: {{name: adam, lr: 0.01}}}}
+"""
+
+
+def test_a_plain_network_runs_and_judges_the_metamers_of_another_run(
+    arrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = run(loads(PLAIN.format(path=json.dumps(str(arrays)))), tmp_path / "judge", "cpu")
+    assert judge.results["model.kind"] == "plain"
+    assert judge.results["test.error"] == 0
+    assert {path.name for path in judge.folder.iterdir()} >= {"results.json", "report.html", "figures"}
+    text = recipe_text(arrays, epochs=1) + f"evaluate: {{oracle: {json.dumps(str(judge.folder))}}}\n"
+    result = run(loads(text), tmp_path / "out", "cpu")
+    shares = [result.results[f"metamers.oracle.{name}"] for name in ("donor", "logits", "neither")]
+    assert sum(shares) == pytest.approx(1)
+    assert result.results["metamers.oracle.test_error"] == 0
+    assert "Metamers before an oracle" in (result.folder / "report.html").read_text(encoding="utf-8")
+    # The recipe's oracle judges again, unless another is named.
+    again = evaluate_model(str(result.folder), device="cpu")
+    assert [again[f"metamers.oracle.{name}"] for name in ("donor", "logits", "neither")] == shares
+    other = evaluate_model(str(result.folder), device="cpu", oracle=str(result.folder / "checkpoints" / "final"))
+    assert other["metamers.oracle.test_error"] == pytest.approx(other["test.error"], abs=0.05)
+    image = tmp_path / "0.png"
+    Image.fromarray(np.load(arrays)["images"][0]).save(image)
+    (answer,) = predict(str(judge.folder), [image], "cpu")
+    assert set(answer) == {"file", "class", "probability"}
+    assert main(["metamers", str(judge.folder)]) == main(["planes", str(judge.folder)]) == 2
+    assert capsys.readouterr().err.count("expected an invertible classifier, found a plain network") == 2
+
+
+def test_an_oracle_that_is_missing_or_does_not_fit_stops_a_run_before_it_begins(arrays: Path, tmp_path: Path) -> None:
+    def with_oracle(path: Path) -> str:
+        return recipe_text(arrays) + f"evaluate: {{oracle: {json.dumps(str(path))}}}\n"
+
+    with pytest.raises(UsageError, match=r"evaluate\.oracle: there is no run directory or checkpoint at .*nowhere"):
+        run(loads(with_oracle(tmp_path / "nowhere")), tmp_path / "out", "cpu")
+    with pytest.raises(UsageError, match=r"evaluate\.oracle: there is no"):
+        plan(loads(with_oracle(tmp_path / "nowhere")), "cpu")
+    small = flowclf.plain_classifier((1, 4, 4), {"plain_cnn": {"widths": [2], "hidden": 0}}, 2)
+    flowclf.save(small, tmp_path / "small")
+    with pytest.raises(UsageError, match=r"the oracle reads 2 classes of \(1, 4, 4\); expected 2 of \(1, 8, 8\)"):
+        run(loads(with_oracle(tmp_path / "small")), tmp_path / "out", "cpu")
+    assert not (tmp_path / "out").exists()

@@ -1,14 +1,10 @@
-"""Probes: fresh classifiers trained on a classifier's nuisances, to learn what they still say about the class.
-
-A probe is trained to convergence on features that the classifier under test has no influence on any more, with its own
-standardisation, and judged on data that neither has met. Which probes a protocol trains is the evaluation's business.
-"""
+"""A probe: what it is, and networks trained to be one, to convergence, stopped early on data held out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +12,9 @@ from torch.nn import functional
 
 from flowclf.errors import UsageError
 from flowclf.numerics import evaluating
+from flowclf.probes.networks import mlp
 
-if TYPE_CHECKING:
-    from flowclf.classifier import InvertibleClassifier
-
-__all__ = [
-    "ConvolutionalProbe",
-    "Probe",
-    "ProbeScore",
-    "entropy_nats",
-    "judge_probe",
-    "mlp",
-    "mutual_information_nats",
-    "train_probe",
-]
+__all__ = ["Probe", "ProbeScore", "check_features", "judge_probe", "standardization", "train_probe"]
 
 
 class ProbeScore(NamedTuple):
@@ -71,67 +56,6 @@ class Probe(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, K) of features (B, D) as they are, not standardised."""
         logits: Tensor = self.network((features - self.mean) / self.std)
-        return logits
-
-
-def mlp(dimensions: int, classes: int, hidden: Sequence[int] = (512, 512, 512)) -> nn.Sequential:
-    """The nuisance classifier of the paper (appendix B.2): fully connected ReLU layers, by default three of 512.
-
-    Args:
-        dimensions: D, of the features.
-        classes: K.
-        hidden: units of each hidden layer.
-    """
-    layers: list[nn.Module] = []
-    for units in hidden:
-        layers += [nn.Linear(dimensions, units), nn.ReLU()]
-        dimensions = units
-    return nn.Sequential(*layers, nn.Linear(dimensions, classes))
-
-
-class ConvolutionalProbe(nn.Module):
-    """A small convolutional network on the nuisances as feature maps.
-
-    Maps of higher resolution are rearranged to the lowest one, pixels into channels, so nothing is lost, and all are
-    put together. The input is standardised nuisances (B, D-K).
-
-    Args:
-        clf: whose ``nuisance_maps`` are used; not a part of this module.
-        classes: K.
-        width: channels of the hidden layers.
-
-    Raises:
-        UsageError: the nuisances are not feature maps whose heights and widths are whole multiples of the smallest.
-    """
-
-    def __init__(self, clf: InvertibleClassifier, classes: int, width: int = 64) -> None:
-        super().__init__()
-        self._maps_of: Callable[[Tensor], list[Tensor]] = clf.nuisance_maps
-        with torch.no_grad():
-            example = self.rearranged(torch.zeros(1, clf.dimensions - clf.classes, device=clf.device))
-        layers: list[nn.Module] = []
-        channels = example.shape[1]
-        for _ in range(3):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-            channels = width
-        grid = example.shape[2] * example.shape[3]
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * grid, 256), nn.ReLU(), nn.Linear(256, classes))
-
-    def rearranged(self, nuisance: Tensor) -> Tensor:
-        """All nuisances as one feature map (B, C, H, W)."""
-        maps = self._maps_of(nuisance)
-        shapes = [tuple(part.shape[1:]) for part in maps]
-        if any(len(shape) != 3 for shape in shapes):
-            raise UsageError(f"a convolutional probe needs feature maps (C, H, W), found {shapes}")
-        height, width = min(part.shape[2] for part in maps), min(part.shape[3] for part in maps)
-        factors = [part.shape[2] // height for part in maps]
-        if any(tuple(part.shape[2:]) != (height * f, width * f) for part, f in zip(maps, factors, strict=True)):
-            raise UsageError(f"a convolutional probe needs whole multiples of {height}x{width} pixels, found {shapes}")
-        return torch.cat([functional.pixel_unshuffle(part, f) for part, f in zip(maps, factors, strict=True)], dim=1)
-
-    def forward(self, nuisance: Tensor) -> Tensor:
-        """Logits (B, K) of nuisances (B, D)."""
-        logits: Tensor = self.layers(self.rearranged(nuisance))
         return logits
 
 
@@ -180,20 +104,19 @@ def train_probe(
         UsageError: a split is empty, features and labels do not match, a label is outside 0..classes-1, a feature is
             not finite, or ``epochs_max``, ``patience`` or ``batch_size`` is below 1.
     """
-    _check_features("training", train_features, train_labels, classes)
-    _check_features("validation", validation_features, validation_labels, classes)
+    check_features("training", train_features, train_labels, classes)
+    check_features("validation", validation_features, validation_labels, classes)
     if min(epochs_max, patience, batch_size) < 1:
         raise UsageError(
             f"a probe's epochs_max, patience and batch_size are at least 1, found {epochs_max}, {patience}, {batch_size}"
         )
     features, labels = train_features.to(device, torch.float32), train_labels.to(device)
-    std, mean = torch.std_mean(features, dim=0, correction=0)
-    floor = max(1e-3 * std.median().item(), 1e-6)
+    mean, std = standardization(features)
     batch_size = min(batch_size, len(labels))
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.default_generator.manual_seed(seed)
         made = mlp(features.shape[1], classes) if network is None else network()
-        probe = Probe(made, mean, std.clamp_min(floor)).to(device)
+        probe = Probe(made, mean, std).to(device)
         order = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(probe.parameters(), lr=learning_rate)
         best: dict[str, Tensor] = {}
@@ -241,31 +164,19 @@ def judge_probe(probe: Probe, features: Tensor, labels: Tensor, *, batch_size: i
     return ProbeScore(wrong / len(labels), nats / len(labels))
 
 
-def entropy_nats(labels: Tensor) -> float:
-    """H(y) of the classes' frequencies among labels (N,), nats.
+def standardization(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D,) of features (N, D); the deviation is at least 1e-3 of the median one, and positive."""
+    std, mean = torch.std_mean(features, dim=0, correction=0)
+    return mean, std.clamp_min(max(1e-3 * std.median().item(), 1e-6))
 
-    Example:
-        >>> round(entropy_nats(torch.tensor([0, 1, 2, 3])), 4)
-        1.3863
+
+def check_features(split: str, features: Tensor, labels: Tensor, classes: int) -> None:
+    """Refuse what a probe cannot be trained or judged on.
+
+    Raises:
+        UsageError: no examples, features (N, D) and labels (N,) that do not match, a label outside 0..classes-1, or a feature
+            that is not finite.
     """
-    counts = torch.bincount(labels.cpu()).double()
-    shares = counts[counts > 0] / counts.sum()
-    return -(shares * shares.log()).sum().item() + 0.0
-
-
-def mutual_information_nats(labels: Tensor, cross_entropy: float) -> float:
-    """Lower bound on I(y; z_n), nats: H(y) - CE(probe), both on the same data (paper, Lemma 9).
-
-    Negative where the probe does worse than the classes' frequencies; it is reported as it is.
-
-    Args:
-        labels: (N,) of the data on which the cross-entropy was measured.
-        cross_entropy: of the probe, nats.
-    """
-    return entropy_nats(labels) - cross_entropy
-
-
-def _check_features(split: str, features: Tensor, labels: Tensor, classes: int) -> None:
     if features.dim() != 2 or labels.shape != features.shape[:1] or not len(labels):
         raise UsageError(
             f"probe, {split} data: expected features (N, D) and labels (N,) of at least one example, found "

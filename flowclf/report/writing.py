@@ -16,86 +16,18 @@ import jinja2
 from flowclf.errors import DataError
 from flowclf.figures import FigureFile
 from flowclf.files import write_text
+from flowclf.report.tables import tables
+from flowclf.report.terms import GROUPS, meaning, number, percent, rough, scientific
 
 __all__ = ["write_report"]
 
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 class _Card(NamedTuple):
     name: str
     value: str
     note: str
-
-
-_MEANINGS: Mapping[str, str] = {
-    "train.error": "wrong answers on the training part, without augmentation",
-    "validation.error": "wrong answers on the held-out part of the training set",
-    "test.error": "wrong answers on the test set",
-    "test.error_low": "lower end of the 95 % interval of the test error (Wilson)",
-    "test.error_high": "upper end of the 95 % interval of the test error (Wilson)",
-    "test.chance_error": "wrong answers of always naming the most frequent class",
-    "test.calibration_error": "mean distance of accuracy from confidence, 15 bins",
-    "test.bits_per_dim": "code length of the test set",
-    "train.bits_per_dim": "code length of the training part",
-    "validation.bits_per_dim": "code length of the validation part",
-    "data.bits": "depth to which the pixels were reduced before noise was added",
-    "model.parameters": "trained numbers",
-    "model.dimensions": "of the input; logits and nuisances together have as many",
-    "probe.test_error": "wrong answers of a fresh classifier that sees the nuisances alone; the lowest of all probes",
-    "probe.train_error": "the same, on the data it was trained on",
-    "probe.validation_error": "the same, on the data that ended its training",
-    "probe.mutual_information_nats": "the nuisances hold at least so much about the class (Lemma 9)",
-    "probe.entropy_nats": "what there is to know about the class",
-    "probe.epochs": "epochs that its training took",
-    "probe.train_examples": "training examples that the probes were trained on",
-    "probe.hidden": "hidden units of the probe 'mlp', layer by layer",
-    "probe.name": "the probe with the lowest cross-entropy on validation data, to which these numbers belong",
-    "numerics.inverse_error_max": "largest |F⁻¹(F(x)) − x|, network inputs",
-    "numerics.inverse_error_mean": "mean |F⁻¹(F(x)) − x|",
-    "numerics.forward_inverse_error_max": "largest |F(F⁻¹(z)) − z|, logits of one input with the nuisances of another",
-    "metamers.pairs": "pairs of test images of different classes",
-    "metamers.logit_change_max": "largest |change of a logit| between a metamer and the donor of its logits",
-    "metamers.logit_change_mean": "mean |change of a logit|",
-    "metamers.prediction_kept": "metamers with the predicted class of the logits' donor",
-    "metamers.distance_mean": "mean distance of a metamer from the donor of its logits, network inputs",
-    "metamers.adversarial": "metamers that keep their prediction while the oracle's class changes (Definition 3)",
-    "metamers.prediction_kept_8bit": "the same after clipping to the pixel range and rounding to 8 bits",
-    "metamers.logit_change_8bit_mean": "mean |change of a logit| after clipping and rounding",
-    "metamers.pixels_out_of_range": "pixels of metamers outside of 0..255",
-    "metamers.oracle.nuisance_class": "metamers that the oracle gives the class of the nuisances' donor",
-    "metamers.oracle.logits_class": "metamers that the oracle gives the class of the logits' donor",
-    "metamers.oracle.neither": "metamers that the oracle gives another class",
-    "planes.pairs": "pairs of test inputs of different classes that one was taken from",
-    "planes.chosen_pair": "the one taken: the first whose metamer the oracle puts in another class, if there is one",
-    "planes.distance": "of the metamer from x, network inputs",
-    "planes.path.classifier_changes": "how often the classifier's decision changes on the latent path from x to its metamer",
-    "planes.path.probe_changes": "how often the probe's does",
-    "planes.path.oracle_changes": "how often the oracle's does",
-    **{
-        f"planes.{plane}.{judge}_disagreement": f"area of the plane of {words} where the {judge} differs from the oracle"
-        for plane, words in (("pair", "two test inputs"), ("metamer", "x and its metamer"))
-        for judge in ("classifier", "probe")
-    },
-    "seconds.train": "of training",
-    "seconds.evaluate": "of evaluation",
-    "seconds.total": "of the whole run",
-}
-
-_GROUPS: Mapping[str, str] = {
-    "test": "Test",
-    "validation": "Validation",
-    "train": "Training",
-    "probe": "Probes of the nuisances",
-    "metamers": "Metamers",
-    "planes": "Planes",
-    "numerics": "Numerics",
-    "model": "Model",
-    "data": "Data",
-    "seconds": "Time, seconds",
-}
-
-_SHARES = ("prediction_kept", "pixels_out_of_range", "nuisance_class", "logits_class", "neither", "adversarial")
 
 
 def write_report(
@@ -138,10 +70,11 @@ def write_report(
         subtitle=_subtitle(results),
         cards=_cards(results),
         findings=_findings(results),
+        tables=tables(results),
         pictures=[_picture(figure) for figure in figures],
         groups=_groups(results),
         epoch_keys=keys,
-        epochs=[[_number(key, row[key]) if key in row else "" for key in keys] for row in rows],
+        epochs=[[number(key, row[key]) if key in row else "" for key in keys] for row in rows],
         command=command,
         recipe=recipe_text,
         resolved=resolved_text,
@@ -170,19 +103,24 @@ def _cards(results: Mapping[str, Any]) -> list[_Card]:
         note = "of the test set is misread"
         if _has(results, "test.error_low", "test.error_high"):
             low, high = results["test.error_low"], results["test.error_high"]
-            note += f"; 95 % interval {100 * low:.2f} to {_percent(high)}"
-        cards.append(_Card("Test error", _percent(results["test.error"]), note))
+            note += f"; 95 % interval {100 * low:.2f} to {percent(high)}"
+        cards.append(_Card("Test error", percent(results["test.error"]), note))
     if _has(results, "probe.test_error"):
         note = "of a fresh classifier that sees only the nuisances"
+        if _has(results, "probe.test_error_low", "probe.test_error_high"):
+            note += f"; 95 % interval {100 * results['probe.test_error_low']:.2f} to {percent(results['probe.test_error_high'])}"
         if _has(results, "test.chance_error"):
-            note += f"; chance is {_rough(results['test.chance_error'])}"
-        cards.append(_Card("Probe error", _percent(results["probe.test_error"]), note))
+            note += f"; chance is {rough(results['test.chance_error'])}"
+        cards.append(_Card("Probe error", percent(results["probe.test_error"]), note))
     if _has(results, "metamers.prediction_kept_8bit"):
         note = "of metamers are still read as the logits' donor when saved as 8-bit pictures"
-        cards.append(_Card("Metamers kept", _percent(results["metamers.prediction_kept_8bit"]), note))
+        cards.append(_Card("Metamers kept", percent(results["metamers.prediction_kept_8bit"]), note))
+    if _has(results, "metamers.oracle.donor"):
+        note = "of metamers show an oracle the class of the nuisances' donor"
+        cards.append(_Card("Attack success", percent(results["metamers.oracle.donor"]), note))
     if _has(results, "metamers.adversarial"):
         note = "of metamers keep their prediction while the oracle sees another class (Definition 3)"
-        cards.append(_Card("Adversarial", _percent(results["metamers.adversarial"]), note))
+        cards.append(_Card("Adversarial", percent(results["metamers.adversarial"]), note))
     if _has(results, "test.bits_per_dim"):
         note = "to code the test set"
         if _has(results, "data.bits"):
@@ -190,7 +128,7 @@ def _cards(results: Mapping[str, Any]) -> list[_Card]:
         cards.append(_Card("Bits/dim", f"{results['test.bits_per_dim']:.3f}", note))
     if _has(results, "numerics.inverse_error_max"):
         note = "largest error of a test input after F and back"
-        cards.append(_Card("Inverse error", _scientific(results["numerics.inverse_error_max"]), note))
+        cards.append(_Card("Inverse error", scientific(results["numerics.inverse_error_max"]), note))
     return cards
 
 
@@ -202,7 +140,7 @@ def _findings(results: Mapping[str, Any]) -> list[str]:
         right = of - round(results["test.error"] * of)
         found.append(
             f"The classifier reads {right:,} of {of:,} test examples correctly. Always naming the most frequent class "
-            f"would get {_rough(results['test.chance_error'])} wrong: that is chance."
+            f"would get {rough(results['test.chance_error'])} wrong: that is chance."
         )
     if _has(results, "probe.test_error", "test.chance_error", "test.error"):
         found.append(_probe_finding(results["probe.test_error"], results["test.error"], results["test.chance_error"]))
@@ -222,22 +160,22 @@ def _findings(results: Mapping[str, Any]) -> list[str]:
 
 def _probe_finding(probe: float, own: float, chance: float) -> str:
     start = (
-        "The nuisances are everything that the classifier does not look at. A fresh network that sees nothing else "
-        f"gets {_rough(probe)} of the test set wrong. "
+        "The nuisances are everything that the classifier does not look at. A fresh classifier that sees nothing else "
+        f"gets {rough(probe)} of the test set wrong. "
     )
     if chance - probe <= 0.1 * chance:
         return start + (
-            f"Chance is {_rough(chance)}, so this probe finds hardly anything about the class outside of the logits. A "
+            f"Chance is {rough(chance)}, so this probe finds hardly anything about the class outside of the logits. A "
             "stronger probe might find more; none can show that there is nothing."
         )
     if probe <= own + 0.02:
         return start + (
-            f"The classifier itself gets {_rough(own)} wrong: what makes the class is there a second time, unused. "
+            f"The classifier itself gets {rough(own)} wrong: what makes the class is there a second time, unused. "
             "Exchanging nuisances can change what a picture shows without changing a single logit. This is the "
             "excessive invariance that cross-entropy leaves behind."
         )
     return start + (
-        f"Chance is {_rough(chance)} and the classifier itself gets {_rough(own)} wrong: some of what makes the class "
+        f"Chance is {rough(chance)} and the classifier itself gets {rough(own)} wrong: some of what makes the class "
         "is in the logits alone, some of it is also in the nuisances, unused."
     )
 
@@ -246,21 +184,21 @@ def _metamer_finding(results: Mapping[str, Any]) -> str:
     text = (
         f"Each of {results['metamers.pairs']:,} metamers has the logits of one test input and the nuisances of one of "
         "a different class. Run through the classifier again, no logit of theirs differs by more than "
-        f"{_scientific(results['metamers.logit_change_max'])}. "
+        f"{scientific(results['metamers.logit_change_max'])}. "
     )
     if _has(results, "metamers.prediction_kept_8bit", "metamers.pixels_out_of_range"):
         text += (
-            f"As 8-bit pictures {_rough(results['metamers.prediction_kept_8bit'])} of them keep their predicted class; "
-            f"{_rough(results['metamers.pixels_out_of_range'])} of their pixels have to be clipped for that. "
+            f"As 8-bit pictures {rough(results['metamers.prediction_kept_8bit'])} of them keep their predicted class; "
+            f"{rough(results['metamers.pixels_out_of_range'])} of their pixels have to be clipped for that. "
         )
-    if _has(results, "metamers.oracle.nuisance_class", "metamers.oracle.logits_class"):
+    if _has(results, "metamers.oracle.donor", "metamers.oracle.logits"):
         text += (
-            f"An independent oracle gives {_rough(results['metamers.oracle.nuisance_class'])} of them the class of the "
-            f"nuisances' donor and {_rough(results['metamers.oracle.logits_class'])} that of the logits' donor. "
+            f"An independent oracle gives {rough(results['metamers.oracle.donor'])} of them the class of the "
+            f"nuisances' donor and {rough(results['metamers.oracle.logits'])} that of the logits' donor. "
         )
     if _has(results, "metamers.adversarial"):
         text += (
-            f"So {_rough(results['metamers.adversarial'])} are invariance-based adversarial examples (Definition 3): the oracle "
+            f"So {rough(results['metamers.adversarial'])} are invariance-based adversarial examples (Definition 3): the oracle "
             "changes its mind, the prediction stays. "
         )
     if _has(results, "metamers.distance_mean"):
@@ -272,58 +210,17 @@ def _metamer_finding(results: Mapping[str, Any]) -> str:
 
 def _groups(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     prefixes = dict.fromkeys(key.split(".")[0] for key in results if "." in key)
-    names = {**_GROUPS, **{prefix: prefix.capitalize() for prefix in prefixes if prefix not in _GROUPS}}
+    names = {**GROUPS, **{prefix: prefix.capitalize() for prefix in prefixes if prefix not in GROUPS}}
     groups = []
     for prefix, name in [*names.items(), ("", "Other")]:
         rows = [
-            {"key": key, "value": _number(key, value), "meaning": _meaning(key)}
+            {"key": key, "value": number(key, value), "meaning": meaning(key)}
             for key, value in results.items()
             if (key.split(".")[0] if "." in key else "") == prefix
         ]
         if rows:
             groups.append({"name": name, "rows": rows})
     return groups
-
-
-def _meaning(key: str) -> str:
-    if key in _MEANINGS:
-        return _MEANINGS[key]
-    if key.endswith("_8bit") and key.removesuffix("_8bit") in _MEANINGS:
-        return f"{_MEANINGS[key.removesuffix('_8bit')]}, after rounding to 8 bits"
-    if key.startswith("probe.") and key.endswith(".test_error"):
-        return f"of the probe '{key.split('.')[1]}'"
-    for ending, meaning in (("cross_entropy_nats", "mean −log probability of the label"), ("examples", "how many")):
-        if key.endswith(ending):
-            return meaning
-    return ""
-
-
-def _number(key: str, value: Any) -> str:
-    """A value as a person reads it: fractions in percent, counts grouped, other numbers with four digits."""
-    name = key.rpartition(".")[2].removesuffix("_8bit")
-    share = name.endswith(("error", "error_low", "error_high", "disagreement")) or name in _SHARES
-    if value is None:
-        return "not finite"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if share and not key.startswith("numerics."):
-        return _percent(value)
-    if isinstance(value, int):
-        return f"{value:,}" if name != "seed" else str(value)
-    return f"{value:.4g}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}\u00a0%"
-
-
-def _rough(fraction: float) -> str:
-    return f"{100 * fraction:.1f}\u00a0%"
-
-
-def _scientific(value: float) -> str:
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}\u00a0×\u00a010{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
 def _phrase(text: str, value: Any) -> str:

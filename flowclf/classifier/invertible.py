@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowclf import reversible
+from flowclf.classifier.base import Classifier, Encoding
 from flowclf.errors import UsageError
 from flowclf.graph import Graph, NodeRow, Specs, build_graph, checked_graph, copy_nodes, execute, head_of, node_rows
 from flowclf.nodes.actnorm import ActNorm, initialize
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
 
-__all__ = ["Encoding", "InvertibleClassifier", "LogitsOnly", "build_classifier"]
+__all__ = ["InvertibleClassifier", "build_classifier", "require_invertible"]
 
 
-class Encoding(NamedTuple):
-    """What the bijection makes of a batch.
-
-    Attributes:
-        logits: z_s, (B, K).
-        nuisance: z_n, (B, D-K).
-        log_det: log|det dF/dx|, (B,), nats.
-    """
-
-    logits: Tensor
-    nuisance: Tensor
-    log_det: Tensor
-
-
-class InvertibleClassifier(nn.Module):
+class InvertibleClassifier(Classifier):
     """A classifier that can be run backwards: F(x) = (logits, nuisances), with F bijective (paper, section 2.2).
 
     Args:
@@ -62,6 +49,8 @@ class InvertibleClassifier(nn.Module):
         True
     """
 
+    kind = "invertible"
+
     def __init__(
         self,
         graph: Graph | Iterable[Any],
@@ -70,22 +59,13 @@ class InvertibleClassifier(nn.Module):
         prior: FactorialPrior | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        checked = checked_graph(graph)
+        head = head_of(checked)
+        super().__init__(checked.in_nodes[0].dims, head.classes, preprocessing, class_names)
         self.activations: Literal["store", "recompute"] = "store"
         self.keep_every: int | None = None
-        self.graph = checked_graph(graph)
-        head = head_of(self.graph)
-        self.input_shape: tuple[int, ...] = tuple(self.graph.in_nodes[0].dims)
-        self.classes: int = head.classes
+        self.graph = checked
         self.dimensions: int = head.dimensions
-        if preprocessing is None:
-            preprocessing = Preprocessing(self.input_shape, bits=8 if len(self.input_shape) == 3 else None)
-        if preprocessing.input_shape != self.input_shape:
-            raise UsageError(
-                f"the preprocessing gives {preprocessing.input_shape} from {preprocessing.image_shape}, "
-                f"the graph takes {self.input_shape}"
-            )
-        self.preprocessing = preprocessing
         nuisances = self.dimensions - self.classes
         self.prior = prior or FactorialPrior(self.classes, nuisances, logit_mean=head.logit_mean)
         if (self.prior.classes, self.prior.nuisances) != (self.classes, nuisances):
@@ -93,9 +73,6 @@ class InvertibleClassifier(nn.Module):
                 f"the prior is over {self.prior.classes} logits and {self.prior.nuisances} nuisances, the graph has "
                 f"{self.classes} and {nuisances}"
             )
-        self.class_names = tuple(str(name) for name in class_names or range(self.classes))
-        if len(self.class_names) != self.classes:
-            raise UsageError(f"expected {self.classes} class names, found {len(self.class_names)}: {self.class_names}")
 
     @property
     def device(self) -> torch.device:
@@ -106,11 +83,6 @@ class InvertibleClassifier(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the parameters, and of what the network takes."""
         return self.prior.mean.dtype
-
-    def _check_input(self, x: Tensor) -> None:
-        if tuple(x.shape[1:]) != self.input_shape or not x.is_floating_point():
-            expected = ", ".join(map(str, self.input_shape))
-            raise UsageError(f"expected floating-point inputs (B, {expected}), found {tuple(x.shape)} of {x.dtype}")
 
     def _check_latents(self, logits: Tensor, nuisance: Tensor) -> None:
         batch, size = logits.shape[0], self.dimensions - self.classes
@@ -151,6 +123,10 @@ class InvertibleClassifier(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         (logits, nuisance), _ = self._run((x,), rev=False, log_det=False)
         return logits, nuisance
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of network inputs."""
+        return self.latents(x)[0]
 
     def inverse(self, logits: Tensor, nuisance: Tensor) -> Tensor:
         """F^-1: network inputs (B, C, H, W) or (B, D) from logits (B, K) and nuisances (B, D-K).
@@ -212,10 +188,6 @@ class InvertibleClassifier(nn.Module):
         """Nuisances (B, D-K) as feature maps (B, C, H, W): the last, its logits' coefficients 0, then the factored-out parts."""
         return head_of(self.graph).nuisance_maps(nuisance)
 
-    def logits_only(self, preprocess: bool = True) -> LogitsOnly:
-        """An ordinary module that shares the parameters: images in [0, 1], or network inputs, -> logits (B, K)."""
-        return LogitsOnly(self, preprocess)
-
     def initialize(self, x: Tensor) -> None:
         """Initialise every ActNorm that is not initialised yet from a batch of network inputs."""
         self._check_input(x)
@@ -231,10 +203,6 @@ class InvertibleClassifier(nn.Module):
         """The node table: names, kinds, shapes and parameters, in order of execution."""
         return node_rows(self.graph)
 
-    def parameter_count(self) -> int:
-        """Number of trainable parameters, the prior's included."""
-        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copy_nodes(self.graph, memo)
         again = type(self).__new__(type(self))
@@ -243,40 +211,25 @@ class InvertibleClassifier(nn.Module):
         return again
 
     def __repr__(self) -> str:
-        rows = self.node_rows()
-        lines = [
-            f"InvertibleClassifier: {_shape(self.input_shape)} -> {self.classes} logits + "
-            f"{self.dimensions - self.classes} nuisances, {self.parameter_count():,} parameters",
-            f"  {self.preprocessing}",
-        ]
-        width = max(len(row.name) for row in rows)
-        for row in rows:
-            shapes = f"{' + '.join(map(_shape, row.shapes_in))} -> {' + '.join(map(_shape, row.shapes_out))}"
-            lines.append(f"  {row.name:<{width}}  {shapes:<28}  {row.parameters:>9,}")
-        return "\n".join([*lines, f"  {self.prior}"])
+        table = self._table(f"{self.classes} logits + {self.dimensions - self.classes} nuisances")
+        return f"{table}\n  {self.prior}"
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
-
-
-class LogitsOnly(nn.Module):
-    """A classifier's logits alone, for any tool that wants an ordinary module.
+def require_invertible(classifier: Classifier, what: str) -> InvertibleClassifier:
+    """The classifier itself, if it can be run backwards.
 
     Args:
-        classifier: whose parameters are shared, not copied.
-        preprocess: take images in [0, 1]; otherwise network inputs.
+        classifier: any.
+        what: what asks for the inverse, the beginning of the error's sentence.
+
+    Raises:
+        UsageError: it is a plain network.
     """
-
-    def __init__(self, classifier: InvertibleClassifier, preprocess: bool = True) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.preprocess = preprocess
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K)."""
-        x = self.classifier.preprocessing(images) if self.preprocess else images
-        return self.classifier.latents(x)[0]
+    if not isinstance(classifier, InvertibleClassifier):
+        raise UsageError(
+            f"{what}: expected an invertible classifier, found a plain network, which has neither inverse nor nuisances"
+        )
+    return classifier
 
 
 def build_classifier(

@@ -1,0 +1,22 @@
+"""Classifiers: the invertible ones that this package is about, and ordinary networks beside them, with what they share.
+
+Only the public names belong here.
+"""
+
+from __future__ import annotations
+
+from flowclf.classifier.base import Classifier, Encoding, LogitsOnly
+from flowclf.classifier.invertible import InvertibleClassifier, build_classifier, require_invertible
+from flowclf.classifier.plain import NetworkFactory, PlainClassifier, plain_classifier
+
+__all__ = [
+    "Classifier",
+    "Encoding",
+    "InvertibleClassifier",
+    "LogitsOnly",
+    "NetworkFactory",
+    "PlainClassifier",
+    "build_classifier",
+    "plain_classifier",
+    "require_invertible",
+]

@@ -1,0 +1,146 @@
+"""PlainClassifier: an ordinary network that keeps nothing; an oracle, or a baseline, trained and saved like any other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from flowclf import registry
+from flowclf.classifier.base import Classifier, Encoding
+from flowclf.errors import GraphError, UsageError
+from flowclf.graph import NodeRow
+from flowclf.preprocessing import Preprocessing
+
+__all__ = ["NetworkFactory", "PlainClassifier", "plain_classifier"]
+
+NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
+"""What a registered architecture of an ordinary network returns: (input shape, classes) -> module, inputs -> logits (B, K)."""
+
+
+class PlainClassifier(Classifier):
+    """An ordinary network as a classifier: it has logits and no inverse, no nuisances and no likelihood.
+
+    Args:
+        network: network inputs (B, *input_shape) -> logits (B, K).
+        input_shape: (C, H, W) or (D,).
+        classes: K, at least 2.
+        preprocessing: as for :class:`Classifier`.
+        class_names: as for :class:`Classifier`.
+        spec: the registered architecture that made the network, a mapping of one name to its arguments; without it the
+            classifier cannot be saved.
+
+    Raises:
+        GraphError: the network does not give logits (B, K).
+
+    Example:
+        >>> clf = PlainClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (1, 8, 8), classes=10)
+        >>> clf(clf.preprocessing(torch.rand(2, 1, 8, 8))).logits.shape
+        torch.Size([2, 10])
+    """
+
+    kind = "plain"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        input_shape: Sequence[int],
+        classes: int,
+        *,
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] | None = None,
+        spec: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(input_shape, classes, preprocessing, class_names)
+        self.network = network
+        self.spec = None if spec is None else copy.deepcopy({name: dict(arguments) for name, arguments in spec.items()})
+        rows = self.node_rows()
+        if rows[-1].shapes_out != ((classes,),):
+            raise GraphError(f"a plain network: expected outputs ({classes},), found {rows[-1].shapes_out[0]}")
+
+    def forward(self, x: Tensor) -> Encoding:
+        """Logits of network inputs, no nuisances, and log-determinants of 0.
+
+        Raises:
+            UsageError: inputs of another shape, or not floating point.
+        """
+        logits = self.logits(x)
+        return Encoding(logits, logits.new_zeros(len(x), 0), logits.new_zeros(len(x)))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of network inputs."""
+        self._check_input(x)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.network(x)  # type: ignore[no-any-return]
+
+    def node_rows(self) -> list[NodeRow]:
+        """The layers in order of execution, found by running the network once."""
+        rows: list[NodeRow] = []
+
+        def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
+            def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
+                shapes = [tuple(value.shape[1:]) for value in (*inputs, output) if isinstance(value, Tensor)]
+                size = sum(parameter.numel() for parameter in layer.parameters() if parameter.requires_grad)
+                rows.append(NodeRow(name, type(layer).__name__, tuple(shapes[:-1]), tuple(shapes[-1:]), size))
+
+            return hook
+
+        leaves = {name or "network": layer for name, layer in self.network.named_modules() if not any(layer.children())}
+        hooks = [layer.register_forward_hook(record(name)) for name, layer in leaves.items()]
+        modes = {layer: layer.training for layer in self.network.modules()}
+        try:
+            with torch.no_grad():
+                self.network.eval()(torch.zeros(1, *self.input_shape, device=self.device, dtype=self.dtype))
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for layer, training in modes.items():
+                layer.training = training
+        return rows
+
+    def __repr__(self) -> str:
+        return self._table(f"{self.classes} logits")
+
+
+def plain_classifier(
+    input_shape: Sequence[int],
+    network: Mapping[str, Mapping[str, Any]],
+    classes: int,
+    *,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+) -> PlainClassifier:
+    """A plain classifier from a registered architecture, which can be saved.
+
+    Args:
+        input_shape: (C, H, W) or (D,) of what the network takes.
+        network: a mapping of one registered name to its arguments.
+        classes: K, at least 2.
+        preprocessing: as for :class:`Classifier`.
+        class_names: as for :class:`Classifier`.
+
+    Raises:
+        RegistryError: the name is not registered.
+        UsageError: not such a mapping, or arguments or a shape that the architecture does not take.
+        GraphError: an architecture of an invertible classifier.
+
+    Example:
+        >>> clf = plain_classifier((1, 8, 8), {"plain_cnn": {"widths": [4, 8], "hidden": 16}}, classes=10)
+        >>> clf.logits_only()(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+    if not isinstance(network, Mapping) or len(network) != 1:
+        raise UsageError(f"a plain network is a mapping of one registered name to its arguments, found {network!r}")
+    ((name, arguments),) = network.items()
+    try:
+        factory = registry.models.get(name)(**arguments)
+        if not callable(factory):
+            raise GraphError(f"architecture '{name}' is one of an invertible classifier: use flowclf.build_classifier")
+        made = factory(tuple(input_shape), classes)
+    except TypeError as error:
+        raise UsageError(f"architecture '{name}': {error}") from error
+    return PlainClassifier(made, input_shape, classes, preprocessing=preprocessing, class_names=class_names, spec={name: arguments})

@@ -1,0 +1,86 @@
+"""Results that are read side by side: probes of several kinds, and what an oracle sees in metamers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from flowclf.report.terms import percent
+
+__all__ = ["Table", "tables"]
+
+_PROBES: Mapping[str, str] = {
+    "mlp": "fully connected, on the nuisances as a vector",
+    "conv": "convolutional, on the nuisances as feature maps",
+    "kernel": "kernel ridge regression",
+}
+
+
+class Table(NamedTuple):
+    """A small table with a caption; the first column is words, the others are numbers."""
+
+    title: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def tables(results: Mapping[str, Any]) -> list[Table]:
+    """The tables that there are results for."""
+    return [table for table in (_probes(results), _oracle(results)) if table is not None]
+
+
+def _share(results: Mapping[str, Any], key: str) -> str:
+    value = results.get(key)
+    if value is None:
+        return "–"
+    low, high = results.get(f"{key}_low"), results.get(f"{key}_high")
+    return percent(value) if low is None or high is None else f"{percent(value)} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def _probes(results: Mapping[str, Any]) -> Table | None:
+    found = [
+        key.split(".")[1] for key in results if key.startswith("probe.") and key.count(".") == 2 and key.endswith(".test_error")
+    ]
+    if len(found) < 2:
+        return None
+    rows = [["the logits themselves", _share(results, "test.error"), _share(results, "train.error"), "", ""]]
+    for name in found:
+        nats, epochs = results.get(f"probe.{name}.test_cross_entropy_nats"), results.get(f"probe.{name}.epochs")
+        rows.append(
+            [
+                f"{name}: {_PROBES[name]}" if name in _PROBES else name,
+                _share(results, f"probe.{name}.test_error"),
+                _share(results, f"probe.{name}.train_error"),
+                "–" if nats is None else f"{nats:.3f}",
+                "–" if epochs is None or name == "kernel" else str(epochs),
+            ]
+        )
+    caption = (
+        "Fresh classifiers of the nuisances, each trained until held-out data said stop. The one with the lowest test error "
+        f"counts: {_share(results, 'probe.test_error')}, with the 95 % interval."
+    )
+    return Table("Probes", caption, ("Classifier", "Test error", "Training error", "Cross-entropy, nats", "Epochs"), rows)
+
+
+def _oracle(results: Mapping[str, Any]) -> Table | None:
+    if results.get("metamers.oracle.donor") is None:
+        return None
+    images = results.get("metamers.oracle.donor_8bit") is not None
+    names = {
+        "oracle.donor": "the class of the nuisances' donor: the attack succeeds",
+        "oracle.logits": "the class of the logits' donor",
+        "oracle.neither": "another class",
+        "prediction_kept": "(the classifier keeps its prediction)",
+    }
+    rows = [
+        [words, *(_share(results, f"metamers.{name}{suffix}") for suffix in ("", "_8bit")[: 1 + images])]
+        for name, words in names.items()
+    ]
+    caption = f"Of {results.get('metamers.pairs', 0):,} metamers of test inputs of different classes, with 95 % intervals."
+    own, noisy = results.get("metamers.oracle.test_error"), results.get("metamers.oracle.noisy_test_error")
+    if own is not None:
+        caption += f" The oracle itself misreads {percent(own)} of the test set"
+        caption += "." if noisy is None else f", and {percent(noisy)} with the noise that metamers' donors carry."
+    columns = ("What the oracle sees", "As computed", "As a saved 8-bit picture")[: 2 + images]
+    return Table("Metamers before an oracle", caption, columns, rows)

@@ -1,0 +1,92 @@
+"""Finding what a command names: models in run directories and checkpoints, the data to judge them on, oracles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowclf import checkpoint
+from flowclf.classifier import Classifier
+from flowclf.data import DataSet
+from flowclf.data import load as load_data
+from flowclf.errors import UsageError
+from flowclf.recipe import Recipe, load
+from flowclf.run.building import build_data, resolve_device
+from flowclf.run.folder import RunFolder
+
+__all__ = ["OpenedModel", "image_shape", "open_data", "open_model", "open_oracle"]
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model and, where it came from a run directory, the recipe that trained it.
+
+    Attributes:
+        classifier: in eval mode.
+        recipe: of the run, or None for a bare checkpoint.
+    """
+
+    classifier: Classifier
+    recipe: Recipe | None
+
+
+def open_model(model: str, device: str = "auto") -> OpenedModel:
+    """Load a model from a run directory or a checkpoint folder.
+
+    Raises:
+        UsageError: there is nothing of that name, or a run that has not finished training.
+    """
+    path = Path(model)
+    chosen = resolve_device(device)
+    folder = RunFolder(path)
+    if folder.resolved.is_file():
+        if not folder.model.is_dir():
+            raise UsageError(f"{path}: the run has not finished; go on with: flowclf recipe run --resume {path}")
+        return OpenedModel(checkpoint.load(folder.model, device=chosen), load(folder.resolved).recipe)
+    if not path.exists():
+        raise UsageError(f"there is no run directory or checkpoint at {path}")
+    return OpenedModel(checkpoint.load(path, device=chosen), None)
+
+
+def open_data(opened: OpenedModel, name: str | None) -> DataSet:
+    """The data named, a user's own at a path, or those of the model's run."""
+    if name is None:
+        if opened.recipe is None:
+            raise UsageError("a checkpoint without its run does not tell its data: name them with --data")
+        return build_data(opened.recipe)
+    path = Path(name)
+    if path.is_dir():
+        channels, height, width = image_shape(opened.classifier)
+        if height != width:
+            raise UsageError(f"--data {name}: a folder is read as square images, the model takes {height} x {width}")
+        return load_data("image_folder", root=name, size=height, channels=channels, validation=0.1)
+    if path.suffix == ".npz":
+        return load_data("arrays", path=name, validation=0.1)
+    return load_data(name)
+
+
+def open_oracle(recipe: Recipe, device: str = "auto") -> Classifier | None:
+    """The classifier that a recipe wants its metamers judged by, or None if it wants none.
+
+    Raises:
+        UsageError: there is no such model; says that the recipe asked for it.
+    """
+    path = recipe.evaluate.oracle
+    if path is None:
+        return None
+    try:
+        return open_model(path, device).classifier
+    except UsageError as error:
+        raise UsageError(f"evaluate.oracle: {error}") from error
+
+
+def image_shape(classifier: Classifier) -> tuple[int, ...]:
+    """(C, H, W) of the images that a classifier reads.
+
+    Raises:
+        UsageError: it reads vectors.
+    """
+    shape = classifier.preprocessing.image_shape
+    if len(shape) != 3:
+        raise UsageError(f"the model takes vectors of shape {shape}, not images")
+    return shape

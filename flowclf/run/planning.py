@@ -1,0 +1,69 @@
+"""What a run would do, before it does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flowclf.recipe import LoadedRecipe
+from flowclf.run.building import build_data, build_loss, build_model, build_settings, resolve_device
+from flowclf.run.opening import open_oracle
+
+__all__ = ["Plan", "plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        text: for a person.
+        data: the same as plain JSON.
+    """
+
+    text: str
+    data: dict[str, Any]
+
+
+def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
+    """Build everything that a run would build, and write nothing."""
+    recipe = loaded.recipe
+    chosen = resolve_device(device)
+    data = build_data(recipe)
+    classifier = build_model(recipe, data)
+    loss = build_loss(recipe).bind(classifier)
+    settings = build_settings(recipe)
+    open_oracle(recipe, str(chosen))
+    steps = settings.epochs * data.steps_per_epoch
+    rows = [
+        {
+            "name": row.name,
+            "kind": row.kind,
+            "shapes_in": [list(shape) for shape in row.shapes_in],
+            "shapes_out": [list(shape) for shape in row.shapes_out],
+            "parameters": row.parameters,
+        }
+        for row in classifier.node_rows()
+    ]
+    adversary = sum(parameter.numel() for parameter in loss.adversary_parameters())
+    summary = {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "device": str(chosen),
+        "data": data.describe(),
+        "parameters": classifier.parameter_count(),
+        "adversary_parameters": adversary,
+        "epochs": settings.epochs,
+        "steps": steps,
+        "nodes": rows,
+    }
+    adversary_text = f"; adversary: {adversary:,} parameters, {loss.adversary_steps} steps a batch" if adversary else ""
+    lines = [
+        f"Recipe {recipe.name}, seed {recipe.seed}, on {chosen}",
+        f"Data: {data}",
+        f"Training: {settings.epochs} epochs of {data.steps_per_epoch} steps{adversary_text}",
+        f"Evaluation: protocol {recipe.evaluate.protocol}"
+        + (f", oracle {recipe.evaluate.oracle}" if recipe.evaluate.oracle else ""),
+        repr(classifier),
+    ]
+    return Plan("\n".join(lines), summary)
