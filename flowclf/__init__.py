@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from flowclf import data, losses, metamers, nodes, registry
+    from flowclf import data, losses, metamers, nodes, registry, zoo
     from flowclf.checkpoint import load, save
     from flowclf.classifier import Encoding, InvertibleClassifier, build_classifier
     from flowclf.evaluation import evaluate
@@ -30,7 +30,7 @@ _HOMES = {
     "load": "flowclf.checkpoint",
     "save": "flowclf.checkpoint",
 }
-_MODULES = {"data", "losses", "metamers", "nodes", "registry"}
+_MODULES = {"data", "losses", "metamers", "nodes", "registry", "zoo"}
 
 __all__ = [
     "Encoding",
@@ -48,6 +48,7 @@ __all__ = [
     "nodes",
     "registry",
     "save",
+    "zoo",
 ]
 
 

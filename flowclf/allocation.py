@@ -54,7 +54,7 @@ def limit_for(shapes: Mapping[str, tuple[int, ...]], where: str) -> AllocationLi
     )
 
 
-class AllocationLimit(TorchDispatchMode):
+class AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within the block, tensors are allocated only up to a limit; what would exceed it is refused before it is allocated.
 
     What was freed in between counts all the same, so the limit is on the sum of all allocations.
@@ -75,7 +75,7 @@ class AllocationLimit(TorchDispatchMode):
     """
 
     def __init__(self, limit: int, operations: int, where: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.limit = limit
         self.operations = operations
         self.where = where

@@ -21,6 +21,7 @@ __all__ = [
     "RegistryError",
     "UnreachableError",
     "UsageError",
+    "ZooError",
 ]
 
 
@@ -62,6 +63,10 @@ class UnreachableError(FlowclfError):
     """A download or file that cannot be reached (exit code 3)."""
 
     exit_code = 3
+
+
+class ZooError(FlowclfError):
+    """A zoo whose index is invalid, or a model that does not measure what its card says (exit code 1)."""
 
 
 class NonFiniteLossError(FlowclfError):

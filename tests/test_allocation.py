@@ -45,7 +45,7 @@ def test_shapes_come_from_the_header(image_classifier: Any, tmp_path: Path) -> N
     ],
 )
 def test_what_exceeds_the_limit_is_refused(allocate: Callable[[], Any]) -> None:
-    with pytest.raises(CheckpointError, match="it asks for more than the .* bytes"), AllocationLimit(4000, 1000, "it"):
+    with pytest.raises(CheckpointError, match="it asks for more than the"), AllocationLimit(4000, 1000, "it"):
         allocate()
     with AllocationLimit(10**6, 1000, "it"):
         allocate()
@@ -53,8 +53,7 @@ def test_what_exceeds_the_limit_is_refused(allocate: Callable[[], Any]) -> None:
 
 def test_a_long_row_of_small_operations_ends() -> None:
     with pytest.raises(CheckpointError, match="more layers"), AllocationLimit(10**6, 50, "it"):
-        for _ in range(1000):
-            torch.zeros(1).add_(1)
+        sum(torch.zeros(1) for _ in range(1000))
 
 
 def test_views_and_changes_in_place_are_free() -> None:

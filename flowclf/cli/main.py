@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import flowclf
-from flowclf.cli import models, planes, recipe
+from flowclf.cli import models, planes, recipe, zoo
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
 
 __all__ = ["app", "main"]
@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(zoo.app, name="zoo")
 app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
 app.command("metamers")(models.metamers)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowclf import checkpoint
+from flowclf import checkpoint, zoo
 from flowclf.classifier import InvertibleClassifier
 from flowclf.data import DataSet, read_image
 from flowclf.data import load as load_data
@@ -33,7 +33,7 @@ class OpenedModel:
 
     Attributes:
         classifier: in eval mode.
-        recipe: of the run, or None for a bare checkpoint.
+        recipe: of the run, also where it comes from the zoo; None for a bare checkpoint.
     """
 
     classifier: InvertibleClassifier
@@ -41,10 +41,11 @@ class OpenedModel:
 
 
 def open_model(model: str, device: str = "auto") -> OpenedModel:
-    """Load a model from a run directory or a checkpoint folder.
+    """Load a model from a run directory, a checkpoint folder, or the zoo; a path of that name comes first.
 
     Raises:
         UsageError: there is nothing of that name, or a run that has not finished training.
+        ChecksumError, UnreachableError: a file of a zoo model that is not the expected one, or that cannot be had.
     """
     path = Path(model)
     chosen = resolve_device(device)
@@ -54,8 +55,9 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
             raise UsageError(f"{path}: the run has not finished; go on with: flowclf recipe run --resume {path}")
         return OpenedModel(checkpoint.load(folder.model, device=chosen), load(folder.resolved).recipe)
     if not path.exists():
-        raise UsageError(f"there is no run directory or checkpoint at {path}")
-    return OpenedModel(checkpoint.load(path, device=chosen), None)
+        path = zoo.model_folder(model)
+    recipe = path / "recipe.yaml"
+    return OpenedModel(checkpoint.load(path, device=chosen), load(recipe).recipe if recipe.is_file() else None)
 
 
 def open_data(opened: OpenedModel, name: str | None) -> DataSet:
@@ -98,7 +100,7 @@ def evaluate_model(
     """Evaluate a model.
 
     Args:
-        model: a run directory or a checkpoint folder.
+        model: a run directory, a checkpoint folder, or the name of a zoo model.
         data: name of a data set, a folder of images, an ``.npz`` file; by default the data of the model's run.
         protocol: quick or full.
         device: auto, cpu or cuda.
@@ -153,7 +155,7 @@ def metamers(
     """Draw a grid of metamers of test images, or the metamer of two image files.
 
     Args:
-        model: a run directory or a checkpoint folder.
+        model: a run directory, a checkpoint folder, or the name of a zoo model.
         logits_of: the image whose logits the metamer has; both images or neither.
         nuisance_of: the image whose nuisances the metamer has.
         out: the PNG to write.
