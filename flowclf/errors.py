@@ -21,6 +21,7 @@ __all__ = [
     "RegistryError",
     "UnreachableError",
     "UsageError",
+    "VerificationError",
     "ZooError",
 ]
 
@@ -66,7 +67,13 @@ class UnreachableError(FlowclfError):
 
 
 class ZooError(FlowclfError):
-    """A zoo whose index is invalid, or a model that does not measure what its card says (exit code 1)."""
+    """A zoo whose index is invalid, or names files where they must not be (exit code 3)."""
+
+    exit_code = 3
+
+
+class VerificationError(FlowclfError):
+    """A model that does not measure what its run or its card says (exit code 1)."""
 
 
 class NonFiniteLossError(FlowclfError):

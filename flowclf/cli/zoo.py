@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowclf.cli.options import JSON
-from flowclf.errors import FlowclfError, ZooError
+from flowclf.errors import FlowclfError, VerificationError
 
 if TYPE_CHECKING:
     from flowclf.zoo import Options, Verification, ZooEntry
@@ -128,7 +128,7 @@ def verify(
     failures: list[FlowclfError] = []
     for one in verified:
         if not one.agrees:
-            failures.append(one.error or ZooError(f"model '{one.name}' does not measure what its card says"))
+            failures.append(one.error or VerificationError(f"model '{one.name}' does not measure what its card says"))
             print(f"error: {failures[-1]}", file=sys.stderr)
     if failures:
         raise typer.Exit(max(error.exit_code for error in failures))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import builtins
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from flowclf.errors import ChecksumError, UnreachableError, UsageError
-from flowclf.files import atomic_write
-from flowclf.zoo.downloads import download_file, file_problem, is_right, locked
+from flowclf.errors import ChecksumError, UsageError
+from flowclf.zoo.downloads import download_file, file_problem, found_at, is_right, locked
 from flowclf.zoo.index import Zoo, open_zoo
 from flowclf.zoo.schema import DESCRIPTION, RECIPE, WEIGHTS, ZooEntry
 from flowclf.zoo.settings import Options
@@ -87,14 +85,7 @@ def download(name: str, *, to: str | Path | None = None, **options: Unpack[Optio
     folder = fetch_files(zoo, entry, wanted)
     # The description last: a folder that has one has the weights as well.
     for file in sorted(wanted, key=lambda file: file == DESCRIPTION):
-        try:
-            with atomic_write(to / file) as temporary:
-                shutil.copyfile(folder / file, temporary)
-                if not is_right(temporary, entry.files[file]):
-                    raise ChecksumError(f"{folder / file} changed while it was copied; expected SHA-256 {entry.files[file].sha256}")
-        except OSError as error:
-            reason = f"cannot be written to {to / file}: {error.strerror or error}"
-            raise file_problem(f"{entry.name}/{file}", entry.files[file], None, reason) from error
+        download_file(to / file, entry.files[file], [folder / file], zoo.settings, f"{entry.name}/{file}")
     return to
 
 
@@ -178,7 +169,9 @@ def _have(zoo: Zoo, entry: ZooEntry, name: str, path: Path) -> None:
         return
     sources = [source for source in zoo.sources(file) if isinstance(source, Path) or not zoo.settings.offline]
     if not sources:
-        raise _offline_problem(zoo, entry, name, path)
+        found = found_at(path)
+        state = f"has changed in the cache at {path}" if found else "is not in the cache"
+        raise file_problem(what, file, found, f"offline, and it {state}")
     with locked(path.parent.parent / f"{path.parent.name}.lock"):
         # Another process may have been here while this one waited.
         if is_right(path, file):
@@ -187,12 +180,3 @@ def _have(zoo: Zoo, entry: ZooEntry, name: str, path: Path) -> None:
         for stale in path.parent.glob(f".{path.name}.*.part"):
             stale.unlink(missing_ok=True)
         download_file(path, file, sources, zoo.settings, what)
-
-
-def _offline_problem(zoo: Zoo, entry: ZooEntry, name: str, path: Path) -> ChecksumError | UnreachableError:
-    from flowclf.files import sha256
-    from flowclf.zoo.transport import Received
-
-    found = Received(path.stat().st_size, sha256(path)) if path.is_file() else None
-    why = "offline, and it has changed in the cache" if found else "offline, and it is not in the cache"
-    return file_problem(f"{entry.name}/{name}", entry.files[name], found, f"{why} at {path}" if found else why)

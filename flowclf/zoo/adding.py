@@ -11,7 +11,7 @@ from hashlib import sha256 as sha256_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowclf.errors import UnreachableError, UsageError, ZooError
+from flowclf.errors import UnreachableError, UsageError, VerificationError
 from flowclf.files import cache_folder, sha256, write_json, write_text
 from flowclf.zoo.cards import model_card
 from flowclf.zoo.downloads import locked
@@ -77,7 +77,7 @@ def add(
 
     Raises:
         UsageError: a name that is not allowed or taken, no finished run, a folder that is not a zoo, or weights of more than 12 MB.
-        ZooError: the stored model does not measure what the run reported.
+        VerificationError: the stored model does not measure what the run reported.
     """
     if not re.fullmatch(NAME, name):
         raise UsageError(f"expected a name of at most 100 lower-case letters, digits and hyphens, found {name[:200]!r}")
@@ -184,7 +184,7 @@ def _measured(folder: Path, run: FinishedRun, progress: Progress | None) -> dict
     found = measure(model, test, run.recipe.seed, progress)
     reported = run.results.get("test.error")
     if not isinstance(reported, int | float) or abs(found["test.error"] - reported) > 0.001 + 1 / len(test):
-        raise ZooError(f"the run reported test.error {reported}, but its stored model measures {found['test.error']}")
+        raise VerificationError(f"the run reported test.error {reported}, but its stored model measures {found['test.error']}")
     architecture = run.recipe.model
     return {
         "kind": description["kind"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from flowclf.zoo.schema import ZooFile
 from flowclf.zoo.settings import Settings
 from flowclf.zoo.transport import CannotWriteError, Received, TransferError, receive
 
-__all__ = ["download_file", "download_text", "file_problem", "is_right", "locked"]
+__all__ = ["download_file", "download_text", "file_problem", "found_at", "is_right", "locked"]
 
 _TRIES = 3
 _FIRST_PAUSE = 0.3
@@ -26,9 +26,18 @@ _LOCK_SECONDS = 3600.0
 def is_right(path: Path, file: ZooFile) -> bool:
     """Whether a file is there and has the expected length and hash."""
     try:
+        # The length first: nobody hashes a file that has the wrong one.
         return path.is_file() and path.stat().st_size == file.bytes and sha256(path) == file.sha256
     except (OSError, UnreachableError):
         return False
+
+
+def found_at(path: Path) -> Received | None:
+    """What is at a path; None for nothing that can be read."""
+    try:
+        return Received(path.stat().st_size, sha256(path))
+    except (OSError, UnreachableError):
+        return None
 
 
 def file_problem(what: str, file: ZooFile, found: Received | None, why: str = "") -> ChecksumError | UnreachableError:
@@ -37,8 +46,9 @@ def file_problem(what: str, file: ZooFile, found: Received | None, why: str = ""
     expected = f"expected SHA-256 {file.sha256} of {file.bytes} bytes"
     if found is None:
         return UnreachableError(f"{what}{reason}; {expected}, found none")
-    length = f"{found.size} bytes" if found.size <= file.bytes else f"the first {found.size} bytes of more"
-    return ChecksumError(f"{what}{reason}; {expected}, found {found.sha256} of {length}")
+    # A transfer ends with the first byte too many.
+    more = "at least " if found.size == file.bytes + 1 else ""
+    return ChecksumError(f"{what}{reason}; {expected}, found {found.sha256} of {more}{found.size} bytes")
 
 
 def download_file(target: Path, file: ZooFile, sources: Sequence[str | Path], settings: Settings, what: str) -> None:
@@ -110,9 +120,9 @@ def download_text(sources: Sequence[str | Path], limit: int, settings: Settings,
     for source in sources:
         for attempt in range(_TRIES):
             _pause(attempt)
-            with tempfile.SpooledTemporaryFile(max_size=limit + 1) as stream:
+            with io.BytesIO() as stream:
                 try:
-                    found = receive(source, stream, limit, timeout=settings.timeout)  # type: ignore[arg-type]
+                    found = receive(source, stream, limit, timeout=settings.timeout)
                 except TransferError as error:
                     if error.again and attempt + 1 < _TRIES:
                         continue
@@ -121,8 +131,7 @@ def download_text(sources: Sequence[str | Path], limit: int, settings: Settings,
                 if found.size > limit:
                     failures.append(f"{source}: more than the {limit} bytes that it may have")
                     break
-                stream.seek(0)
-                return source, stream.read()
+                return source, stream.getvalue()
     raise UnreachableError(f"{what} cannot be read: {', '.join(failures)}")
 
 

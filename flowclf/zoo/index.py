@@ -60,7 +60,7 @@ class Zoo:
         bases: list[Path | str] = [self.base, *self.settings.mirrors]
         if self.settings.url:
             bases.insert(1, self.settings.url)
-        places = dict.fromkeys(_joined(base, file.path) for base in bases)
+        places = dict.fromkeys(_joined(_place(base), file.path) for base in bases)
         return [place for place in places if isinstance(place, str) or place.exists() or len(places) == 1]
 
 
@@ -86,37 +86,46 @@ def open_zoo(options: Options) -> Zoo:
         ZooError: an index that is invalid.
     """
     chosen = settings(options)
-    for place in (chosen.url, *chosen.mirrors):
-        if place and is_url(place):
-            _check_url(place)
-    place = chosen.index or chosen.url
-    if place is None:
+    for each in (chosen.url, *chosen.mirrors):
+        _place(each or "")
+    wanted = chosen.index or chosen.url
+    if wanted is None:
         folder = bundled_zoo()
         return Zoo(_read(folder / INDEX), folder, chosen)
-    if is_url(place) and urlsplit(place).scheme != "file":
+    place = _place(wanted)
+    if isinstance(place, str):
         return _remote(place, chosen)
-    path = Path(url2pathname(urlsplit(place).path) if is_url(place) else place).expanduser()
     try:
-        file = path / INDEX if path.is_dir() else path
+        file = place / INDEX if place.is_dir() else place
         found = file.is_file()
     except (OSError, ValueError):
         found = False
     if not found:
-        raise UsageError(f"there is no zoo at {place}: expected a folder that holds {INDEX}, such a file, or the URL of either")
+        raise UsageError(
+            f"there is no zoo at {wanted[:200]}: expected a folder that holds {INDEX}, such a file, or the URL of either"
+        )
     return Zoo(_read(file), file.parent, chosen)
 
 
-def _check_url(url: str) -> None:
-    if problem := url_problem(url):
+def _place(place: Path | str) -> Path | str:
+    """A folder or file as a path, an address as a URL.
+
+    Raises:
+        UsageError: an address that is not allowed.
+    """
+    if isinstance(place, Path) or not is_url(place):
+        return Path(place).expanduser()
+    if urlsplit(place).scheme == "file":
+        return Path(url2pathname(urlsplit(place).path))
+    if problem := url_problem(place):
         raise UsageError(f"a zoo's address: {problem}")
-    if urlsplit(url).query or urlsplit(url).fragment:
-        raise UsageError(f"a zoo's address: expected a URL without ? and #, found {url[:200]!r}")
+    if urlsplit(place).query or urlsplit(place).fragment:
+        raise UsageError(f"a zoo's address: expected a URL without ? and #, found {place[:200]!r}")
+    return place
 
 
 def _joined(base: Path | str, relative: str) -> Path | str:
-    if isinstance(base, str) and is_url(base):
-        return f"{base.rstrip('/')}/{relative}"
-    return Path(base).expanduser().joinpath(*relative.split("/"))
+    return f"{base.rstrip('/')}/{relative}" if isinstance(base, str) else base.joinpath(*relative.split("/"))
 
 
 def _read(file: Path) -> ZooIndex:
@@ -130,7 +139,6 @@ def _read(file: Path) -> ZooIndex:
 
 
 def _remote(place: str, chosen: Settings) -> Zoo:
-    _check_url(place)
     name = INDEX
     if place.endswith(".json"):
         place, _, name = place.rpartition("/")
@@ -142,7 +150,9 @@ def _remote(place: str, chosen: Settings) -> Zoo:
             raise UnreachableError(f"{url}: offline, and it has not been read before")
         return Zoo(_recall(kept, url, base), base, chosen)
     try:
-        source, text = download_text([_joined(each, name) for each in (base, *chosen.mirrors)], MAX_INDEX_BYTES, chosen, url)
+        source, text = download_text(
+            [_joined(_place(each), name) for each in (base, *chosen.mirrors)], MAX_INDEX_BYTES, chosen, url
+        )
     except UnreachableError as error:
         if not kept.is_file():
             raise

@@ -72,9 +72,10 @@ def url_problem(url: str, came_from: str | None = None) -> str | None:
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         return f"expected a URL, found {shown}: {error}"
+    secure = came_from is not None and urlsplit(came_from).scheme == "https"
+    here = parts.scheme == "http" and not secure and is_loopback(host or "")
+    if parts.scheme != "https" and not here:
+        return f"expected https{'' if secure else ', or http to this machine'}, found {shown}"
     if not host or parts.username is not None or parts.password is not None:
         return f"expected a URL with a host and no user, found {shown}"
-    secure = came_from is not None and urlsplit(came_from).scheme == "https"
-    if parts.scheme != "https" and (secure or parts.scheme != "http" or not is_loopback(host)):
-        return f"expected https{'' if secure else ', or http to this machine'}, found {shown}"
     return None

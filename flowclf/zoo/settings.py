@@ -89,6 +89,7 @@ def settings(options: Options) -> Settings:
         return given if given is not None else environment.get(variable) or configured.get(key)
 
     index, mirrors = pick("index", "FLOWCLF_ZOO"), pick("mirrors", "FLOWCLF_ZOO_MIRRORS") or ()
+    timeout = pick("timeout", "FLOWCLF_TIMEOUT")
     cache = options.get("cache")
     if cache is None:
         cache = configured["cache"] if "cache" in configured and not environment.get("FLOWCLF_CACHE") else cache_folder()
@@ -98,7 +99,7 @@ def settings(options: Options) -> Settings:
         mirrors=tuple(mirrors.split() if isinstance(mirrors, str) else mirrors),
         cache=Path(cache).expanduser() / "zoo",
         offline=_boolean(pick("offline", "FLOWCLF_OFFLINE") or False),
-        timeout=_seconds(pick("timeout", "FLOWCLF_TIMEOUT") or _TIMEOUT),
+        timeout=_seconds(_TIMEOUT if timeout is None else timeout),
         progress=options.get("progress"),
     )
 

@@ -141,10 +141,17 @@ def _answer(url: str, timeout: float) -> http.client.HTTPResponse:
             error.close()
             if error.code not in _REDIRECTS:
                 raise TransferError(f"status {error.code}", again=error.code in _WORTH_ANOTHER_TRY) from None
-            came_from, url = url, urljoin(url, error.headers.get("Location", ""))
+            came_from, url = url, _target(url, error.headers.get("Location", ""))
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise TransferError(_words(error), again=True) from error
     raise TransferError(f"more than {_MAX_REDIRECTS} redirections")
+
+
+def _target(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise TransferError(f"redirected: expected a URL, found {location[:200]!r}: {error}") from error
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
-from flowclf.errors import FlowclfError, ZooError
+from flowclf.errors import FlowclfError, VerificationError
 from flowclf.zoo.access import fetch_files, load_entry
 from flowclf.zoo.index import Zoo, open_zoo
 from flowclf.zoo.schema import RECIPE, ZooEntry
@@ -95,10 +95,12 @@ def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | Non
     folder = fetch_files(zoo, entry, entry.files)
     model: Any = load_entry(zoo, entry)
     if model.preprocessing.config() != entry.preprocessing.model_dump() or len(model.class_names) != entry.classes:
-        raise ZooError(f"{entry.name}: the model's preprocessing or classes are not those of the index")
+        raise VerificationError(f"{entry.name}: the model's preprocessing or classes are not those of the index")
     test = test_part(entry.data)
     if len(test) != entry.data.examples:
-        raise ZooError(f"{entry.name}: the data '{entry.data.name}' have {len(test)} test examples, expected {entry.data.examples}")
+        raise VerificationError(
+            f"{entry.name}: the data '{entry.data.name}' have {len(test)} test examples, expected {entry.data.examples}"
+        )
     found = measure(model, test, entry.seed, progress)
     rows = [
         Comparison(metric, expected.value, found.get(metric, math.nan), expected.tolerance)
