@@ -99,7 +99,7 @@ def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | Non
     test = test_part(entry.data)
     if len(test) != entry.data.examples:
         raise VerificationError(
-            f"{entry.name}: the data '{entry.data.name}' have {len(test)} test examples, expected {entry.data.examples}"
+            f"{entry.name}: expected {entry.data.examples} test examples, found {len(test)} in '{entry.data.name}'"
         )
     found = measure(model, test, entry.seed, progress)
     rows = [

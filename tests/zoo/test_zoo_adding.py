@@ -59,8 +59,8 @@ def test_what_arrives(run_folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_card_tells_it_all(run_folder: Path, tmp_path: Path) -> None:
-    entry = zoo.add(run_folder, name="little", to=tmp_path)
-    card = (tmp_path / "little" / "README.md").read_text()
+    entry = zoo.add(run_folder, name="little", to=tmp_path / "zoo")
+    card = (tmp_path / "zoo" / "little" / "README.md").read_text()
     for words in [
         "# little\n",
         "A little recipe.",
@@ -133,19 +133,20 @@ def test_the_machine_and_the_figures(run: Path) -> None:
 
 
 def test_replacing_counts_the_version_up(run_folder: Path, tmp_path: Path) -> None:
-    zoo.add(run_folder, name="one", to=tmp_path, licence="CC0-1.0", citation="me", aliases=["old"])
-    zoo.add(run_folder, name="two", to=tmp_path)
-    before = listing(tmp_path)
+    to = tmp_path / "zoo"
+    zoo.add(run_folder, name="one", to=to, licence="CC0-1.0", citation="me", aliases=["old"])
+    zoo.add(run_folder, name="two", to=to)
+    before = listing(to)
     with pytest.raises(UsageError, match="has a model 'one' already; --replace"):
-        zoo.add(run_folder, name="one", to=tmp_path)
+        zoo.add(run_folder, name="one", to=to)
     for name, aliases in (("old", None), ("three", ["two"]), ("three", ["old"])):
         with pytest.raises(UsageError, match="belongs to the model"):
-            zoo.add(run_folder, name=name, to=tmp_path, aliases=aliases, replace=True)
-    assert listing(tmp_path) == before
-    entry = zoo.add(run_folder, name="one", to=tmp_path, replace=True)
+            zoo.add(run_folder, name=name, to=to, aliases=aliases, replace=True)
+    assert listing(to) == before
+    entry = zoo.add(run_folder, name="one", to=to, replace=True)
     assert (entry.version, entry.licence, entry.citation, entry.aliases) == (2, "CC0-1.0", "me", ["old"])
-    assert [(one.name, one.version) for one in zoo.list(index=tmp_path)] == [("one", 2), ("two", 1)]
-    assert zoo.load("one", index=tmp_path).classes == 3
+    assert [(one.name, one.version) for one in zoo.list(index=to)] == [("one", 2), ("two", 1)]
+    assert zoo.load("one", index=to).classes == 3
 
 
 @pytest.mark.parametrize("replace", [False, True])

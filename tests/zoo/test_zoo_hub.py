@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zoo_cases import FILES, NAME, write_zoo
+from zoo_cases import FILES, NAME, flipped, write_zoo
 
 from flowclf import zoo
 from flowclf.errors import ChecksumError, UnreachableError, UsageError
@@ -85,7 +85,7 @@ def test_some_models_of_several(repository: Repository, tmp_path: Path) -> None:
 def test_a_file_that_is_wrong_is_not_taken(repository: Repository, zoo_folder: Path, tmp_path: Path) -> None:
     hub.push("me/zoo", index=zoo_folder)
     weights = repository.folder / NAME / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    weights.write_bytes(flipped(99)(weights.read_bytes()))
     with pytest.raises(ChecksumError, match=r"tiny/model\.safetensors from the repository me/zoo: .*expected SHA-256 .* found"):
         hub.pull("me/zoo", tmp_path / "pulled")
     assert not (tmp_path / "pulled" / NAME / "model.safetensors").exists()

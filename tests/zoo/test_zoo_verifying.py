@@ -18,9 +18,8 @@ import flowclf
 from flowclf import zoo
 from flowclf.cli.main import main
 from flowclf.errors import ChecksumError, DataError, UsageError
-from flowclf.zoo import Comparison
+from flowclf.zoo import Comparison, measuring
 from flowclf.zoo.index import bundled_zoo
-from flowclf.zoo.measuring import measure, test_part
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +159,8 @@ def test_an_ordinary_network_is_measured_by_its_logits(run_folder: Path) -> None
 
     clf = flowclf.load(run_folder / "checkpoints" / "final")
     entry = zoo.schema.DataRecord(name="arrays", arguments={"path": str(run_folder / "data.npz")}, examples=20)
-    data = test_part(entry)
-    of_flow, of_network = measure(clf, data, 3), measure(Ordinary(clf).train(), data, 3)
+    data = measuring.test_part(entry)
+    of_flow, of_network = measuring.measure(clf, data, 3), measuring.measure(Ordinary(clf).train(), data, 3)
     assert of_network == {name: of_flow[name] for name in ("test.error", "test.cross_entropy_nats")}
 
 
@@ -171,7 +170,7 @@ def test_the_same_numbers_as_an_evaluation(run_folder: Path) -> None:
     clf = flowclf.load(run_folder / "checkpoints" / "final")
     data = flowclf.data.load("arrays", path=str(run_folder / "data.npz"), validation=4, seed=3)
     results = evaluate_model(str(run_folder))
-    found = measure(clf, data.test, 3)
+    found = measuring.measure(clf, data.test, 3)
     assert len(found) == 4
     assert {name: results[name] for name in found} == found
 
@@ -180,10 +179,10 @@ def test_measuring_does_not_depend_on_the_random_state(run_folder: Path) -> None
     clf = flowclf.load(run_folder / "checkpoints" / "final")
     with np.load(run_folder / "data.npz") as arrays:
         test = flowclf.data.Split(torch.from_numpy(arrays["test_images"])[:, None], torch.from_numpy(arrays["test_labels"]))
-    first = measure(clf, test, 3)
+    first = measuring.measure(clf, test, 3)
     torch.manual_seed(99)
-    assert measure(clf, test, 3) == first
-    assert measure(clf, test, 4) != first
+    assert measuring.measure(clf, test, 3) == first
+    assert measuring.measure(clf, test, 4) != first
 
 
 def test_the_models_that_travel_with_flowclf_are_whole() -> None:

@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 import tiny
+import zoo_cases
 from PIL import Image
 
 import flowclf
 from flowclf import zoo
 from flowclf.cli.main import main
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "zoo"))
-import zoo_cases
 
 
 @pytest.fixture(scope="module")
