@@ -141,7 +141,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
     Raises:
         UsageError: no model at ``path``.
         ChecksumError: the weights are not those that the description names.
-        CheckpointError: a file that cannot be read, or weights that do not fit the description.
+        CheckpointError: a file that cannot be read, a description that is refused or that asks for more memory than its weights
+            account for, or weights that do not fit it.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent

@@ -11,6 +11,8 @@ from hashlib import sha256 as sha256_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from flowclf.errors import UnreachableError, UsageError, VerificationError
 from flowclf.files import cache_folder, sha256, write_json, write_text
 from flowclf.zoo.cards import model_card
@@ -29,6 +31,7 @@ from flowclf.zoo.schema import (
     ZooEntry,
     ZooFile,
     ZooIndex,
+    first_problem,
     parse_index,
 )
 
@@ -97,29 +100,34 @@ def add(
         with locked(cache_folder() / "locks" / f"{sha256_of(str(to.resolve()).encode()).hexdigest()[:32]}.lock"):
             index = _index_of(to)
             before = _check_place(index, name, aliases, replace)
-            entry = ZooEntry(
-                name=name,
-                version=before.version + 1 if before else 1,
-                description=run.recipe.description,
-                recipe=run.record,
-                seed=run.recipe.seed,
-                files={file.name: _zoo_file(name, file) for file in sorted(staging.iterdir())},
-                licence=licence or (before.licence if before else _LICENCE),
-                citation=citation or (before.citation if before else CITATION),
-                reported=run.results,
-                training=run.training,
-                aliases=list(aliases if aliases is not None else before.aliases if before else []),
-                **facts,
-            )
-            write_text(staging / CARD, model_card(entry, [figure.name for figure in run.figures]))
-            files = {**entry.files, CARD: _zoo_file(name, staging / CARD)}
-            entry = entry.model_copy(update={"files": files})
-            models = [entry if other.name == name else other for other in index.models]
-            if before is None:
-                models.append(entry)
-            document = ZooIndex(models=models).model_dump(mode="json")
+            try:
+                entry = ZooEntry(
+                    name=name,
+                    version=before.version + 1 if before else 1,
+                    description=run.recipe.description,
+                    recipe=run.record,
+                    seed=run.recipe.seed,
+                    files={file.name: _zoo_file(name, file) for file in sorted(staging.iterdir())},
+                    licence=licence or (before.licence if before else _LICENCE),
+                    citation=citation or (before.citation if before else CITATION),
+                    reported=run.results,
+                    training=run.training,
+                    aliases=list(aliases if aliases is not None else before.aliases if before else []),
+                    **facts,
+                )
+                entry = _with_card(entry, staging, [figure.name for figure in run.figures])
+                models = [entry if other is before else other for other in index.models]
+                document = ZooIndex(models=models if before else [*models, entry]).model_dump(mode="json")
+            except ValidationError as error:
+                raise UsageError(f"the model cannot be described in an index: {first_problem(error)}") from None
             _publish(staging, to, name, document)
     return entry
+
+
+def _with_card(entry: ZooEntry, staging: Path, figures: Sequence[str]) -> ZooEntry:
+    """The entry, its card written and among its files; the card lists all the others."""
+    write_text(staging / CARD, model_card(entry, figures))
+    return entry.model_copy(update={"files": {**entry.files, CARD: _zoo_file(entry.name, staging / CARD)}})
 
 
 def _file_size(file: Path) -> int:

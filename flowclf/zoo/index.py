@@ -116,6 +116,8 @@ def _place(place: Path | str) -> Path | str:
     if isinstance(place, Path) or not is_url(place):
         return Path(place).expanduser()
     if urlsplit(place).scheme == "file":
+        if urlsplit(place).netloc not in ("", "localhost"):
+            raise UsageError(f"a zoo's address: expected a file on this machine, found {place[:200]!r}")
         return Path(url2pathname(urlsplit(place).path))
     if problem := url_problem(place):
         raise UsageError(f"a zoo's address: {problem}")

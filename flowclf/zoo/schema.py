@@ -30,6 +30,7 @@ __all__ = [
     "ZooEntry",
     "ZooFile",
     "ZooIndex",
+    "first_problem",
     "parse_index",
 ]
 
@@ -40,6 +41,7 @@ RECIPE = "recipe.yaml"
 CARD = "README.md"
 MAX_INDEX_BYTES = 16 * 2**20
 _MAX_FILE_BYTES = 2**32
+_MAX_DEPTH = 32
 
 
 def _source(value: str) -> str:
@@ -232,11 +234,34 @@ def parse_index(text: str | bytes, where: str) -> ZooIndex:
     except (ValueError, RecursionError) as error:
         raise ZooError(f"{where} is not JSON: {error}") from None
     try:
-        return ZooIndex.model_validate(document)
-    except (ValidationError, RecursionError) as error:
-        if isinstance(error, RecursionError):
-            raise ZooError(f"{where}: nested too deeply") from None
-        problems = error.errors(include_url=False, include_input=False)
-        place = ".".join(map(str, problems[0]["loc"]))
-        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise ZooError(f"{where}: {place + ': ' if place else ''}{problems[0]['msg']}{more}") from None
+        index = ZooIndex.model_validate(document)
+    except ValidationError as error:
+        raise ZooError(f"{where}: {first_problem(error)}") from None
+    _check_texts(document, where)
+    return index
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, with its place, on one line."""
+    problems = error.errors(include_url=False, include_input=False)
+    place = ".".join(map(str, problems[0]["loc"]))
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f"{place + ': ' if place else ''}{problems[0]['msg']}{more}"
+
+
+def _check_texts(document: Any, where: str) -> None:
+    """Refuse what a terminal would take for a command, and what is nested too deeply for anything that walks through it."""
+    level = [document]
+    for _ in range(_MAX_DEPTH):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner += [*value.keys(), *value.values()]
+            elif isinstance(value, list):
+                inner += value
+            elif isinstance(value, str) and not value.replace("\n", "").isprintable():
+                raise ZooError(f"{where}: expected text without control characters, found {value[:200]!r}")
+        if not inner:
+            return
+        level = inner
+    raise ZooError(f"{where}: nested more than the {_MAX_DEPTH} levels that an index may have")

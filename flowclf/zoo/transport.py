@@ -175,4 +175,6 @@ def _words(error: Exception) -> str:
         error = reason
     if isinstance(error, TimeoutError) or getattr(error, "errno", None) == errno.ETIMEDOUT:
         return "no answer in time"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    # It may hold what a server said.
+    return (text if text.isprintable() else repr(text))[:200]

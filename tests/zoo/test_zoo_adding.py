@@ -217,6 +217,18 @@ def test_a_model_that_does_not_do_what_the_run_reported(run: Path, tmp_path: Pat
     assert list((tmp_path / "zoo").iterdir()) == []
 
 
+def test_what_an_index_cannot_hold(run: Path, tmp_path: Path) -> None:
+    for options in ({"aliases": ["Old"]}, {"aliases": ["a"]}, {"licence": "x" * 1000}, {"citation": "x" * 20_000}):
+        with pytest.raises(UsageError, match="the model cannot be described in an index: "):
+            zoo.add(run, name="a", to=tmp_path / "zoo", **options)  # type: ignore[arg-type]
+    results = json.loads((run / "results.json").read_text())
+    for value in ([1], {"a": 1}, float("nan"), "x" * 2000):
+        (run / "results.json").write_text(json.dumps({**results, "more": value}))
+        with pytest.raises(UsageError, match=r"the model cannot be described in an index: reported\.more"):
+            zoo.add(run, name="a", to=tmp_path / "zoo")
+    assert list((tmp_path / "zoo").iterdir()) == []
+
+
 def test_a_folder_that_is_no_zoo(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     for to in (tmp_path, tmp_path / "notes.txt"):

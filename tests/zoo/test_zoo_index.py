@@ -45,6 +45,9 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no bytes": (of_weights(bytes=0), "models.0.files.model.safetensors.bytes"),
     "many bytes": (of_weights(bytes=2**40), "models.0.files.model.safetensors.bytes"),
     "negative tolerance": (entry_changes(measured={"test.error": {"value": 0.1, "tolerance": -1}}), "tolerance"),
+    "a command for a terminal": (entry_changes(description="\x1b[2J"), "control characters, found '\\x1b[2J'"),
+    "a command in an argument": (lambda d: d["models"][0]["data"].update(arguments={"\x1b[2J": 1}), "control characters"),
+    "depth": (lambda d: d["models"][0]["data"].update(arguments={"a": json.loads("[" * 40 + "]" * 40)}), "more than the 32 levels"),
     "nothing measured": (entry_changes(measured={}), "models.0.measured"),
     "twice": (lambda d: d["models"].append(copy.deepcopy(d["models"][0])), "the name 'tiny' is given 2 times"),
     "own alias": (entry_changes(aliases=[NAME]), "the name 'tiny' is given 2 times"),
@@ -187,6 +190,8 @@ def test_places_that_are_not_there(tmp_path: Path, capsys: Any) -> None:
     for place in (str(tmp_path / "absent"), str(tmp_path), "\0", "x" * 5000):
         with pytest.raises(UsageError, match=r"index\.json"):
             zoo.list(index=place)
+    with pytest.raises(UsageError, match="expected a file on this machine"):
+        zoo.list(index="file://server/share")
     assert main(["zoo", "list", "--index", "http://127.0.0.1:1/"]) == 3
     assert "http://127.0.0.1:1/index.json cannot be read" in capsys.readouterr().err
 
