@@ -1,6 +1,12 @@
 """The zoo: trained models by name, with hashes that are checked at every load and figures that can be measured again.
 
-Only the public names belong here. Importing it imports neither torch nor anything that trains.
+Any folder or static file server that holds an ``index.json`` and what it names is a zoo; flowclf comes with one. Only the public
+names belong here. Importing it imports neither torch nor anything that trains.
+
+Example:
+    >>> import flowclf
+    >>> for entry in flowclf.zoo.list():
+    ...     assert flowclf.zoo.info(entry.name).files["model.safetensors"].bytes <= 12_000_000
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def model_card(entry: ZooEntry, figures: Sequence[str] = ()) -> str:
         files=entry.files,
         also=[name for name in _ALSO if name not in entry.measured],
         figures=[{"file": name, "title": _TITLES.get(Path(name).stem, Path(name).stem)} for name in figures],
-        takes=f"{'images' if preprocessing.bits else 'data'} of {shape}{depth}"
+        takes=f"{'images' if len(preprocessing.image_shape) == 3 else 'vectors'} of {shape}{depth}"
         + (f", padded by {preprocessing.pad}" if preprocessing.pad else ""),
         arguments=json.dumps(entry.data.arguments),
         time=_duration(entry.training.seconds),

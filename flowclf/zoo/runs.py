@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from flowclf.zoo.schema import RecipeRecord, Training
 __all__ = ["FINAL_MODEL", "FinishedRun", "read_run"]
 
 FINAL_MODEL = Path("checkpoints", "final")
+_MAX_CHANGES = 200
 _FIGURES = (("metamers", "samples"), ("planes",), ("calibration",))
 
 
@@ -63,7 +65,7 @@ def read_run(path: str | Path) -> FinishedRun:
         recipe = recipes.load(path / "resolved.yaml").recipe
     except (OSError, UnicodeDecodeError, RecipeError) as error:
         raise CheckpointError(f"{path}: the recipe of the run cannot be read: {error}") from error
-    changed = list(_changes(recipes.resolved(given), recipes.resolved(recipe)))
+    changed = list(_changes(recipes.resolved(given), recipes.resolved(recipe)))[:_MAX_CHANGES]
     record = RecipeRecord(
         name=given.name, sha256=hashlib.sha256(text.encode()).hexdigest(), shipped=_is_shipped(given.name, text), changed=changed
     )
@@ -78,7 +80,7 @@ def read_run(path: str | Path) -> FinishedRun:
         training=Training(
             command=f"flowclf recipe run {given.name if record.shipped and not changed else 'recipe.yaml'}",
             machine=_machine(environment),
-            seconds=float(results.get("seconds.train", 0.0)),
+            seconds=_seconds(results.get("seconds.train")),
             torch=str(environment.get("torch", "unknown")),
         ),
         figures=tuple(next((group for group in there if group), [])),
@@ -105,7 +107,11 @@ def _changes(before: Any, after: Any, key: str = "") -> Iterator[str]:
         for name in [*before, *(name for name in after if name not in before)]:
             yield from _changes(before.get(name), after.get(name), f"{key}.{name}" if key else name)
     elif before != after:
-        yield f"{key}: {json.dumps(before)[:200]} -> {json.dumps(after)[:200]}"
+        yield f"{key}: {json.dumps(before)[:200]} -> {json.dumps(after)[:200]}"[:500]
+
+
+def _seconds(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else 0.0
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -127,6 +127,10 @@ def test_the_machine_and_the_figures(run: Path) -> None:
     assert [figure.name for figure in found.figures] == ["planes.png"]
     shutil.rmtree(run / "figures")
     assert read_run(run).figures == ()
+    results = json.loads((run / "results.json").read_text())
+    for seconds, expected in ((12, 12.0), (None, 0.0), ("soon", 0.0), (-1, 0.0)):
+        (run / "results.json").write_text(json.dumps({**results, "seconds.train": seconds}))
+        assert read_run(run).training.seconds == expected
 
 
 # Replacing.

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from zoo_cases import (
 
 from flowclf import zoo
 from flowclf.cli.main import main
+from flowclf.errors import ChecksumError
 from flowclf.zoo import downloads
 
 CACHE = "cache"
@@ -274,6 +276,17 @@ def test_a_cached_file_that_changed_is_found(seed: int, server: Server, document
     assert download(server) == 0
     assert file.read_bytes() == content
     check_cache(tmp_path, document)
+
+
+def test_hashes_are_checked_at_every_load(server: Server, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(server.folder, copy)
+    for index, file in ((copy, copy / NAME / "model.safetensors"), (server.url, None)):
+        zoo.load(NAME, index=index)
+        changed = file or cached(tmp_path)["model.safetensors"]
+        changed.write_bytes(flipped(2024)(changed.read_bytes()))
+        with pytest.raises(ChecksumError, match=r"tiny/model\.safetensors: .*expected SHA-256 .* found"):
+            zoo.load(NAME, index=index, offline=True)
 
 
 def test_offline_what_was_downloaded_works_and_nothing_else(server: Server, tmp_path: Path, capsys: Any) -> None:

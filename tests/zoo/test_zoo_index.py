@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_zoo_names import BAD_URLS, ODD_PATHS
-from zoo_cases import NAME, Server, body, redirect, status, write_zoo
+from zoo_cases import NAME, Server, body, redirect, status, write_zoo, zoo_file
 
 from flowclf import zoo
 from flowclf.cli.main import main
-from flowclf.errors import UnreachableError, UsageError, ZooError
+from flowclf.errors import CheckpointError, ChecksumError, UnreachableError, UsageError, ZooError
 from flowclf.zoo.index import bundled_zoo
 from flowclf.zoo.schema import parse_index
 
@@ -227,3 +231,49 @@ def test_an_older_name_works_with_a_warning(tmp_path: Path) -> None:
         assert zoo.info("small", index=tmp_path).name == NAME
     with pytest.warns(FutureWarning):
         assert zoo.load("small", index=tmp_path).classes == 4
+
+
+# What a hostile zoo can hold.
+
+
+def test_a_pickle_in_disguise_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    """Even where the zoo itself vouches for it with the right hashes."""
+    marker = tmp_path / "it ran"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(marker),)
+
+    write_zoo(tmp_path)
+    weights, description = tmp_path / NAME / "model.safetensors", tmp_path / NAME / "model.json"
+    torch.save({"prior.mean": Payload()}, tmp_path / "weights.pt")
+    for content in (pickle.dumps(Payload()), (tmp_path / "weights.pt").read_bytes()):
+        weights.write_bytes(content)
+        told = json.loads(description.read_text())
+        told["weights"] |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        description.write_text(json.dumps(told))
+        sign(tmp_path)
+        with pytest.raises(CheckpointError, match="is not a safetensors file"):
+            zoo.load(NAME, index=tmp_path)
+        assert main(["zoo", "verify", "--index", str(tmp_path)]) == 1
+    assert not marker.exists()
+
+
+def test_a_description_leads_to_no_other_weights(tmp_path: Path) -> None:
+    write_zoo(tmp_path)
+    description = tmp_path / NAME / "model.json"
+    (tmp_path / NAME / "other.safetensors").write_bytes((tmp_path / NAME / "model.safetensors").read_bytes())
+    told = json.loads(description.read_text())
+    for weights in ({**told["weights"], "file": "other.safetensors"}, None, [], "model.safetensors"):
+        description.write_text(json.dumps({**told, "weights": weights}))
+        sign(tmp_path)
+        with pytest.raises(ChecksumError, match=r"expected weights in model\.safetensors"):
+            zoo.load(NAME, index=tmp_path)
+
+
+def sign(folder: Path) -> None:
+    """Put the hashes in the index right."""
+    document = json.loads((folder / "index.json").read_text())
+    files = document["models"][0]["files"]
+    files |= {name: zoo_file(folder / NAME / name, file["path"]) for name, file in files.items()}
+    (folder / "index.json").write_text(json.dumps(document))
