@@ -99,7 +99,7 @@ def download(
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Models; by default all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Models; by default all.")] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Train the probes of the nuisances again too: minutes for each model.")
     ] = False,
@@ -161,7 +161,10 @@ def add(
     ] = None,
     as_json: JSON = False,
 ) -> None:
-    """Put a finished run into a local zoo: weights, recipe, card, figures, hashes, and its metrics measured again."""
+    """Put a finished run into a local zoo.
+
+    Weights, description, recipe, card and figures with their hashes; the stored model's metrics are measured again.
+    """
     from flowclf import zoo
     from flowclf.cli.output import print_json, print_results
     from flowclf.cli.progress import showing_progress
