@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from flowclf import data, losses, metamers, nodes, registry
+    from flowclf import data, losses, metamers, nodes, registry, zoo
     from flowclf.checkpoint import load, save
     from flowclf.classifier import Encoding, InvertibleClassifier, PlainClassifier, build_classifier, plain_classifier
     from flowclf.evaluation import evaluate
@@ -32,7 +32,7 @@ _HOMES = {
     "plain_classifier": "flowclf.classifier",
     "save": "flowclf.checkpoint",
 }
-_MODULES = {"data", "losses", "metamers", "nodes", "registry"}
+_MODULES = {"data", "losses", "metamers", "nodes", "registry", "zoo"}
 
 __all__ = [
     "Encoding",
@@ -52,6 +52,7 @@ __all__ = [
     "plain_classifier",
     "registry",
     "save",
+    "zoo",
 ]
 
 

@@ -7,6 +7,7 @@ arguments and holds the SHA-256 of the weights, which is checked before they are
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import safetensors.torch
 import torch
 
 import flowclf
+from flowclf.allocation import limit_for, tensor_shapes
 from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, plain_classifier
+from flowclf.descriptions import FORMAT, VERSION, check_description
 from flowclf.errors import CheckpointError, UsageError
 from flowclf.files import atomic_write, check_sha256, sha256, write_json
 from flowclf.graph import describe_graph, graph_from_description
@@ -27,8 +30,6 @@ __all__ = ["DESCRIPTION", "WEIGHTS", "describe", "load", "read_description", "re
 
 DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
-_FORMAT = "flowclf-model"
-_VERSION = 1
 _MAX_DESCRIPTION_BYTES = 16 * 2**20
 
 
@@ -51,8 +52,8 @@ def describe(classifier: Classifier) -> dict[str, Any]:
         if type(part) is not kind:
             raise CheckpointError(f"cannot be saved: expected a {kind.__name__}, found a {type(part).__qualname__}")
     return {
-        "format": _FORMAT,
-        "version": _VERSION,
+        "format": FORMAT,
+        "version": VERSION,
         "flowclf": flowclf.__version__,
         "kind": classifier.kind,
         **network,
@@ -65,19 +66,14 @@ def rebuild(description: Mapping[str, Any], where: str = "the description") -> I
     """A classifier with fresh weights from its description; the global random state is left as it was.
 
     Raises:
-        CheckpointError: a description of another format or version, or one that is not complete.
+        CheckpointError: a description that :func:`flowclf.descriptions.check_description` refuses.
         GraphError: a graph that cannot be built.
     """
-    if description.get("format") != _FORMAT or description.get("version") != _VERSION:
-        found = f"{description.get('format')!r} version {description.get('version')!r}"
-        raise CheckpointError(f"{where}: expected format '{_FORMAT}' version {_VERSION}, found {found}")
-    kind = description.get("kind")
-    if kind not in (InvertibleClassifier.kind, PlainClassifier.kind):
-        raise CheckpointError(f"{where}: expected kind 'invertible' or 'plain', found {kind!r}")
+    check_description(description, where)
     try:
         preprocessing, names = Preprocessing(**description["preprocessing"]), description["class_names"]
         with torch.random.fork_rng():
-            if kind == InvertibleClassifier.kind:
+            if description["kind"] == InvertibleClassifier.kind:
                 graph = graph_from_description(description["graph"])
                 return InvertibleClassifier(graph, preprocessing=preprocessing, class_names=names)
             shape, network = description["input_shape"], description["network"]
@@ -156,34 +152,40 @@ def load(
     Raises:
         UsageError: no model at ``path``.
         ChecksumError: the weights are not those that the description names.
-        CheckpointError: a file that cannot be read, or weights that do not fit the description.
+        CheckpointError: a file that cannot be read, a description that is refused or that asks for more memory than its weights
+            account for, or weights that do not fit it.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     description = read_description(path)
     where = str(folder / DESCRIPTION)
+    check_description(description, where)
     entry = description.get("weights")
-    if not isinstance(entry, dict) or not isinstance(entry.get("file"), str) or not isinstance(entry.get("sha256"), str):
-        raise CheckpointError(f"{where}: expected weights with file and sha256, found {entry!r}")
-    if Path(entry["file"]).name != entry["file"] or Path(entry["file"]).suffix != ".safetensors":
-        raise CheckpointError(f"{where}: the weights must be a .safetensors file beside it, found {entry['file']!r}")
+    if entry is None:
+        raise CheckpointError(f"{where}: expected weights with file and sha256, found none")
     weights = folder / entry["file"]
     check_sha256(weights, entry["sha256"])
+    shapes = tensor_shapes(weights)
+    _check_dimensions(description, shapes, where)
     try:
-        classifier = rebuild(description, where)
+        with limit_for(shapes, where):
+            classifier = rebuild(description, where)
     except UsageError as error:
         raise CheckpointError(f"{where}: {error}") from error
-    _load_weights(classifier, weights)
+    _load_weights(classifier, weights, shapes)
     return classifier.to(device=device, dtype=dtype).eval()
 
 
-def _load_weights(classifier: Classifier, weights: Path) -> None:
-    try:
-        state = safetensors.torch.load_file(weights)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
+def _check_dimensions(description: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """The prior has numbers for every dimension of the input, so an input larger than the weights cannot be meant."""
+    dimensions = math.prod(description["graph"]["input"]["shape"]) if "graph" in description else 0
+    held = sum(map(math.prod, shapes.values()))
+    if dimensions > held:
+        raise CheckpointError(f"{where}: an input of {dimensions} dimensions, but the weights hold {held} numbers")
+
+
+def _load_weights(classifier: Classifier, weights: Path, found: Mapping[str, tuple[int, ...]]) -> None:
     expected = {name: tuple(value.shape) for name, value in classifier.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
     if expected != found:
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         name = wrong[0]
@@ -191,6 +193,10 @@ def _load_weights(classifier: Classifier, weights: Path) -> None:
             f"{weights}: {len(wrong)} tensors do not fit the description, the first is '{name}': expected "
             f"{expected.get(name, 'none')}, found {found.get(name, 'none')}"
         )
+    try:
+        state = safetensors.torch.load_file(weights)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
     try:
         # Assigned rather than copied, so that the saved dtype is kept.
         classifier.load_state_dict(state, assign=True)

@@ -21,6 +21,8 @@ __all__ = [
     "RegistryError",
     "UnreachableError",
     "UsageError",
+    "VerificationError",
+    "ZooError",
 ]
 
 
@@ -62,6 +64,16 @@ class UnreachableError(FlowclfError):
     """A download or file that cannot be reached (exit code 3)."""
 
     exit_code = 3
+
+
+class ZooError(FlowclfError):
+    """A zoo whose index is invalid, or names files where they must not be (exit code 3)."""
+
+    exit_code = 3
+
+
+class VerificationError(FlowclfError):
+    """A model that does not measure what its run or its card says (exit code 1)."""
 
 
 class NonFiniteLossError(FlowclfError):

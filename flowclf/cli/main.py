@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 import flowclf
-from flowclf.cli import models, planes, recipe
+from flowclf.cli import models, planes, recipe, zoo
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
 
 __all__ = ["app", "main"]
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(zoo.app, name="zoo")
 app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
 app.command("metamers")(models.metamers)
@@ -58,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed at run time, 2 wrong usage or an invalid recipe, 3 a file or download that fails its
         checksum or cannot be reached, 130 interrupted; what else an error says itself.
     """
-    code = _run(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        code = _run(arguments)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -67,6 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -1,6 +1,6 @@
 """``flowclf evaluate``, ``predict`` and ``metamers``: commands on a trained model.
 
-MODEL is a run directory or a checkpoint. Torch is imported when a command runs, not before.
+MODEL is a zoo name, a run directory or a checkpoint. Torch is imported when a command runs, not before.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import typer
 from flowclf.cli.options import DEVICE, JSON, Device, Protocol
 from flowclf.errors import UsageError
 
-__all__ = ["DATA", "MODEL", "check_exists", "evaluate", "metamers", "predict"]
+__all__ = ["DATA", "MODEL", "check_exists", "check_model", "evaluate", "metamers", "predict"]
 
-MODEL = typer.Argument(metavar="MODEL", help="A run directory or a checkpoint.")
+MODEL = typer.Argument(metavar="MODEL", help="A run directory, a checkpoint, or the name of a zoo model.")
 DATA = typer.Option("--data", metavar="NAME-or-path", help="Data to judge it on; by default those of its recipe.")
 
 
@@ -36,7 +36,9 @@ def evaluate(
     from flowclf.cli.output import print_json, print_results
     from flowclf.cli.progress import showing_progress
 
-    check_exists(model, *([] if oracle is None else [oracle]))
+    check_model(model)
+    if oracle is not None:
+        check_model(oracle)
     import flowclf.run
 
     with showing_progress() as progress:
@@ -58,7 +60,8 @@ def predict(
     """
     from flowclf.cli.output import print_table
 
-    check_exists(model, *images)
+    check_model(model)
+    check_exists(*images)
     import flowclf.run
 
     rows = flowclf.run.predict(model, images, device.value)
@@ -81,7 +84,8 @@ def metamers(
     """
     from flowclf.cli.output import print_results
 
-    check_exists(model, *(path for path in (logits_of, nuisance_of) if path is not None))
+    check_model(model)
+    check_exists(*(path for path in (logits_of, nuisance_of) if path is not None))
     import flowclf.run
 
     print_results(flowclf.run.metamers(model, logits_of, nuisance_of, out, device.value))
@@ -90,9 +94,24 @@ def metamers(
 def check_exists(*paths: str | Path) -> None:
     """Raise UsageError, before anything heavy is imported, for a path that is not there."""
     for path in paths:
-        try:
-            exists = Path(path).exists()
-        except (OSError, ValueError):
-            exists = False
-        if not exists:
+        if not _exists(path):
             raise UsageError(f"there is no file or directory {path}")
+
+
+def check_model(model: str) -> None:
+    """Raise UsageError, before anything heavy is imported, for a MODEL that is neither a path nor the name of a zoo model."""
+    if _exists(model):
+        return
+    from flowclf import zoo
+
+    try:
+        zoo.info(model)
+    except UsageError as error:
+        raise UsageError(f"there is no file or directory {model}, and {error}") from error
+
+
+def _exists(path: str | Path) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False

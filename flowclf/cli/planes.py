@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flowclf.cli.models import DATA, MODEL, check_exists
+from flowclf.cli.models import DATA, MODEL, check_model
 from flowclf.cli.options import DEVICE, JSON, Device
 
 __all__ = ["example6", "planes"]
@@ -33,7 +33,7 @@ def planes(
     from flowclf.cli.output import print_json, print_results
     from flowclf.cli.progress import showing_progress
 
-    check_exists(model)
+    check_model(model)
     import flowclf.run
 
     with showing_progress() as progress:

@@ -40,7 +40,7 @@ def evaluate_model(
     """Evaluate a model.
 
     Args:
-        model: a run directory or a checkpoint folder.
+        model: a run directory, a checkpoint folder, or the name of a zoo model.
         data: name of a data set, a folder of images, an ``.npz`` file; by default the data of the model's run.
         protocol: quick or full.
         device: auto, cpu or cuda.
@@ -108,7 +108,7 @@ def metamers(
     """Draw a grid of metamers of test images, or the metamer of two image files.
 
     Args:
-        model: a run directory or a checkpoint folder.
+        model: a run directory, a checkpoint folder, or the name of a zoo model.
         logits_of: the image whose logits the metamer has; both images or neither.
         nuisance_of: the image whose nuisances the metamer has.
         out: the PNG to write.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowclf import checkpoint
+from flowclf import checkpoint, zoo
 from flowclf.classifier import Classifier
 from flowclf.data import DataSet
 from flowclf.data import load as load_data
@@ -23,7 +23,7 @@ class OpenedModel:
 
     Attributes:
         classifier: in eval mode.
-        recipe: of the run, or None for a bare checkpoint.
+        recipe: of the run, also where it comes from the zoo; None for a bare checkpoint.
     """
 
     classifier: Classifier
@@ -31,10 +31,11 @@ class OpenedModel:
 
 
 def open_model(model: str, device: str = "auto") -> OpenedModel:
-    """Load a model from a run directory or a checkpoint folder.
+    """Load a model from a run directory, a checkpoint folder, or the zoo; a path of that name comes first.
 
     Raises:
         UsageError: there is nothing of that name, or a run that has not finished training.
+        ChecksumError, UnreachableError: a file of a zoo model that is not the expected one, or that cannot be had.
     """
     path = Path(model)
     chosen = resolve_device(device)
@@ -44,8 +45,12 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
             raise UsageError(f"{path}: the run has not finished; go on with: flowclf recipe run --resume {path}")
         return OpenedModel(checkpoint.load(folder.model, device=chosen), load(folder.resolved).recipe)
     if not path.exists():
-        raise UsageError(f"there is no run directory or checkpoint at {path}")
-    return OpenedModel(checkpoint.load(path, device=chosen), None)
+        try:
+            path = zoo.model_folder(model)
+        except UsageError as error:
+            raise UsageError(f"there is no run directory or checkpoint at {path}, and {error}") from error
+    recipe = path / "recipe.yaml"
+    return OpenedModel(checkpoint.load(path, device=chosen), load(recipe).recipe if recipe.is_file() else None)
 
 
 def open_data(opened: OpenedModel, name: str | None) -> DataSet:

@@ -35,7 +35,7 @@ def planes(
     The probe is that of the model's recipe, trained anew.
 
     Args:
-        model: a run directory or a checkpoint folder.
+        model: a run directory, a checkpoint folder, or the name of a zoo model.
         data: as for :func:`flowclf.run.evaluate_model`.
         out: the PNG to write; its data are written beside it, as .npz.
         seed: of the pair of inputs; the probe has that of the recipe.

@@ -1,0 +1,187 @@
+"""``flowclf zoo``: list, info, download, verify, add. Only ``verify`` and ``add`` import torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowclf.cli.options import JSON
+from flowclf.errors import FlowclfError, VerificationError
+
+if TYPE_CHECKING:
+    from flowclf.zoo import Options, Verification, ZooEntry
+
+__all__ = ["app"]
+
+app = typer.Typer(help="The zoo: trained models, with hashes and cards.", no_args_is_help=True, rich_markup_mode=None)
+
+INDEX = Annotated[
+    str | None,
+    typer.Option("--index", metavar="URL-or-path", help="A zoo: the folder or URL of its index; by default that of flowclf."),
+]
+NAME = Annotated[str, typer.Argument(metavar="NAME", help="A model of the zoo.", show_default=False)]
+
+
+def _options(index: str | None, progress: Any = None) -> Options:
+    return {"index": index, "progress": progress}
+
+
+@app.command("list")
+def list_(index: INDEX = None, as_json: JSON = False) -> None:
+    """List the models."""
+    from flowclf import zoo
+    from flowclf.cli.output import print_json, print_table
+
+    entries = zoo.list(**_options(index))
+    if as_json:
+        print_json([entry.model_dump() for entry in entries])
+        return
+    columns = ["name", "architecture", "parameters", "data", "test.error", "megabytes", "description"]
+    print_table(columns, [_row(entry) for entry in entries])
+
+
+def _row(entry: ZooEntry) -> list[Any]:
+    error = entry.measured.get("test.error")
+    size = round(sum(file.bytes for file in entry.files.values()) / 1e6, 2)
+    shown = "" if error is None else error.value
+    return [entry.name, entry.architecture, entry.parameters, entry.data.name, shown, size, entry.description]
+
+
+@app.command()
+def info(name: NAME, index: INDEX = None, as_json: JSON = False) -> None:
+    """Show what the zoo says of a model."""
+    from flowclf import zoo
+    from flowclf.cli.output import print_json, print_results
+
+    document = zoo.info(name, **_options(index)).model_dump()
+    if as_json:
+        print_json(document)
+    else:
+        print_results(_flat(document))
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {
+            inner: item for name, part in value.items() for inner, item in _flat(part, f"{key}.{name}" if key else name).items()
+        }
+    return {key: ", ".join(map(str, value)) if isinstance(value, list) else value}
+
+
+@app.command()
+def download(
+    name: NAME,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Folder for its files; by default they stay in the cache.")
+    ] = None,
+    index: INDEX = None,
+    as_json: JSON = False,
+) -> None:
+    """Have a model's files on disk, checked.
+
+    Prints their folder, which is a MODEL for every other command.
+    """
+    from flowclf import zoo
+    from flowclf.cli.output import print_json
+    from flowclf.cli.progress import showing_progress
+
+    with showing_progress() as progress:
+        # Off a terminal a download has nothing to say.
+        folder = zoo.download(name, to=to, **_options(index, progress if sys.stderr.isatty() else None))
+    if as_json:
+        print_json({"name": name, "folder": str(folder)})
+    else:
+        print(folder)
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Models; by default all.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train the probes of the nuisances again too: minutes for each model.")
+    ] = False,
+    index: INDEX = None,
+    as_json: JSON = False,
+) -> None:
+    """Check the hashes of models and measure them again.
+
+    Fails where a file or a figure is not what the model's card says.
+    """
+    from flowclf import zoo
+    from flowclf.cli.output import print_json, print_table
+    from flowclf.cli.progress import showing_progress
+
+    with showing_progress() as progress:
+        verified = zoo.verify(names or None, full=full, **_options(index, progress))
+    if as_json:
+        print_json([_document(one) for one in verified])
+    else:
+        rows = [
+            [one.name, row.metric, row.expected, row.found, row.tolerance, "agrees" if row.agrees else "DIFFERS"]
+            for one in verified
+            for row in one.comparisons
+        ]
+        print_table(["name", "metric", "card", "found", "tolerance", "verdict"], rows)
+    failures: list[FlowclfError] = []
+    for one in verified:
+        if not one.agrees:
+            failures.append(one.error or VerificationError(f"model '{one.name}' does not measure what its card says"))
+            print(f"error: {failures[-1]}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(max(error.exit_code for error in failures))
+
+
+def _document(one: Verification) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "agrees": one.agrees,
+        "error": None if one.error is None else str(one.error),
+        "metrics": {
+            row.metric: {"card": row.expected, "found": row.found, "tolerance": row.tolerance, "agrees": row.agrees}
+            for row in one.comparisons
+        },
+    }
+
+
+@app.command()
+def add(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the model is called.", show_default=False)],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="ZOO", help="Folder of the zoo; a new one becomes a zoo.", show_default=False)
+    ],
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the model of that name.")] = False,
+    licence: Annotated[str | None, typer.Option("--licence", help="Of the weights; MIT if not given.")] = None,
+    citation: Annotated[str | None, typer.Option("--citation", help="What to cite; the paper if not given.")] = None,
+    aliases: Annotated[
+        list[str] | None, typer.Option("--alias", metavar="NAME", help="An older name, which still works; may be repeated.")
+    ] = None,
+    as_json: JSON = False,
+) -> None:
+    """Put a finished run into a local zoo.
+
+    Weights, description, recipe, card and figures with their hashes; the stored model's metrics are measured again.
+    """
+    from flowclf import zoo
+    from flowclf.cli.output import print_json, print_results
+    from flowclf.cli.progress import showing_progress
+
+    with showing_progress() as progress:
+        entry = zoo.add(
+            run_dir,
+            name=name,
+            to=to,
+            replace=replace,
+            licence=licence,
+            citation=citation,
+            aliases=aliases,
+            progress=progress,
+        )
+    if as_json:
+        print_json(entry.model_dump())
+    else:
+        measured = {metric: value.value for metric, value in entry.measured.items()}
+        print_results({"folder": str(to / name), "version": entry.version, **measured})

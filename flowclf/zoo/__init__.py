@@ -1,0 +1,34 @@
+"""The zoo: trained models by name, with hashes that are checked at every load and figures that can be measured again.
+
+Any folder or static file server that holds an ``index.json`` and what it names is a zoo; flowclf comes with one. Only the public
+names belong here. Importing it imports neither torch nor anything that trains.
+
+Example:
+    >>> import flowclf
+    >>> for entry in flowclf.zoo.list():
+    ...     assert flowclf.zoo.info(entry.name).files["model.safetensors"].bytes <= 12_000_000
+"""
+
+from __future__ import annotations
+
+from flowclf.zoo.access import download, info, load, model_folder
+from flowclf.zoo.access import list_models as list
+from flowclf.zoo.adding import add
+from flowclf.zoo.schema import ZooEntry, ZooIndex
+from flowclf.zoo.settings import Options
+from flowclf.zoo.verifying import Comparison, Verification, verify
+
+__all__ = [
+    "Comparison",
+    "Options",
+    "Verification",
+    "ZooEntry",
+    "ZooIndex",
+    "add",
+    "download",
+    "info",
+    "list",
+    "load",
+    "model_folder",
+    "verify",
+]

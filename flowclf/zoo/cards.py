@@ -1,0 +1,73 @@
+"""Model cards: what the index says of a model, for a person to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from flowclf.zoo.schema import ZooEntry
+
+__all__ = ["model_card"]
+
+_ALSO = (
+    "test.chance_error",
+    "test.calibration_error",
+    "train.error",
+    "probe.test_error",
+    "probe.mutual_information_nats",
+    "metamers.prediction_kept",
+    "metamers.prediction_kept_8bit",
+    "metamers.logit_change_max",
+)
+_TITLES = {
+    "metamers": "Metamers: the logits of the upper picture with the nuisances of the lower one",
+    "samples": "Samples from the prior, a class a row",
+    "planes": "Decision regions in planes",
+    "calibration": "Calibration",
+}
+
+
+def model_card(entry: ZooEntry, figures: Sequence[str] = ()) -> str:
+    """The card of a model, Markdown.
+
+    Args:
+        entry: of the index; of its files those that are there are listed.
+        figures: names of PNG files beside the card.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    preprocessing = entry.preprocessing
+    depth = f" at {preprocessing.bits} bits" if preprocessing.bits else ""
+    shape = " x ".join(map(str, preprocessing.image_shape))
+    return environment.get_template("card.md.jinja").render(
+        entry=entry,
+        files=entry.files,
+        also=[name for name in _ALSO if name not in entry.measured],
+        figures=[{"file": name, "title": _TITLES.get(Path(name).stem, Path(name).stem)} for name in figures],
+        takes=f"{'images' if len(preprocessing.image_shape) == 3 else 'vectors'} of {shape}{depth}"
+        + (f", padded by {preprocessing.pad}" if preprocessing.pad else ""),
+        arguments=json.dumps(entry.data.arguments),
+        time=_duration(entry.training.seconds),
+        number=_number,
+    )
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return "–" if value is None else str(value)
+    return f"{value:.6g}" if isinstance(value, int | float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} seconds" if minutes < 2 else f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"

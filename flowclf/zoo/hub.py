@@ -1,0 +1,120 @@
+"""Models to and from a Hugging Face Hub repository; needs the extra ``hub``.
+
+A repository that was pushed is a zoo like any other static server: its ``index.json`` lies at its root, so that ``--index`` with
+the base URL of its files works too, and without the extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from flowclf.errors import FlowclfError, UnreachableError, UsageError
+from flowclf.files import write_json
+from flowclf.zoo.access import download
+from flowclf.zoo.downloads import download_file
+from flowclf.zoo.index import open_zoo
+from flowclf.zoo.names import is_url
+from flowclf.zoo.schema import INDEX, ZooEntry, ZooIndex
+from flowclf.zoo.settings import Options
+
+__all__ = ["pull", "push"]
+
+
+def push(
+    repository: str,
+    names: Sequence[str] | None = None,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    **options: Unpack[Options],
+) -> str:
+    """Put models of a zoo into a Hub repository, which is made if need be; its index afterwards holds these models.
+
+    Args:
+        repository: ``owner/name``.
+        names: of models; by default all of the zoo.
+        private: whether a new repository is private.
+        token: of the user; by default the one that is logged in.
+        **options: where the zoo is; see :class:`flowclf.zoo.Options`.
+
+    Returns:
+        The URL of the commit.
+
+    Raises:
+        UsageError: the extra is not installed, or no such model.
+        ChecksumError, UnreachableError: a file that is not the expected one, or cannot be had; nothing is pushed.
+    """
+    hub = _hub()
+    zoo = open_zoo(options)
+    entries = zoo.index.models if names is None else [zoo.entry(name) for name in names]
+    operations: list[Any] = []
+    stored: list[ZooEntry] = []
+    for entry in entries:
+        folder = download(entry.name, **options)
+        files = {name: file.model_copy(update={"path": f"{entry.name}/{name}"}) for name, file in entry.files.items()}
+        operations += [hub.CommitOperationAdd(file.path, str(folder / name)) for name, file in files.items()]
+        stored.append(entry.model_copy(update={"files": files}))
+    index = ZooIndex(models=stored).model_dump_json(indent=2) + "\n"
+    operations.append(hub.CommitOperationAdd(INDEX, index.encode()))
+    api = hub.HfApi(token=token)
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.create_commit(repository, operations, commit_message=f"Models: {', '.join(entry.name for entry in stored)}")
+    except Exception as error:  # whatever the library raises for a network, a login or a name
+        raise UnreachableError(f"the repository {repository} cannot be written: {error}") from error
+    return str(commit.commit_url)
+
+
+def pull(
+    repository: str, to: str | Path, names: Sequence[str] | None = None, *, revision: str | None = None, token: str | None = None
+) -> Path:
+    """Make a local zoo of the models in a Hub repository; every file is checked against its hash, and the index comes last.
+
+    Args:
+        repository: ``owner/name``.
+        to: a new or empty folder.
+        names: of models; by default all.
+        revision: a branch, tag or commit.
+        token: of the user; by default the one that is logged in.
+
+    Returns:
+        The folder: a zoo for ``--index``.
+
+    Raises:
+        UsageError: the extra is not installed, no such model, or ``to`` holds something.
+        ChecksumError: a file that is not the expected one.
+        UnreachableError: a repository or file that cannot be reached.
+    """
+    hub = _hub()
+    to = Path(to)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UsageError(f"expected a new or empty folder, found {to}")
+
+    def fetch(path: str) -> Path:
+        try:
+            return Path(hub.hf_hub_download(repository, path, revision=revision, token=token))
+        except Exception as error:  # whatever the library raises for a network, a login or a name
+            raise UnreachableError(f"{path} cannot be had from the repository {repository}: {error}") from error
+
+    # The library keeps its files as links in a cache; what they lead to is read where the index lies.
+    zoo = open_zoo({"index": fetch(INDEX)})
+    entries = zoo.index.models if names is None else [zoo.entry(name) for name in names]
+    for entry in entries:
+        for name, file in entry.files.items():
+            if is_url(file.path):
+                raise FlowclfError(f"{entry.name}/{name}: expected a file of the repository {repository}, found a URL")
+            source = fetch(file.path)
+            target = to.joinpath(*file.path.split("/"))
+            download_file(target, file, [source], zoo.settings, f"{entry.name}/{name} from the repository {repository}")
+    write_json(to / INDEX, ZooIndex(models=list(entries)).model_dump(mode="json"))
+    return to
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UsageError("the Hugging Face Hub needs the extra 'hub': pip install 'flowclf[hub]'") from error
+    return huggingface_hub

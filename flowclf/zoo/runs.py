@@ -1,0 +1,121 @@
+"""A finished run, as far as a zoo is concerned: its model, its recipe and what was changed in it, what it reported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowclf import recipe as recipes
+from flowclf.errors import CheckpointError, RecipeError, UsageError
+from flowclf.recipe import Recipe
+from flowclf.zoo.schema import RecipeRecord, Training
+
+__all__ = ["FINAL_MODEL", "FinishedRun", "read_run"]
+
+FINAL_MODEL = Path("checkpoints", "final")
+_MAX_CHANGES = 200
+_FIGURES = (("metamers", "samples"), ("planes",), ("calibration",))
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run directory holds.
+
+    Attributes:
+        model: folder of the trained model.
+        recipe: with every default filled in.
+        resolved_text: the same, as YAML.
+        record: where the recipe comes from and what was changed in it.
+        results: what the run reported.
+        training: command, machine, time.
+        figures: PNG files of metamers and samples, or the nearest to them that the run has.
+    """
+
+    model: Path
+    recipe: Recipe
+    resolved_text: str
+    record: RecipeRecord
+    results: dict[str, Any]
+    training: Training
+    figures: tuple[Path, ...]
+
+
+def read_run(path: str | Path) -> FinishedRun:
+    """Read a run directory.
+
+    Raises:
+        UsageError: it is not one, or the run has not finished.
+        CheckpointError: a file in it that is not what a run writes.
+    """
+    path = Path(path)
+    if not (path / "resolved.yaml").is_file():
+        raise UsageError(f"{path} is not a run directory: resolved.yaml is missing")
+    if not (path / "results.json").is_file():
+        raise UsageError(f"{path}: the run has not finished; go on with: flowclf recipe run --resume {path}")
+    results, environment = _json(path / "results.json"), _json(path / "environment.json")
+    try:
+        text = (path / "recipe.yaml").read_text(encoding="utf-8")
+        resolved_text = (path / "resolved.yaml").read_text(encoding="utf-8")
+        given = recipes.loads(text, source=str(path / "recipe.yaml")).recipe
+        recipe = recipes.load(path / "resolved.yaml").recipe
+    except (OSError, UnicodeDecodeError, RecipeError) as error:
+        raise CheckpointError(f"{path}: the recipe of the run cannot be read: {error}") from error
+    changed = list(_changes(recipes.resolved(given), recipes.resolved(recipe)))[:_MAX_CHANGES]
+    record = RecipeRecord(
+        name=given.name, sha256=hashlib.sha256(text.encode()).hexdigest(), shipped=_is_shipped(given.name, text), changed=changed
+    )
+    figures = ([path / "figures" / f"{name}.png" for name in names] for names in _FIGURES)
+    there = ([figure for figure in group if figure.is_file()] for group in figures)
+    return FinishedRun(
+        model=path / FINAL_MODEL,
+        recipe=recipe,
+        resolved_text=resolved_text,
+        record=record,
+        results=results,
+        training=Training(
+            command=f"flowclf recipe run {given.name if record.shipped and not changed else 'recipe.yaml'}",
+            machine=_machine(environment),
+            seconds=_seconds(results.get("seconds.train")),
+            torch=str(environment.get("torch", "unknown")),
+        ),
+        figures=tuple(next((group for group in there if group), [])),
+    )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: expected JSON as a run writes it: {error}") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{file}: expected a JSON object, found {type(document).__name__}")
+    return document
+
+
+def _is_shipped(name: str, text: str) -> bool:
+    return name in recipes.bundled() and recipes.find(name).read_text(encoding="utf-8") == text
+
+
+def _changes(before: Any, after: Any, key: str = "") -> Iterator[str]:
+    """What ``--set`` changed: ``key: before -> after`` for each value."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in [*before, *(name for name in after if name not in before)]:
+            yield from _changes(before.get(name), after.get(name), f"{key}.{name}" if key else name)
+    elif before != after:
+        yield f"{key}: {json.dumps(before)[:200]} -> {json.dumps(after)[:200]}"[:500]
+
+
+def _seconds(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else 0.0
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    device = str(environment.get("device", "cpu"))
+    processor = f"{environment.get('cores', '?')} cores of {environment.get('processor', 'an unknown processor')}"
+    parts = [processor if device.startswith("cpu") else f"{device}; {processor}", str(environment.get("system", ""))]
+    return ", ".join(part for part in parts if part)[:500]

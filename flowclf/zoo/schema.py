@@ -1,0 +1,267 @@
+"""What a zoo's index holds: models, their files and hashes, where they come from and what they measure.
+
+Only declarations belong here, and the reading of a document that should fit them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Gt, Le, Len
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from flowclf.errors import ZooError
+from flowclf.zoo.names import FILE, NAME, is_url, relative_path_problem, url_problem
+
+__all__ = [
+    "CARD",
+    "DESCRIPTION",
+    "INDEX",
+    "MAX_INDEX_BYTES",
+    "RECIPE",
+    "WEIGHTS",
+    "DataRecord",
+    "Measured",
+    "Preprocessing",
+    "RecipeRecord",
+    "Training",
+    "ZooEntry",
+    "ZooFile",
+    "ZooIndex",
+    "first_problem",
+    "parse_index",
+]
+
+INDEX = "index.json"
+DESCRIPTION = "model.json"
+WEIGHTS = "model.safetensors"
+RECIPE = "recipe.yaml"
+CARD = "README.md"
+MAX_INDEX_BYTES = 16 * 2**20
+_MAX_FILE_BYTES = 2**32
+_MAX_DEPTH = 32
+
+
+def _source(value: str) -> str:
+    problem = url_problem(value) if is_url(value) else relative_path_problem(value)
+    if problem:
+        raise ValueError(problem)
+    return value
+
+
+Name = Annotated[str, StringConstraints(pattern=NAME)]
+FileName = Annotated[str, StringConstraints(pattern=FILE)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, StringConstraints(max_length=10_000)]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Size = Annotated[int, Ge(1), Le(2**24)]
+Scalar = bool | int | float | Annotated[str, StringConstraints(max_length=1000)] | None
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ZooFile(_Strict):
+    """A file of a model.
+
+    Attributes:
+        path: relative to the folder of the index, or a URL.
+        bytes: its length.
+        sha256: of its content, 64 hexadecimal digits.
+    """
+
+    path: Annotated[str, AfterValidator(_source)]
+    bytes: Annotated[int, Ge(1), Le(_MAX_FILE_BYTES)]
+    sha256: Sha256
+
+
+class RecipeRecord(_Strict):
+    """The recipe that trained a model. The model's ``recipe.yaml`` is the same with every default filled in.
+
+    Attributes:
+        name: its name.
+        sha256: of the recipe as it was given to the run.
+        shipped: whether that is the text of the recipe of this name that flowclf shipped.
+        changed: what ``--set`` changed in it, each ``key: before -> after``.
+    """
+
+    name: Line
+    sha256: Sha256
+    shipped: bool
+    changed: Annotated[list[Line], Len(0, 200)] = []
+
+
+class DataRecord(_Strict):
+    """The data that a model is measured on: the test part of a registered data set.
+
+    Attributes:
+        name: of the data set.
+        arguments: its own arguments.
+        examples: of the test part.
+    """
+
+    name: Line
+    arguments: dict[str, Any] = {}
+    examples: Annotated[int, Ge(1)]
+
+
+class Preprocessing(_Strict):
+    """The arguments of :class:`flowclf.Preprocessing`."""
+
+    image_shape: Annotated[list[Size], Len(1, 3)]
+    bits: Annotated[int, Ge(1), Le(8)] | None
+    pad: Annotated[int, Ge(0), Le(1024)]
+
+
+class Measured(_Strict):
+    """A metric that was measured anew from the stored model, and how near another measurement must come.
+
+    Attributes:
+        value: in the unit that the metric's name says.
+        tolerance: largest absolute difference; 0 for an error, which must agree to the image.
+    """
+
+    value: float
+    tolerance: Annotated[float, Ge(0)]
+
+
+class Training(_Strict):
+    """How a model was trained.
+
+    Attributes:
+        command: that trains it again.
+        machine: processor, cores and system, or the GPU.
+        seconds: of training.
+        torch: version.
+    """
+
+    command: Line
+    machine: Line
+    seconds: Annotated[float, Ge(0)]
+    torch: Line
+
+
+class ZooEntry(_Strict):
+    """A model of a zoo.
+
+    Attributes:
+        name: lower-case letters, digits and hyphens.
+        version: counts up whenever the weights change.
+        description: a sentence.
+        kind: of classifier: ``invertible``, or ``plain`` for an ordinary network.
+        architecture: name of the registered architecture, or ``nodes`` for a list of nodes.
+        parameters: number of trainable parameters.
+        classes: number of classes.
+        recipe: that trained it.
+        seed: that everything random came from.
+        files: by name; ``model.json`` and ``model.safetensors`` among them.
+        data: that it is measured on.
+        preprocessing: from images in [0, 1] to what the network takes.
+        licence: of the weights.
+        citation: what to cite.
+        reported: what the run that trained it reported, as its ``results.json`` has it.
+        measured: what the stored model measured when it was put into the zoo.
+        training: command, machine, time.
+        flowclf: version that trained it.
+        aliases: older names, which still work with a warning.
+    """
+
+    name: Name
+    version: Annotated[int, Ge(1)]
+    description: Text = ""
+    kind: Literal["invertible", "plain"]
+    architecture: Line
+    parameters: Annotated[int, Gt(0)]
+    classes: Annotated[int, Ge(2)]
+    recipe: RecipeRecord
+    seed: Annotated[int, Ge(0)]
+    files: Annotated[dict[FileName, ZooFile], Len(2, 100)]
+    data: DataRecord
+    preprocessing: Preprocessing
+    licence: Line
+    citation: Text
+    reported: Annotated[dict[Line, Scalar], Len(0, 1000)]
+    measured: Annotated[dict[Line, Measured], Len(1, 1000)]
+    training: Training
+    flowclf: Line
+    aliases: Annotated[list[Name], Len(0, 100)] = []
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Self:
+        missing = [name for name in (DESCRIPTION, WEIGHTS) if name not in self.files]
+        if missing:
+            raise ValueError(f"files: expected {' and '.join(missing)} among them")
+        return self
+
+
+class ZooIndex(_Strict):
+    """All models of a zoo."""
+
+    format: Literal["flowclf-zoo"] = "flowclf-zoo"
+    version: Literal[1] = 1
+    models: Annotated[list[ZooEntry], Len(0, 10_000)] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        counts = Counter(name for entry in self.models for name in (entry.name, *entry.aliases))
+        taken = [name for name, count in counts.items() if count > 1]
+        if taken:
+            raise ValueError(f"models: the name '{taken[0]}' is given {counts[taken[0]]} times, aliases counted")
+        return self
+
+
+def parse_index(text: str | bytes, where: str) -> ZooIndex:
+    """The index in a JSON document.
+
+    Args:
+        text: the document.
+        where: what errors call it.
+
+    Raises:
+        ZooError: not JSON, or not an index; has the place of the first thing that is wrong.
+
+    Example:
+        >>> parse_index('{"format": "flowclf-zoo", "version": 1, "models": []}', "index.json").models
+        []
+    """
+    if len(text) > MAX_INDEX_BYTES:
+        raise ZooError(f"{where}: {len(text)} bytes, more than the {MAX_INDEX_BYTES} an index may have")
+    try:
+        document = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ZooError(f"{where} is not JSON: {error}") from None
+    try:
+        index = ZooIndex.model_validate(document)
+    except ValidationError as error:
+        raise ZooError(f"{where}: {first_problem(error)}") from None
+    _check_texts(document, where)
+    return index
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, with its place, on one line."""
+    problems = error.errors(include_url=False, include_input=False)
+    place = ".".join(map(str, problems[0]["loc"]))
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f"{place + ': ' if place else ''}{problems[0]['msg']}{more}"
+
+
+def _check_texts(document: Any, where: str) -> None:
+    """Refuse what a terminal would take for a command, and what is nested too deeply for anything that walks through it."""
+    level = [document]
+    for _ in range(_MAX_DEPTH):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner += [*value.keys(), *value.values()]
+            elif isinstance(value, list):
+                inner += value
+            elif isinstance(value, str) and not value.replace("\n", "").isprintable():
+                raise ZooError(f"{where}: expected text without control characters, found {value[:200]!r}")
+        if not inner:
+            return
+        level = inner
+    raise ZooError(f"{where}: nested more than the {_MAX_DEPTH} levels that an index may have")

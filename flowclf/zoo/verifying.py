@@ -1,0 +1,116 @@
+"""Whether models still are what their cards say: hashes first, then the metrics, measured again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Unpack
+
+from flowclf.errors import FlowclfError, VerificationError
+from flowclf.zoo.access import fetch_files, load_entry
+from flowclf.zoo.index import Zoo, open_zoo
+from flowclf.zoo.schema import RECIPE, ZooEntry
+from flowclf.zoo.settings import Options
+
+if TYPE_CHECKING:
+    from flowclf.training import Progress
+
+__all__ = ["Comparison", "Verification", "verify"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A metric, as the card has it and as it was found.
+
+    Attributes:
+        metric: its name.
+        expected: the card's value.
+        found: the value now.
+        tolerance: how far they may be apart.
+    """
+
+    metric: str
+    expected: float
+    found: float
+    tolerance: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are near enough; a value that is not finite never is."""
+        # Both values are decimal numbers in a file; their difference may be off by a last bit.
+        return math.isfinite(self.found) and abs(self.found - self.expected) <= self.tolerance + 1e-12
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found of one model.
+
+    Attributes:
+        name: of the model.
+        comparisons: of all metrics that were measured; empty where the model could not be had.
+        error: what kept it from being measured, if anything did.
+    """
+
+    name: str
+    comparisons: tuple[Comparison, ...] = ()
+    error: FlowclfError | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the model is what its card says."""
+        return self.error is None and all(comparison.agrees for comparison in self.comparisons)
+
+
+def verify(names: Sequence[str] | None = None, *, full: bool = False, **options: Unpack[Options]) -> list[Verification]:
+    """Check the hashes of models and measure them again on the data that their entries name.
+
+    Args:
+        names: of models; by default all of the zoo.
+        full: train the probe of the nuisances again as well, which takes minutes for each model; its error may differ by 0.02.
+        **options: where the zoo is; see :class:`flowclf.zoo.Options`.
+
+    Returns:
+        For each model what was found; one model that fails does not keep the others from being verified.
+
+    Raises:
+        UsageError: a name that the zoo does not have.
+        UnreachableError, ZooError: an index that cannot be had, or is invalid.
+    """
+    zoo = open_zoo(options)
+    entries = zoo.index.models if names is None else [zoo.entry(name) for name in names]
+    return [_verify(zoo, entry, full, options.get("progress")) for entry in entries]
+
+
+def _verify(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | None) -> Verification:
+    try:
+        return Verification(entry.name, tuple(_comparisons(zoo, entry, full, progress)))
+    except FlowclfError as error:
+        return Verification(entry.name, error=error)
+
+
+def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | None) -> list[Comparison]:
+    from flowclf.classifier import InvertibleClassifier
+    from flowclf.zoo.measuring import PROBE_TOLERANCE, measure, probe_error, test_part
+
+    folder = fetch_files(zoo, entry, entry.files)
+    model = load_entry(zoo, entry)
+    if model.preprocessing.config() != entry.preprocessing.model_dump() or len(model.class_names) != entry.classes:
+        raise VerificationError(f"{entry.name}: the model's preprocessing or classes are not those of the index")
+    test = test_part(entry.data)
+    if len(test) != entry.data.examples:
+        raise VerificationError(
+            f"{entry.name}: expected {entry.data.examples} test examples, found {len(test)} in '{entry.data.name}'"
+        )
+    found = measure(model, test, entry.seed, progress)
+    rows = [
+        Comparison(metric, expected.value, found.get(metric, math.nan), expected.tolerance)
+        for metric, expected in entry.measured.items()
+    ]
+    reported = entry.reported.get("probe.test_error")
+    if full and isinstance(model, InvertibleClassifier) and isinstance(reported, int | float) and RECIPE in entry.files:
+        from flowclf.recipe import load
+
+        probe = probe_error(model, load(folder / RECIPE).recipe, progress)
+        rows.append(Comparison("probe.test_error", float(reported), probe, PROBE_TOLERANCE))
+    return rows

@@ -1,0 +1,198 @@
+"""Verifying: what agrees with its card passes, and every kind of disagreement is found."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import flowclf
+from flowclf import zoo
+from flowclf.cli.main import main
+from flowclf.errors import ChecksumError, DataError, UsageError
+from flowclf.zoo import Comparison, measuring
+from flowclf.zoo.index import bundled_zoo
+
+
+@pytest.fixture(scope="module")
+def added(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zoo with two models."""
+    folder = tmp_path_factory.mktemp("added")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLOWCLF_CACHE", str(folder / "cache"))
+        for name in ("one", "two"):
+            zoo.add(run_folder, name=name, to=folder / "zoo")
+    return folder / "zoo"
+
+
+@pytest.fixture
+def spoilt(added: Path, tmp_path: Path) -> Path:
+    """A copy that the test may spoil."""
+    return Path(shutil.copytree(added, tmp_path / "zoo"))
+
+
+def change(folder: Path, of_entry: Callable[[dict[str, Any]], Any]) -> None:
+    document = json.loads((folder / "index.json").read_text())
+    of_entry(document["models"][0])
+    (folder / "index.json").write_text(json.dumps(document))
+
+
+def test_what_agrees(added: Path, capsys: Any) -> None:
+    for one in zoo.verify(index=added):
+        assert one.agrees
+        assert [row.metric for row in one.comparisons] == list(zoo.info(one.name, index=added).measured)
+    assert [one.name for one in zoo.verify(["two"], index=added)] == ["two"]
+    assert main(["zoo", "verify", "--index", str(added)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "name\tmetric\tcard\tfound\ttolerance\tverdict"
+    assert len(lines) == 9
+    assert all(line.endswith("\tagrees") for line in lines[1:])
+    assert main(["zoo", "verify", "one", "--json", "--index", str(added)]) == 0
+    (document,) = json.loads(capsys.readouterr().out)
+    assert document["agrees"] is True
+    assert document["metrics"]["test.error"]["tolerance"] == 0
+
+
+def test_one_image_is_a_disagreement(spoilt: Path, capsys: Any) -> None:
+    def one_more(entry: dict[str, Any]) -> None:
+        entry["measured"]["test.error"]["value"] += 1 / entry["data"]["examples"]
+
+    change(spoilt, one_more)
+    assert main(["zoo", "verify", "--index", str(spoilt)]) == 1
+    output = capsys.readouterr()
+    assert sum("DIFFERS" in line for line in output.out.splitlines()) == 1
+    assert output.err.endswith("error: model 'one' does not measure what its card says\n")
+
+
+@pytest.mark.parametrize("metric", ["test.cross_entropy_nats", "test.bits_per_dim", "numerics.inverse_error_max", "test.unknown"])
+def test_other_metrics_have_a_tolerance(metric: str, spoilt: Path) -> None:
+    def beyond(entry: dict[str, Any]) -> None:
+        measured = entry["measured"].setdefault(metric, {"value": 0.5, "tolerance": 0.1})
+        measured["value"] += 1.1 * measured["tolerance"]
+
+    change(spoilt, beyond)
+    first, second = zoo.verify(index=spoilt)
+    assert [row.metric for row in first.comparisons if not row.agrees] == [metric]
+    assert second.agrees
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "model.json", "recipe.yaml", "README.md", "metamers.png"])
+def test_a_changed_file_is_exit_code_3(file: str, spoilt: Path, capsys: Any) -> None:
+    path = spoilt / "one" / file
+    path.write_bytes(path.read_bytes() + b" ")
+    first, second = zoo.verify(index=spoilt)
+    assert isinstance(first.error, ChecksumError)
+    assert second.agrees
+    assert main(["zoo", "verify", "--index", str(spoilt)]) == 3
+    assert f"error: one/{file}" in capsys.readouterr().err
+    assert main(["zoo", "verify", "two", "--index", str(spoilt)]) == 0
+
+
+OTHERS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "classes": (lambda entry: entry.update(classes=4), "classes are not those of the index"),
+    "preprocessing": (lambda entry: entry["preprocessing"].update(bits=8), "preprocessing or classes"),
+    "examples": (lambda entry: entry["data"].update(examples=21), "expected 21 test examples, found 20"),
+    "data": (
+        lambda entry: entry["data"].update(name="spheres", arguments={"train_size": 10, "test_size": 20}),
+        "takes data of shape",
+    ),
+    "unknown data": (lambda entry: entry["data"].update(name="mnits"), "did you mean 'mnist'?"),
+}
+
+
+@pytest.mark.parametrize(("of_entry", "words"), OTHERS.values(), ids=OTHERS)
+def test_an_index_that_is_about_something_else(of_entry: Callable[[Any], Any], words: str, spoilt: Path) -> None:
+    change(spoilt, of_entry)
+    first, second = zoo.verify(index=spoilt)
+    assert words in str(first.error)
+    assert second.agrees
+
+
+def test_data_that_are_gone(spoilt: Path) -> None:
+    change(spoilt, lambda entry: entry["data"]["arguments"].update(path=str(spoilt / "absent.npz")))
+    first, _ = zoo.verify(index=spoilt)
+    assert isinstance(first.error, DataError | UsageError)
+
+
+def test_a_name_that_is_not_there_comes_first(added: Path) -> None:
+    with pytest.raises(UsageError, match="there is no model 'three'"):
+        zoo.verify(["one", "three"], index=added)
+
+
+def test_in_full_the_probe_is_trained_again(spoilt: Path, capsys: Any) -> None:
+    assert all(row.metric != "probe.test_error" for row in zoo.verify(["one"], full=True, index=spoilt)[0].comparisons)
+    change(spoilt, lambda entry: entry["reported"].update({"probe.test_error": 2.0}))
+    (found,) = zoo.verify(["one"], full=True, index=spoilt)
+    row = found.comparisons[-1]
+    assert (row.metric, row.expected, row.agrees) == ("probe.test_error", 2.0, False)
+    change(spoilt, lambda entry: entry["reported"].update({"probe.test_error": row.found}))
+    assert main(["zoo", "verify", "one", "--full", "--index", str(spoilt)]) == 0
+    assert "probe.test_error" in capsys.readouterr().out
+
+
+def test_a_comparison() -> None:
+    assert Comparison("m", 0.1, 0.1 + 1e-15, 0.0).agrees
+    assert not Comparison("m", 0.1, 0.1001, 0.0).agrees
+    assert Comparison("m", 1.0, 1.1, 0.2).agrees
+    for found in (math.nan, math.inf):
+        assert not Comparison("m", 1.0, found, 1e9).agrees
+
+
+def test_an_ordinary_network_is_measured_by_its_logits(run_folder: Path) -> None:
+    class Ordinary(nn.Module):
+        def __init__(self, clf: Any) -> None:
+            super().__init__()
+            self.clf, self.preprocessing = clf, clf.preprocessing
+            self.device, self.dtype = clf.device, clf.dtype
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            assert not self.training
+            return self.clf(x).logits, x[:, :0]
+
+    clf = flowclf.load(run_folder / "checkpoints" / "final")
+    entry = zoo.schema.DataRecord(name="arrays", arguments={"path": str(run_folder / "data.npz")}, examples=20)
+    data = measuring.test_part(entry)
+    of_flow, of_network = measuring.measure(clf, data, 3), measuring.measure(Ordinary(clf).train(), data, 3)
+    assert of_network == {name: of_flow[name] for name in ("test.error", "test.cross_entropy_nats")}
+
+
+def test_the_same_numbers_as_an_evaluation(run_folder: Path) -> None:
+    from flowclf.run import evaluate_model
+
+    clf = flowclf.load(run_folder / "checkpoints" / "final")
+    data = flowclf.data.load("arrays", path=str(run_folder / "data.npz"), validation=4, seed=3)
+    results = evaluate_model(str(run_folder))
+    found = measuring.measure(clf, data.test, 3)
+    assert len(found) == 4
+    assert {name: results[name] for name in found} == found
+
+
+def test_measuring_does_not_depend_on_the_random_state(run_folder: Path) -> None:
+    clf = flowclf.load(run_folder / "checkpoints" / "final")
+    with np.load(run_folder / "data.npz") as arrays:
+        test = flowclf.data.Split(torch.from_numpy(arrays["test_images"])[:, None], torch.from_numpy(arrays["test_labels"]))
+    first = measuring.measure(clf, test, 3)
+    torch.manual_seed(99)
+    assert measuring.measure(clf, test, 3) == first
+    assert measuring.measure(clf, test, 4) != first
+
+
+def test_the_models_that_travel_with_flowclf_are_whole() -> None:
+    """Their hashes and sizes; the command ``flowclf zoo verify`` measures them."""
+    folder = bundled_zoo()
+    entries = zoo.list(index=folder)
+    for entry in entries:
+        assert zoo.download(entry.name, index=folder, offline=True) == folder / entry.name
+        assert entry.files["model.safetensors"].bytes <= zoo.adding.MAX_WEIGHT_BYTES
+        assert {"README.md", "recipe.yaml"} <= set(entry.files)
+        zoo.load(entry.name)
+    named = {file.path for entry in entries for file in entry.files.values()} | {"index.json"}
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == named
