@@ -187,13 +187,13 @@ class ReadsNothing(nn.Module):
 
 @pytest.mark.parametrize(
     ("oracle", "answer"),
-    [(ReadsThirdPixel(), "nuisance_class"), (ReadsFirstPixel(), "logits_class"), (ReadsNothing(), "neither")],
+    [(ReadsThirdPixel(), "donor"), (ReadsFirstPixel(), "logits"), (ReadsNothing(), "neither")],
 )
 def test_an_oracle_judges(oracle: nn.Module, answer: str) -> None:
     labels = torch.tensor([0, 1])
     x = torch.tensor([[0.5, -0.5, 0.25, 0.25], [-0.5, 0.5, 0.75, 0.75]]).view(2, 1, 2, 2)
     found = metamer_statistics(identity(), x, labels, pairs=30, oracle=oracle)
-    for name in ("nuisance_class", "logits_class", "neither"):
+    for name in ("donor", "logits", "neither"):
         for suffix in ("", "_8bit"):
             assert found[f"metamers.oracle.{name}{suffix}"] == (name == answer)
 
