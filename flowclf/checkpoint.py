@@ -20,6 +20,7 @@ from flowclf.classifier import InvertibleClassifier
 from flowclf.errors import CheckpointError, UsageError
 from flowclf.files import atomic_write, check_sha256, sha256, write_json
 from flowclf.graph import describe_graph, graph_from_description
+from flowclf.nodes import set_subnet_dtype
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
 
@@ -29,6 +30,7 @@ DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
 _FORMAT = "flowclf-model"
 _VERSION = 1
+_SUBNET_DTYPES = {"fp32": None, "bf16": torch.bfloat16}
 _MAX_DESCRIPTION_BYTES = 16 * 2**20
 
 
@@ -50,7 +52,15 @@ def describe(classifier: InvertibleClassifier) -> dict[str, Any]:
         "graph": describe_graph(classifier.graph),
         "preprocessing": classifier.preprocessing.config(),
         "class_names": list(classifier.class_names),
+        "stream": classifier.stream,
+        "subnet_precision": _subnet_precision(classifier),
     }
+
+
+def _subnet_precision(classifier: InvertibleClassifier) -> str:
+    """What evaluation needs again: with a stream in fixed point, subnets that were trained in bf16 stay in it."""
+    dtypes = {getattr(module, "subnet_dtype", None) for module in classifier.modules()}
+    return "bf16" if classifier.stream == "fixed_point" and torch.bfloat16 in dtypes else "fp32"
 
 
 def rebuild(description: Mapping[str, Any], where: str = "the description") -> InvertibleClassifier:
@@ -67,11 +77,14 @@ def rebuild(description: Mapping[str, Any], where: str = "the description") -> I
         raise CheckpointError(f"{where}: expected kind 'invertible', found {description.get('kind')!r}")
     try:
         with torch.random.fork_rng():
-            return InvertibleClassifier(
+            classifier = InvertibleClassifier(
                 graph_from_description(description["graph"]),
                 preprocessing=Preprocessing(**description["preprocessing"]),
                 class_names=description["class_names"],
+                stream=description.get("stream", "float"),
             )
+        set_subnet_dtype(classifier, _SUBNET_DTYPES[description.get("subnet_precision", "fp32")])
+        return classifier
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{where} is incomplete: {type(error).__name__}: {error}") from error
 

@@ -82,7 +82,8 @@ def evaluate(
         ``test.error_low``, ``test.error_high`` (Wilson, 95 %), ``test.chance_error`` (of always naming the most
         frequent class) and ``test.calibration_error``;
         ``numerics.*`` on the first 1000 test inputs: ``inverse_error_max`` and ``_mean`` of x,
-        ``forward_inverse_error_max`` of z, the logits of each with the nuisances of the one before;
+        ``forward_inverse_error_max`` of z, the logits of each with the nuisances of the one before; with a stream in fixed point
+        also ``grid_peak``, the largest magnitude that it met so far in this evaluation, which must be below 128;
         ``probe.*``: errors and cross-entropies of the probe with the lowest validation cross-entropy, but
         ``probe.test_error`` is the lowest of all probes, ``probe.<name>.test_error`` that of each, and
         ``probe.mutual_information_nats`` the bound of Lemma 9; ``probe.train_examples`` and ``probe.hidden`` say what was trained;
@@ -122,6 +123,7 @@ def evaluate_with_artifacts(
     settings, oracle = probe or ProbeSettings(), data.oracle if oracle is None else oracle
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     check_fits(clf, data, splits)
+    clf.grid_peak()  # What was met before is not this evaluation's.
     with evaluating(clf):
         encoded = encode_all(clf, splits, seed, progress)
         results: dict[str, Any] = {"protocol": protocol, "evaluation.seed": seed, "data.name": data.name}
@@ -172,12 +174,14 @@ def _numerics(clf: InvertibleClassifier, test: Split, encoded: Encoded, seed: in
     of_x = inverse_error(clf, x)
     # Recombined, so that z is not simply the image of a test input: it is what metamers ask of the inverse.
     of_z = forward_inverse_error(clf, logits, nuisance.roll(1, dims=0))
-    return {
+    results = {
         "numerics.examples": len(x),
         "numerics.inverse_error_max": of_x.max,
         "numerics.inverse_error_mean": of_x.mean,
         "numerics.forward_inverse_error_max": of_z.max,
     }
+    peak = clf.grid_peak()
+    return results if peak is None else {**results, "numerics.grid_peak": peak.magnitude}
 
 
 def _plain(value: Any) -> Any:

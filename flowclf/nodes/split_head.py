@@ -78,6 +78,12 @@ class SplitHead(InvertibleModule):
             self.register_buffer("order", order, persistent=False)
             self.register_buffer("rank", order.argsort(), persistent=False)
 
+    @property
+    def keeps_grid(self) -> bool:
+        """Whether what is on the grid stays on it: no DCT, and a scale by which float32 multiplies exactly, a power of 2."""
+        mantissa, exponent = math.frexp(self.logit_scale)
+        return not self.dct and mantissa == 0.5 and abs(exponent) <= 64
+
     def _flatten(self, last: Tensor) -> Tensor:
         if last.dim() == 2:
             return last

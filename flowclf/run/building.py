@@ -61,12 +61,15 @@ def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier:
     """
     shape = data.image_shape
     images = len(shape) == 3
-    preprocessing = Preprocessing(shape, bits=recipe.data.bits if images else None, pad=recipe.data.pad)
+    stream = recipe.train.stream
+    preprocessing = Preprocessing(
+        shape, bits=recipe.data.bits if images else None, pad=recipe.data.pad, fixed_point=stream == "fixed_point"
+    )
     model = recipe.model
     specs = model if isinstance(model, list) else registry.models.get(model.name)(**model.arguments)
     torch.manual_seed(recipe.seed)
     return build_classifier(
-        preprocessing.input_shape, specs, data.classes, preprocessing=preprocessing, class_names=data.class_names
+        preprocessing.input_shape, specs, data.classes, preprocessing=preprocessing, class_names=data.class_names, stream=stream
     )
 
 
@@ -87,7 +90,7 @@ def _loss(name: str, arguments: Mapping[str, Any]) -> Loss:
 
 def build_settings(recipe: Recipe) -> TrainSettings:
     """The recipe's section ``train``."""
-    return TrainSettings(**recipe.train.model_dump())
+    return TrainSettings(**recipe.train.model_dump(exclude={"stream"}))
 
 
 def build_probe_settings(recipe: Recipe) -> ProbeSettings:

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from flowclf.classifier import Encoding, InvertibleClassifier
 from flowclf.data import DataSet, mix_seed
-from flowclf.errors import NonFiniteLossError, UsageError
+from flowclf.errors import GridOverflowError, NonFiniteLossError, UsageError
+from flowclf.fixed_point import LIMIT
 from flowclf.losses import Loss
 from flowclf.nodes import set_subnet_dtype
 from flowclf.training.ema import MovingAverage
@@ -124,6 +125,7 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: a term of the loss or the gradient is not finite; weights are those before the step.
+            GridOverflowError: a stream in fixed point had left its grid by the end of an epoch or before a state was saved.
         """
         progress = progress or SilentProgress()
         last = self.total_steps if until is None else min(until, self.total_steps)
@@ -136,7 +138,8 @@ class Trainer:
                 while self.step < last and not self._epoch(last, task, on_state, stop, progress):
                     pass
         finally:
-            set_subnet_dtype(self.classifier, None)
+            if self.classifier.stream == "float":
+                set_subnet_dtype(self.classifier, None)
             self.classifier.activations = activations
             self.classifier.eval()
             self.loss.eval()
@@ -165,6 +168,7 @@ class Trainer:
             finished = stopping or self.step == last
             if ended or finished or (every and self.step % every == 0):
                 self.seconds += time.perf_counter() - started
+                self._check_grid()
                 if ended:
                     self.rows.append(self._row())
                     self._sums = {}
@@ -175,6 +179,14 @@ class Trainer:
             if finished:
                 return stopping
         return False
+
+    def _check_grid(self) -> None:
+        peak = self.classifier.grid_peak()
+        if peak is not None and peak.overflows:
+            raise GridOverflowError(
+                f"step {self.step}: the stream in fixed point holds magnitudes below {LIMIT:g}, node '{peak.node}' reached "
+                f"{peak.magnitude:g}; a lower learning rate or more weight decay keeps it smaller, and stream: float has no limit"
+            )
 
     def _step(self, x: Tensor, labels: Tensor) -> dict[str, float]:
         factor = self.schedule(self.step)
