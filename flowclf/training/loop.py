@@ -88,7 +88,7 @@ class Trainer:
         self.step = 0
         self.rows: list[Row] = []
         self.seconds = 0.0
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, float] = {}
         parameters = [*classifier.parameters(), *self.loss.main_parameters()]
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer = build_optimizer([classifier, self.loss], self._parameters, settings.optimizer)
@@ -201,24 +201,33 @@ class Trainer:
                 self.loss.adversary_loss(detached, labels).backward()  # type: ignore[no-untyped-call]
                 self.adversary_optimizer.step()
         terms = self.loss(encoding, labels)
-        values = {name: value.detach() for name, value in {"loss": terms.total, **terms.parts}.items()}
-        numbers = {name: float(value) for name, value in values.items()}
-        wrong = [name for name, number in numbers.items() if not _finite(number)]
-        if wrong:
-            named = [name for name in wrong if name != "loss"] or wrong
-            raise NonFiniteLossError(f"step {self.step}: {', '.join(f'{name} is {numbers[name]}' for name in named)}")
         self.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        numbers = _read({"loss": terms.total, **terms.parts, "gradient_norm": norm})
+        self._check_finite(numbers)
         limit = self.settings.gradient_clip
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, float("inf") if limit is None else limit)
-        if not _finite(float(norm)):
-            raise NonFiniteLossError(f"step {self.step}: the norm of the gradient is {float(norm)}; the loss is {numbers['loss']}")
+        # Well below the limit the factor is 1, and multiplying by it costs a third of an optimiser's step.
+        if limit is not None and numbers["gradient_norm"] > 0.99 * limit:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, limit, norm)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update()
-        for name, value in {**values, "gradient_norm": norm.detach()}.items():
-            self._sums[name] = self._sums.get(name, torch.zeros((), dtype=torch.float64)) + value.double().cpu()
+        for name, number in numbers.items():
+            self._sums[name] = self._sums.get(name, 0.0) + number
+        del numbers["gradient_norm"]
         return numbers
+
+    def _check_finite(self, numbers: Mapping[str, float]) -> None:
+        wrong = {name: number for name, number in numbers.items() if not _finite(number)}
+        named = {name: number for name, number in wrong.items() if name not in ("loss", "gradient_norm")}
+        if named or "loss" in wrong:
+            told = named or {"loss": numbers["loss"]}
+            raise NonFiniteLossError(f"step {self.step}: {', '.join(f'{name} is {number}' for name, number in told.items())}")
+        if wrong:
+            found = numbers["gradient_norm"]
+            raise NonFiniteLossError(f"step {self.step}: the norm of the gradient is {found}; the loss is {numbers['loss']}")
 
     @torch.no_grad()
     def _validate(self) -> Row:
@@ -242,7 +251,7 @@ class Trainer:
         return {f"validation.{name}": total / len(split) for name, total in totals.items()}
 
     def _row(self) -> Row:
-        means = {f"train.{name}": float(total) / self.steps_per_epoch for name, total in self._sums.items()}
+        means = {f"train.{name}": total / self.steps_per_epoch for name, total in self._sums.items()}
         rate = self.optimizer.param_groups[0]["lr"]
         row = {"epoch": self.epoch, "step": self.step, "learning_rate": rate, **means, **self._validate()}
         return {**row, "seconds.train": round(self.seconds, 3)}
@@ -272,7 +281,7 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of the same recipe."""
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        self.rows, self._sums = list(state["rows"]), dict(state["sums"])
+        self.rows, self._sums = list(state["rows"]), {name: float(total) for name, total in state["sums"].items()}
         self.classifier.load_state_dict(state["classifier"])
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -283,6 +292,13 @@ class Trainer:
         torch.set_rng_state(state["random"].cpu())
         if state["random_cuda"]:
             torch.cuda.set_rng_state_all([value.cpu() for value in state["random_cuda"]])
+
+
+def _read(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars as numbers. They come from the device together: it is waited for once."""
+    device = next(iter(values.values())).device
+    stacked = torch.stack([value.detach().to(device, torch.float64).reshape(()) for value in values.values()])
+    return dict(zip(values, stacked.tolist(), strict=True))
 
 
 def _finite(number: float) -> bool:

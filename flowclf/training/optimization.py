@@ -25,6 +25,14 @@ Schedule = Callable[[int], float]
 """Step, from 0, to the factor on the learning rate. A function of the step alone, so that resuming needs no state."""
 
 
+_FUSED = ("adam", "adamw", "sgd")
+"""Those that torch has in one kernel: on a CPU Adam takes less than half of the time of its separate operations."""
+
+
+def _can_fuse(parameters: Iterable[nn.Parameter]) -> bool:
+    return all(parameter.device.type in ("cpu", "cuda") and parameter.is_floating_point() for parameter in parameters)
+
+
 def _decayed(module: nn.Module) -> set[int]:
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     return {id(layer.weight) for layer in module.modules() if isinstance(layer, kinds)}
@@ -56,6 +64,8 @@ def build_optimizer(
         {"params": [p for p in trained if id(p) in decayed], "weight_decay": decay},
         {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
     ]
+    if name in _FUSED and not {"fused", "foreach"} & arguments.keys() and _can_fuse(trained):
+        arguments["fused"] = True
     if "betas" in arguments:
         arguments["betas"] = tuple(arguments["betas"])
     try:

@@ -32,6 +32,15 @@ def test_optimisers_by_name(specification: dict[str, Any], kind: type, expected:
         assert {key: group[key] for key in expected} == expected
 
 
+@pytest.mark.parametrize(("name", "fused"), [("adam", True), ("adamw", True), ("sgd", True), ("adamax", None)])
+def test_one_kernel_where_there_is_one_and_nothing_else_was_asked_for(name: str, fused: bool | None) -> None:
+    module = nn.Linear(3, 2)
+    assert build_optimizer([module], module.parameters(), {"name": name}).defaults.get("fused") is fused
+    asked = build_optimizer([module], module.parameters(), {"name": name, "foreach": True}).defaults
+    assert asked["foreach"]
+    assert not asked.get("fused")
+
+
 def test_every_optimiser_and_schedule_has_a_test() -> None:
     assert set(OPTIMIZERS) == {"adamax", "adam", "adamw", "sgd"}
     assert set(SCHEDULES) == {"constant", "step", "one_cycle", "cosine", "trapezoid"}
