@@ -32,13 +32,25 @@ def test_optimisers_by_name(specification: dict[str, Any], kind: type, expected:
         assert {key: group[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize(("name", "fused"), [("adam", True), ("adamw", True), ("sgd", True), ("adamax", None)])
-def test_one_kernel_where_there_is_one_and_nothing_else_was_asked_for(name: str, fused: bool | None) -> None:
-    module = nn.Linear(3, 2)
-    assert build_optimizer([module], module.parameters(), {"name": name}).defaults.get("fused") is fused
-    asked = build_optimizer([module], module.parameters(), {"name": name, "foreach": True}).defaults
-    assert asked["foreach"]
-    assert not asked.get("fused")
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_fused_step_is_taken_and_is_the_plain_one(name: str) -> None:
+    modules = [nn.Linear(3, 2) for _ in range(2)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    x = torch.randn(8, 3)
+    fused, plain = (
+        build_optimizer([module], module.parameters(), {"name": name, "lr": 0.1, "weight_decay": 0.1, **how})
+        for module, how in zip(modules, ({}, {"foreach": False}), strict=True)
+    )
+    assert all(group["fused"] for group in fused.param_groups)
+    assert not any(group["fused"] for group in plain.param_groups)
+    before = modules[0].weight.detach().clone()
+    for _ in range(3):
+        for module, optimizer in zip(modules, (fused, plain), strict=True):
+            optimizer.zero_grad()
+            module(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(modules[0].weight, modules[1].weight, rtol=0, atol=1e-5)
+    assert (modules[0].weight - before).abs().min() > 0.01
 
 
 def test_every_optimiser_and_schedule_has_a_test() -> None:
