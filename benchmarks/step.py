@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "speed",
         "inverse, s",
         "speed",
-        "forward/inverse",
+        "inverse: of forward",
     ]
     header += ["peak memory, MB"] if peak else []
     body = []
