@@ -23,6 +23,7 @@ from flowclf.descriptions import FORMAT, VERSION, check_description
 from flowclf.errors import CheckpointError, UsageError
 from flowclf.files import atomic_write, check_sha256, sha256, write_json
 from flowclf.graph import describe_graph, graph_from_description
+from flowclf.nodes import set_subnet_dtype
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
 
@@ -30,6 +31,7 @@ __all__ = ["DESCRIPTION", "WEIGHTS", "describe", "load", "read_description", "re
 
 DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
+_SUBNET_DTYPES = {"fp32": None, "bf16": torch.bfloat16}
 _MAX_DESCRIPTION_BYTES = 16 * 2**20
 
 
@@ -43,7 +45,11 @@ def describe(classifier: Classifier) -> dict[str, Any]:
     parts: list[tuple[object, type]] = [(classifier.preprocessing, Preprocessing)]
     if isinstance(classifier, InvertibleClassifier):
         parts.append((classifier.prior, FactorialPrior))
-        network: dict[str, Any] = {"graph": describe_graph(classifier.graph)}
+        network: dict[str, Any] = {
+            "graph": describe_graph(classifier.graph),
+            "stream": classifier.stream,
+            "subnet_precision": _subnet_precision(classifier),
+        }
     elif isinstance(classifier, PlainClassifier) and classifier.spec is not None:
         network = {"network": classifier.spec, "input_shape": list(classifier.input_shape)}
     else:
@@ -62,6 +68,12 @@ def describe(classifier: Classifier) -> dict[str, Any]:
     }
 
 
+def _subnet_precision(classifier: InvertibleClassifier) -> str:
+    """What evaluation needs again: with a stream in fixed point, subnets that were trained in bf16 stay in it."""
+    dtypes = {getattr(module, "subnet_dtype", None) for module in classifier.modules()}
+    return "bf16" if classifier.stream == "fixed_point" and torch.bfloat16 in dtypes else "fp32"
+
+
 def rebuild(description: Mapping[str, Any], where: str = "the description") -> InvertibleClassifier | PlainClassifier:
     """A classifier with fresh weights from its description; the global random state is left as it was.
 
@@ -74,8 +86,10 @@ def rebuild(description: Mapping[str, Any], where: str = "the description") -> I
         preprocessing, names = Preprocessing(**description["preprocessing"]), description["class_names"]
         with torch.random.fork_rng():
             if description["kind"] == InvertibleClassifier.kind:
-                graph = graph_from_description(description["graph"])
-                return InvertibleClassifier(graph, preprocessing=preprocessing, class_names=names)
+                graph, stream = graph_from_description(description["graph"]), description.get("stream", "float")
+                classifier = InvertibleClassifier(graph, preprocessing=preprocessing, class_names=names, stream=stream)
+                set_subnet_dtype(classifier, _SUBNET_DTYPES[description.get("subnet_precision", "fp32")])
+                return classifier
             shape, network = description["input_shape"], description["network"]
             return plain_classifier(shape, network, len(names), preprocessing=preprocessing, class_names=names)
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:

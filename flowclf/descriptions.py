@@ -54,6 +54,7 @@ class _Preprocessing(_Strict):
     image_shape: Shape
     bits: Annotated[int, Ge(1), Le(8)] | None
     pad: Annotated[int, Ge(0), Le(1024)]
+    fixed_point: bool = False
 
 
 class _Weights(_Strict):
@@ -77,6 +78,8 @@ class _Description(_Strict):
 class _Invertible(_Description):
     kind: Literal["invertible"]
     graph: _Graph
+    stream: Literal["float", "fixed_point"] = "float"
+    subnet_precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class _Plain(_Description):

@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "FlowclfError",
     "GraphError",
+    "GridOverflowError",
     "InterruptedRunError",
     "NonFiniteLossError",
     "Problem",
@@ -78,6 +79,10 @@ class VerificationError(FlowclfError):
 
 class NonFiniteLossError(FlowclfError):
     """Training stopped because a term of the loss, or the gradient, is not finite (exit code 1)."""
+
+
+class GridOverflowError(FlowclfError):
+    """A stream in fixed point left its grid, so that it cannot be inverted exactly any more (exit code 1)."""
 
 
 class InterruptedRunError(FlowclfError):

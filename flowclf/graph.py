@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from FrEIA.framework import ConditionNode, GraphINN, InputNode, Node, OutputNode
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowclf import registry
 from flowclf.errors import GraphError, RegistryError
@@ -36,6 +36,7 @@ __all__ = [
     "execute",
     "graph_from_description",
     "head_of",
+    "modules_by_name",
     "node_rows",
 ]
 
@@ -234,6 +235,11 @@ def copy_nodes(graph: Graph, memo: dict[int, Any]) -> None:
 def head_of(graph: Graph) -> SplitHead:
     """The SplitHead of a checked graph."""
     return next(node.module for node in graph.node_list if isinstance(node.module, SplitHead))
+
+
+def modules_by_name(graph: Graph) -> dict[str, nn.Module]:
+    """The modules of the nodes by the nodes' names, in order of execution."""
+    return {node.name: node.module for node in _steps(graph)}
 
 
 def _steps(graph: Graph) -> tuple[Node, ...]:

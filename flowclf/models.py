@@ -17,7 +17,8 @@ def firevnet(
     width: PositiveInt | list[PositiveInt] = 64,
     coupling: Literal["affine", "additive"] = "affine",
     bound: PositiveFloat = 1.5,
-    mixing: Literal["orthogonal", "lu"] = "orthogonal",
+    mixing: Literal["orthogonal", "lu", "permutation"] = "orthogonal",
+    actnorm: bool = True,
     normalization: Literal["none", "batch"] = "none",
     factor_out: bool = False,
     logit_couplings: NonNegativeInt = 0,
@@ -36,7 +37,8 @@ def firevnet(
         width: channels of the couplings' hidden layers, one number for all stages or a list.
         coupling: affine, or additive, which preserves volume.
         bound: largest absolute log-scale of an affine coupling, nats.
-        mixing: parametrisation of the 1x1 convolutions.
+        mixing: parametrisation of the 1x1 convolutions, or fixed random permutations of the channels in their place.
+        actnorm: put an ActNorm before each block and at the end.
         normalization: batch norm in the couplings' subnets.
         factor_out: factor half of the channels out after each stage but the last.
         logit_couplings: pairs of couplings on the nuisances, given the logits, before the head.
@@ -55,15 +57,16 @@ def firevnet(
         raise UsageError("firevnet: logit_couplings keep the channels' means, from which the logits are read with dct: true only")
     block_counts = _per_stage("blocks", blocks, stages)
     widths = _per_stage("width", width, stages)
+    norm = ["actnorm"] if actnorm else []
     specs: list[Any] = []
     for stage, (count, channels) in enumerate(zip(block_counts, widths, strict=True), start=1):
         subnet = {"conv": {"width": channels, "normalization": normalization}}
         arguments = {"subnet": subnet, "bound": bound} if coupling == "affine" else {"subnet": subnet}
-        block = ["actnorm", {"invertible_conv1x1": {"parametrization": mixing}}, {f"{coupling}_coupling": arguments}]
+        block: list[Any] = [*norm, _mixing(mixing), {f"{coupling}_coupling": arguments}]
         specs += ["squeeze", {"repeat": count, "nodes": block}]
         if factor_out and stage < stages:
             specs.append("factor_out")
-    specs.append("actnorm")
+    specs += norm
     if logit_couplings:
         subnet = {"conv": {"width": widths[-1], "normalization": normalization}}
         pair = [
@@ -83,7 +86,7 @@ def firevnet_fc(
     coupling: Literal["additive", "affine"] = "additive",
     bound: PositiveFloat = 1.5,
     actnorm: bool = False,
-    mixing: Literal["none", "orthogonal", "lu"] = "none",
+    mixing: Literal["none", "orthogonal", "lu", "permutation"] = "none",
     logit_couplings: NonNegativeInt = 0,
     logit_scale: PositiveFloat = 1.0,
     logit_mean: PositiveFloat = 25.0,
@@ -101,7 +104,8 @@ def firevnet_fc(
         coupling: additive, which preserves volume, or affine.
         bound: largest absolute log-scale of an affine coupling, nats.
         actnorm: put an ActNorm before each block.
-        mixing: parametrisation of a learned mixing of the dimensions before each block; none leaves the halves as they are.
+        mixing: parametrisation of a learned mixing of the dimensions before each block, or a fixed random permutation of them;
+            none leaves the halves as they are.
         logit_couplings: pairs of couplings on the nuisances, given the logits, before the head.
         logit_scale: factor on the logits inside the bijection.
         logit_mean: m of the prior N(m e_y, m I) on the logits.
@@ -116,7 +120,7 @@ def firevnet_fc(
     # The logits are the first entries: the half that they are in comes last, so that they can depend on every dimension.
     block: list[Any] = [{f"{coupling}_coupling": {**arguments, "swap": swap}} for swap in (False, True)]
     if mixing != "none":
-        block.insert(0, {"invertible_conv1x1": {"parametrization": mixing}})
+        block.insert(0, _mixing(mixing))
     if actnorm:
         block.insert(0, "actnorm")
     specs: list[Any] = [{"repeat": blocks, "nodes": block}]
@@ -124,6 +128,10 @@ def firevnet_fc(
         pair = [{"logit_coupling": {**affine, "swap": swap, "logit_scale": logit_scale}} for swap in (True, False)]
         specs.append({"repeat": logit_couplings, "nodes": pair})
     return [*specs, {"split_head": {"logit_scale": logit_scale, "logit_mean": logit_mean}}]
+
+
+def _mixing(name: str) -> Any:
+    return "permutation" if name == "permutation" else {"invertible_conv1x1": {"parametrization": name}}
 
 
 def _per_stage(name: str, value: int | list[int], stages: int) -> list[int]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowclf.errors import UsageError
+from flowclf.fixed_point import round_to_grid
 
 __all__ = ["Preprocessing"]
 
@@ -22,10 +23,15 @@ class Preprocessing(nn.Module):
     [0, 1) is what the network is trained on. An image v / 255 without noise goes to x = 2 (v + 1/2) / 256 - 1: the middle
     of its 8-bit bin, which lies inside its coarser bin at every depth. Padding is level 0 with the same noise.
 
+    With ``fixed_point`` all of this is on the grid of :mod:`flowclf.fixed_point`. There u takes N = 2^(16 - bits) values,
+    (k + 1/2) / N: the middles of N equal parts of [0, 1), so that the mean over them is the midpoint rule for the integral over
+    continuous u, and code lengths mean the same.
+
     Args:
         image_shape: (C, H, W) of the images before padding, or (D,) of vectors.
         bits: depth of the dequantisation, 1 to 8; None for data that are continuous already: they pass unchanged.
         pad: pixels added on each of the four sides.
+        fixed_point: give numbers on the grid only; continuous data are rounded to it.
 
     Raises:
         UsageError: a depth outside 1 to 8, a negative pad, a pad without a depth, or either for vectors.
@@ -37,7 +43,7 @@ class Preprocessing(nn.Module):
         (torch.Size([5, 1, 32, 32]), torch.Size([5, 1, 28, 28]))
     """
 
-    def __init__(self, image_shape: Sequence[int], *, bits: int | None = 8, pad: int = 0) -> None:
+    def __init__(self, image_shape: Sequence[int], *, bits: int | None = 8, pad: int = 0, fixed_point: bool = False) -> None:
         super().__init__()
         self.image_shape = tuple(int(size) for size in image_shape)
         if bits is not None and not 1 <= bits <= 8:
@@ -52,6 +58,7 @@ class Preprocessing(nn.Module):
             )
         self.bits = bits
         self.pad = pad
+        self.fixed_point = bool(fixed_point)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -63,7 +70,7 @@ class Preprocessing(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """The arguments that build this object again, as plain JSON."""
-        return {"image_shape": list(self.image_shape), "bits": self.bits, "pad": self.pad}
+        return {"image_shape": list(self.image_shape), "bits": self.bits, "pad": self.pad, "fixed_point": self.fixed_point}
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] to network inputs; no noise. Continuous data pass unchanged.
@@ -75,8 +82,10 @@ class Preprocessing(nn.Module):
         if not images.is_floating_point():
             raise UsageError(f"expected images as floating point in [0, 1], found {images.dtype}; divide 8-bit images by 255")
         if self.bits is None:
-            return images
+            return round_to_grid(images) if self.fixed_point else images
         x = (255 * images + 0.5) / 128 - 1
+        if self.fixed_point:
+            x = round_to_grid(x)
         # The middle of level 0 at the stated depth.
         return functional.pad(x, (self.pad,) * 4, value=2.0**-self.bits - 1) if self.pad else x
 
@@ -98,13 +107,16 @@ class Preprocessing(nn.Module):
         """
         self._check(data)
         if self.bits is None:
-            return data
+            return round_to_grid(data) if self.fixed_point else data
         if data.dtype != torch.uint8:
             raise UsageError(f"expected pixel values as uint8, found {data.dtype}")
         levels = (data >> (8 - self.bits)).to(torch.get_default_dtype())
         shape = (data.shape[0], *self.input_shape)
         device = data.device if generator is None else generator.device
         noise = torch.rand(shape, generator=generator, device=device).to(data.device)
+        if self.fixed_point:
+            parts = 2.0 ** (16 - self.bits)
+            noise = (noise * parts).floor().add(0.5).div(parts)
         if self.pad:
             levels = functional.pad(levels, (self.pad,) * 4)
         return (levels + noise) * 2.0 ** (1 - self.bits) - 1
@@ -128,4 +140,5 @@ class Preprocessing(nn.Module):
 
     def extra_repr(self) -> str:
         """Arguments, for the repr."""
-        return f"image_shape={self.image_shape}, bits={self.bits}, pad={self.pad}"
+        grid = ", fixed_point=True" if self.fixed_point else ""
+        return f"image_shape={self.image_shape}, bits={self.bits}, pad={self.pad}{grid}"

@@ -6,9 +6,11 @@ coupling starts as the identity.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,7 +22,7 @@ __all__ = ["PointwiseConv2d", "build_subnet", "conv", "dense", "pointwise"]
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """A 1x1 convolution as a matrix product over the channels: half the time of the general one on a CPU, channels last.
+    """A 1x1 convolution by :func:`pointwise`.
 
     Args:
         channels_in: channels of the input (B, C, H, W).
@@ -36,8 +38,19 @@ class PointwiseConv2d(nn.Conv2d):
 
 
 def pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply each pixel's channels by a matrix (channels_out, channels_in) and add a bias (channels_out,)."""
+    """Multiply each pixel's channels by a matrix (channels_out, channels_in) and add a bias (channels_out,).
+
+    As a matrix product over the channels, channels last, this takes half of the time of torch's convolution on a CPU with AVX2.
+    With AVX-512 the convolution is the faster one, by up to two.
+    """
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and _convolves_faster():
+        return functional.conv2d(x, matrix[:, :, None, None], bias)
     return functional.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _convolves_faster() -> bool:
+    return "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 def conv(

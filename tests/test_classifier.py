@@ -408,3 +408,23 @@ def test_parts_that_do_not_fit_the_graph_are_refused() -> None:
 def test_everything_public_is_where_it_is_promised() -> None:
     assert flowclf.InvertibleClassifier is InvertibleClassifier
     assert flowclf.build_classifier is build_classifier
+
+
+@pytest.mark.parametrize("dct", [False, True])
+def test_the_inverse_keeps_channels_last_like_the_forward(dct: bool) -> None:
+    """In another memory format convolutions take twice as long or more; so does a backward pass that recomputes activations."""
+    subnet = {"conv": {"width": 4}}
+    pair = [{"additive_coupling": {"subnet": subnet, "swap": swap}} for swap in (False, True)]
+    clf = flowclf.build_classifier(
+        (3, 16, 16), ["squeeze", *pair, "factor_out", "squeeze", *pair, {"split_head": {"dct": dct}}], 10
+    )
+    formats: list[bool] = []
+    for module in clf.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, args: formats.append(args[0].stride(1) == 1))
+    clf.activations = "recompute"
+    logits, nuisance = clf.latents(torch.randn(2, 3, 16, 16))
+    (logits.sum() + nuisance.square().sum()).backward()
+    clf.inverse(logits.detach(), nuisance.detach())
+    assert len(formats) == 3 * 3 * 4
+    assert all(formats)

@@ -24,8 +24,10 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "batch norm": ("firevnet", (1, 8, 8), {**SMALL, "normalization": "batch", "logit_couplings": 1}),
     "logit couplings": ("firevnet", (1, 8, 8), {**SMALL, "logit_couplings": 2, "logit_scale": 2.0, "logit_mean": 4.0}),
     "pixels": ("firevnet", (1, 4, 4), {"stages": 1, **SMALL, "dct": False}),
+    "permutations": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "permutation", "actnorm": False}),
     "lists": ("firevnet", (1, 8, 8), {"blocks": [2, 1], "width": [4, 8]}),
     "vectors": ("firevnet_fc", (7,), {"width": 8}),
+    "vectors, permutations": ("firevnet_fc", (7,), {**SMALL, "mixing": "permutation"}),
     "vectors, affine": ("firevnet_fc", (7,), {**SMALL, "coupling": "affine", "actnorm": True, "mixing": "lu"}),
 }
 every_case = pytest.mark.parametrize(("name", "shape", "arguments"), CASES.values(), ids=CASES)
@@ -63,6 +65,12 @@ def test_the_plan_of_the_default() -> None:
     kinds = [row.kind for row in build_classifier((1, 28, 28), firevnet(width=4), classes=10).node_rows()]
     block = ["actnorm", "invertible_conv1x1", "affine_coupling"]
     assert kinds == ["squeeze", *block * 4, "squeeze", *block * 4, "actnorm", "split_head"]
+
+
+def test_a_plan_for_a_stream_in_fixed_point() -> None:
+    arguments = {"stages": 1, "coupling": "additive", "mixing": "permutation", "actnorm": False, "dct": False}
+    clf = build_classifier((1, 8, 8), firevnet(blocks=1, width=4, **arguments), classes=4, stream="fixed_point")
+    assert [row.kind for row in clf.node_rows()] == ["squeeze", "permutation", "additive_coupling", "split_head"]
 
 
 def test_blocks_and_widths_are_by_stage() -> None:

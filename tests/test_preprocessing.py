@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flowclf import InvertibleClassifier, Preprocessing
 from flowclf.errors import UsageError
+from flowclf.fixed_point import on_grid
 from flowclf.nodes import ActNorm, BijectiveNode, SplitHead
 
 depths = st.integers(1, 8)
@@ -218,3 +219,50 @@ def test_continuous_data_are_measured_as_they_are() -> None:
     x = torch.randn(4, 6, dtype=torch.float64)
     expected = -scipy.stats.norm.logpdf(x.numpy()).mean(1) / math.log(2)
     torch.testing.assert_close(code_length(gaussian_classifier(preprocessing), x), torch.from_numpy(expected))
+
+
+# Fixed point.
+
+
+@given(bits=depths, pad=st.integers(0, 2), seed=st.integers(0, 1000))
+def test_everything_is_on_the_grid_in_fixed_point(bits: int, pad: int, seed: int) -> None:
+    plain, fixed = (Preprocessing((1, 6, 5), bits=bits, pad=pad, fixed_point=flag) for flag in (False, True))
+    data = pixels((1, 6, 5), seed=seed)
+    for images in (data / 255, data.double() / 255):
+        x = fixed(images)
+        assert on_grid(x)
+        torch.testing.assert_close(x, plain(images), atol=2.0**-17, rtol=0)
+        assert torch.equal((255 * fixed.inverse(x)).round().to(torch.uint8), data)
+    noisy, expected = (one.dequantize(data, torch.Generator().manual_seed(seed)) for one in (fixed, plain))
+    assert on_grid(noisy)
+    torch.testing.assert_close(noisy, expected, atol=2.0**-16, rtol=0)
+    levels = ((noisy + 1) * 2 ** (bits - 1)).floor().to(torch.int64)
+    assert torch.equal(levels[..., pad : pad + 6, pad : pad + 5], (data >> (8 - bits)).to(torch.int64))
+
+
+@given(bits=depths)
+def test_noise_in_fixed_point_is_the_middles_of_equal_parts(bits: int) -> None:
+    preprocessing = Preprocessing((1, 32, 32), bits=bits, fixed_point=True)
+    x = preprocessing.dequantize(torch.zeros(60, 1, 32, 32, dtype=torch.uint8), torch.Generator().manual_seed(bits)).double()
+    parts = 2 ** (16 - bits)
+    index = (x + 1) * 2 ** (bits - 1) * parts - 0.5
+    assert torch.equal(index, index.round())
+    assert 0 <= int(index.min()) <= int(index.max()) < parts
+    # Grouped, so that each of 256 groups is expected to hold 240 of them.
+    counts = (index * 256 / parts).long().flatten().bincount(minlength=256)
+    assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-4
+    assert float(x.std() * 2 ** (bits - 1)) == pytest.approx(12**-0.5, rel=0.02)
+
+
+def test_continuous_data_are_rounded_to_the_grid() -> None:
+    preprocessing = Preprocessing((5,), bits=None, fixed_point=True)
+    x = torch.randn(3, 5)
+    for result in (preprocessing(x), preprocessing.dequantize(x)):
+        assert on_grid(result)
+        torch.testing.assert_close(result, x, atol=2.0**-17, rtol=0)
+
+
+def test_a_configuration_keeps_fixed_point() -> None:
+    preprocessing = Preprocessing((1, 6, 7), fixed_point=True)
+    assert Preprocessing(**preprocessing.config()).fixed_point
+    assert "fixed_point=True" in repr(preprocessing)

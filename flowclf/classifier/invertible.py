@@ -12,10 +12,12 @@ from torch import Tensor
 from flowclf import reversible
 from flowclf.classifier.base import Classifier, Encoding
 from flowclf.errors import UsageError
+from flowclf.fixed_point import Peak, round_to_grid
 from flowclf.graph import Graph, NodeRow, Specs, build_graph, checked_graph, copy_nodes, execute, head_of, node_rows
 from flowclf.nodes.actnorm import ActNorm, initialize
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
+from flowclf.stream import GridPeak, Stream, grid_peak, set_stream
 
 __all__ = ["InvertibleClassifier", "build_classifier", "require_invertible"]
 
@@ -29,15 +31,17 @@ class InvertibleClassifier(Classifier):
             for vectors.
         prior: over logits and nuisances; by default a :class:`FactorialPrior` with the head's m.
         class_names: names of the K classes; by default "0" to "K-1".
+        stream: ``float``; or ``fixed_point``, for exact inverses of graphs of additive couplings, see :mod:`flowclf.stream`.
 
     Attributes:
+        stream: as given.
         activations: what becomes of activations until the backward pass: ``store``, or ``recompute`` them then from the outputs,
             which keeps memory for them from growing with depth; see :mod:`flowclf.reversible`.
         keep_every: with ``recompute``, keep the input of every so many nodes all the same; None for none.
 
     Raises:
-        GraphError: a graph that is not a classifier's.
-        UsageError: a preprocessing, prior or list of names that does not fit the graph.
+        GraphError: a graph that is not a classifier's, or, for a stream in fixed point, a node that does not keep to it.
+        UsageError: a preprocessing, prior or list of names that does not fit the graph or stream.
 
     Example:
         >>> clf = build_classifier((1, 8, 8), ["squeeze", "actnorm", "affine_coupling", "split_head"], classes=10)
@@ -58,14 +62,23 @@ class InvertibleClassifier(Classifier):
         preprocessing: Preprocessing | None = None,
         prior: FactorialPrior | None = None,
         class_names: Sequence[str] | None = None,
+        stream: Stream = "float",
     ) -> None:
         checked = checked_graph(graph)
         head = head_of(checked)
-        super().__init__(checked.in_nodes[0].dims, head.classes, preprocessing, class_names)
+        shape = tuple(checked.in_nodes[0].dims)
+        if preprocessing is None and stream == "fixed_point":
+            preprocessing = Preprocessing(shape, bits=8 if len(shape) == 3 else None, fixed_point=True)
+        super().__init__(shape, head.classes, preprocessing, class_names)
         self.activations: Literal["store", "recompute"] = "store"
         self.keep_every: int | None = None
         self.graph = checked
+        set_stream(self.graph, stream)
+        self.stream: Stream = stream
+        self._input_peak = Peak()
         self.dimensions: int = head.dimensions
+        if stream == "fixed_point" and not self.preprocessing.fixed_point:
+            raise UsageError("a stream in fixed point needs its inputs on the grid: Preprocessing(..., fixed_point=True)")
         nuisances = self.dimensions - self.classes
         self.prior = prior or FactorialPrior(self.classes, nuisances, logit_mean=head.logit_mean)
         if (self.prior.classes, self.prior.nuisances) != (self.classes, nuisances):
@@ -92,7 +105,24 @@ class InvertibleClassifier(Classifier):
                 f"found {tuple(logits.shape)} and {tuple(nuisance.shape)}"
             )
 
+    def _on_grid(self, values: Sequence[Tensor], rev: bool) -> tuple[Tensor, ...]:
+        if values[0].element_size() < 4:
+            raise UsageError(f"a stream in fixed point needs float32 or float64, found {values[0].dtype}")
+        if not rev:
+            x = round_to_grid(values[0])
+            self._input_peak.see(x)
+            return (x,)
+        logits, nuisance = values
+        scale = head_of(self.graph).logit_scale
+        return round_to_grid(logits / scale) * scale, round_to_grid(nuisance)
+
+    def grid_peak(self) -> GridPeak | None:
+        """The largest magnitude in the stream since the last call, with inputs and both directions; None for a float stream."""
+        return grid_peak(self.graph, self._input_peak) if self.stream == "fixed_point" else None
+
     def _run(self, values: Sequence[Tensor], *, rev: bool, log_det: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        if self.stream == "fixed_point":
+            values = self._on_grid(values, rev)
         # The stream stays in its own precision under anyone's autocast; couplings choose the precision of their subnets.
         with torch.autocast(values[0].device.type, enabled=False):
             if self.activations == "recompute":
@@ -212,7 +242,8 @@ class InvertibleClassifier(Classifier):
 
     def __repr__(self) -> str:
         table = self._table(f"{self.classes} logits + {self.dimensions - self.classes} nuisances")
-        return f"{table}\n  {self.prior}"
+        stream = "" if self.stream == "float" else f"\n  stream: {self.stream}"
+        return f"{table}{stream}\n  {self.prior}"
 
 
 def require_invertible(classifier: Classifier, what: str) -> InvertibleClassifier:
@@ -239,6 +270,7 @@ def build_classifier(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    stream: Stream = "float",
 ) -> InvertibleClassifier:
     """A classifier from a list of node specs: plain lists and mappings, the same in Python and in a recipe.
 
@@ -249,9 +281,10 @@ def build_classifier(
         classes: K, at least 2.
         preprocessing: as for :class:`InvertibleClassifier`.
         class_names: as for :class:`InvertibleClassifier`.
+        stream: as for :class:`InvertibleClassifier`.
 
     Raises:
-        GraphError: shapes that do not fit, or no ``split_head`` at the end.
+        GraphError: shapes that do not fit, no ``split_head`` at the end, or a node that does not keep to the stream.
 
     Example:
         >>> step = ["actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": {"conv": {"width": 16}}}}]
@@ -260,4 +293,4 @@ def build_classifier(
         784
     """
     graph = build_graph(input_shape, nodes, classes)
-    return InvertibleClassifier(graph, preprocessing=preprocessing, class_names=class_names)
+    return InvertibleClassifier(graph, preprocessing=preprocessing, class_names=class_names, stream=stream)

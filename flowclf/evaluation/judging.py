@@ -84,7 +84,8 @@ def evaluate(
         ``test.error_low``, ``test.error_high`` (Wilson, 95 %), ``test.chance_error`` (of always naming the most
         frequent class) and ``test.calibration_error``;
         ``numerics.*`` on the first 1000 test inputs: ``inverse_error_max`` and ``_mean`` of x,
-        ``forward_inverse_error_max`` of z, the logits of each with the nuisances of the one before;
+        ``forward_inverse_error_max`` of z, the logits of each with the nuisances of the one before; with a stream in fixed point
+        also ``grid_peak``, the largest magnitude that it met so far in this evaluation, which must be below 128;
         ``probe.*``: ``probe.test_error``, the lowest of all probes, with ``_low`` and ``_high``; ``probe.name`` is the probe that
         the other errors and cross-entropies are of, in ``full`` the one with the lowest test error, in ``quick`` the one with
         the lowest validation cross-entropy; ``probe.<name>.*`` is of each, ``probe.mutual_information_nats`` the bound of Lemma 9
@@ -165,6 +166,7 @@ def _judge_invertible(
     seed: int,
     progress: Progress,
 ) -> tuple[dict[str, Any], dict[str, Arrays]]:
+    clf.grid_peak()  # What was met before is not this evaluation's.
     encoded = encode_all(clf, splits, seed, progress)
     results: dict[str, Any] = {"model.dimensions": clf.dimensions}
     labels = {name: split.labels.cpu() for name, split in splits.items()}
@@ -215,12 +217,14 @@ def _numerics(clf: InvertibleClassifier, test: Split, encoded: Encoded, seed: in
     of_x = inverse_error(clf, x)
     # Recombined, so that z is not simply the image of a test input: it is what metamers ask of the inverse.
     of_z = forward_inverse_error(clf, logits, nuisance.roll(1, dims=0))
-    return {
+    results = {
         "numerics.examples": len(x),
         "numerics.inverse_error_max": of_x.max,
         "numerics.inverse_error_mean": of_x.mean,
         "numerics.forward_inverse_error_max": of_z.max,
     }
+    peak = clf.grid_peak()
+    return results if peak is None else {**results, "numerics.grid_peak": peak.magnitude}
 
 
 def _plain(value: Any) -> Any:

@@ -149,4 +149,6 @@ class IndependenceCrossEntropy(Loss):
 
     def adversary_optimizer(self) -> torch.optim.Optimizer:
         """Adam with betas (0.5, 0.999): a short memory, for a game that moves."""
-        return torch.optim.Adam(self.adversary.parameters(), lr=self.nuisance_learning_rate, betas=(0.5, 0.999))
+        parameters = list(self.adversary.parameters())
+        fused = parameters[0].device.type in ("cpu", "cuda")
+        return torch.optim.Adam(parameters, lr=self.nuisance_learning_rate, betas=(0.5, 0.999), fused=fused)

@@ -8,6 +8,7 @@ from flowclf.nodes.dct import DCT2d, dct2d, inverse_dct2d
 from flowclf.nodes.factor_out import FactorOut
 from flowclf.nodes.logit_coupling import LogitCoupling
 from flowclf.nodes.nflows_adapter import NflowsTransform
+from flowclf.nodes.permutation import Permutation
 from flowclf.nodes.split_head import SplitHead
 from flowclf.nodes.squeeze import Squeeze
 
@@ -21,6 +22,7 @@ __all__ = [
     "InvertibleConv1x1",
     "LogitCoupling",
     "NflowsTransform",
+    "Permutation",
     "SplitHead",
     "Squeeze",
     "dct2d",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flowclf.arguments import PositiveFloat, SubnetSpec
 from flowclf.errors import GraphError
+from flowclf.fixed_point import Peak, round_to_grid
 from flowclf.nodes.base import BijectiveNode, Shape, channels_of
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.subnets import build_subnet
@@ -74,11 +75,14 @@ class Coupling(BijectiveNode):
             size = given.shape[2:]
             spread = [c if c.dim() == given.dim() else c[:, :, None, None].expand(-1, -1, *size) for c in conditions]
             given = torch.cat((given, *spread), dim=1)
-        if self.subnet_dtype is None or not self.training:
+        if self.subnet_dtype is None or not self._uses_subnet_dtype():
             return self.subnet(given)  # type: ignore[no-any-return]
         with torch.autocast(given.device.type, dtype=self.subnet_dtype):
             output: Tensor = self.subnet(given)
         return output.to(given.dtype)
+
+    def _uses_subnet_dtype(self) -> bool:
+        return bool(self.training)
 
     def _seen(self, stream: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The conditions that the subnet sees; a subclass may add what it reads from the stream, the same on both ways."""
@@ -162,12 +166,18 @@ class Coupling(BijectiveNode):
 class AdditiveCoupling(Coupling):
     """z_2 = x_2 + t(x_1): volume preserving (Dinh et al., NICE, 2014, section 3.2).
 
+    Attributes:
+        fixed_point: round t to the grid, so that the inverse of what is on it is exact; see :mod:`flowclf.stream`, which sets it.
+        peak: the largest magnitude of z_2, kept with ``fixed_point`` only.
+
     Example:
         >>> node = AdditiveCoupling([(4, 8, 8)], subnet={"conv": {"width": 16}})
         >>> (z,), log_det = node((torch.randn(2, 4, 8, 8),))
         >>> log_det
         tensor([0., 0.])
     """
+
+    keeps_grid = True
 
     def __init__(
         self,
@@ -178,9 +188,25 @@ class AdditiveCoupling(Coupling):
         swap: bool = False,
     ) -> None:
         super().__init__(dims_in, dims_c, subnet, swap, outputs_per_channel=1)
+        self.fixed_point = False
+        self.peak = Peak()
+
+    def _parameters_from(self, given: Tensor, conditions: Sequence[Tensor]) -> Tensor:
+        if not self.fixed_point:
+            return super()._parameters_from(given, conditions)
+        # Strides can choose a kernel, and kernels round in their own ways; both ways must meet the same.
+        layout = torch.channels_last if given.dim() == 4 else torch.contiguous_format
+        return round_to_grid(super()._parameters_from(given.clone(memory_format=layout), conditions))
+
+    def _uses_subnet_dtype(self) -> bool:
+        # Rounding to bfloat16 enlarges differences between the two ways; here there are none.
+        return bool(self.training or self.fixed_point)
 
     def _change(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
-        return changed + raw, None
+        result = changed + raw
+        if self.fixed_point:
+            self.peak.see(result)
+        return result, None
 
     def _restore(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
         return changed - raw, None
@@ -236,7 +262,8 @@ def set_subnet_dtype(module: nn.Module, dtype: torch.dtype | None) -> None:
     """Let the subnets of all couplings compute in ``dtype`` while training; None is the dtype of their parameters.
 
     The stream and every log-determinant stay as they are, and evaluation, inverse and sampling do not change: rounding to
-    bfloat16 is discontinuous, so a difference of 1e-7 in a subnet's input would be enlarged on the way back.
+    bfloat16 is discontinuous, so a difference of 1e-7 in a subnet's input would be enlarged on the way back. Only where the
+    stream is in fixed point, and nothing can differ, do subnets keep ``dtype`` in evaluation and on the way back.
     """
     for node in module.modules():
         if isinstance(node, Coupling):

@@ -32,6 +32,7 @@ class FactorOut(InvertibleModule):
     """
 
     exact_inverse = True
+    keeps_grid = True
 
     def __init__(
         self,

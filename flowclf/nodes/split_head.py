@@ -78,23 +78,32 @@ class SplitHead(InvertibleModule):
             self.register_buffer("order", order, persistent=False)
             self.register_buffer("rank", order.argsort(), persistent=False)
 
+    @property
+    def keeps_grid(self) -> bool:
+        """Whether what is on the grid stays on it: no DCT, and a scale by which float32 multiplies exactly, a power of 2."""
+        mantissa, exponent = math.frexp(self.logit_scale)
+        return not self.dct and mantissa == 0.5 and abs(exponent) <= 64
+
     def _flatten(self, last: Tensor) -> Tensor:
         if last.dim() == 2:
             return last
         coefficients = dct2d(last) if self.dct else last
-        return coefficients.flatten(2)[:, :, self.order].transpose(1, 2).flatten(1)
+        return coefficients.permute(0, 2, 3, 1).flatten(1, 2)[:, self.order].flatten(1)
 
     def _unflatten(self, flat: Tensor) -> Tensor:
         shape = self.dims_in[0]
         if len(shape) == 1:
             return flat
         channels, height, width = shape
-        coefficients = flat.view(-1, height * width, channels)[:, self.rank].transpose(1, 2).reshape(-1, *shape)
-        return inverse_dct2d(coefficients) if self.dct else coefficients
+        # Channels last, as couplings compute fastest: the inverse of the whole network takes this layout from here.
+        coefficients = flat.reshape(-1, height * width, channels)[:, self.rank]
+        coefficients = coefficients.view(-1, height, width, channels).permute(0, 3, 1, 2)
+        return _channels_last(inverse_dct2d(coefficients)) if self.dct else coefficients
 
     def _parts(self, flat: Tensor) -> list[Tensor]:
         sizes = [elements(shape) for shape in self.dims_in[1:]]
-        return [part.reshape(-1, *shape) for part, shape in zip(torch.split(flat, sizes, dim=1), self.dims_in[1:], strict=True)]
+        parts = zip(torch.split(flat, sizes, dim=1), self.dims_in[1:], strict=True)
+        return [_channels_last(part.reshape(-1, *shape)) for part, shape in parts]
 
     def forward(
         self, x_or_z: Iterable[Tensor], c: Iterable[Tensor] | None = None, rev: bool = False, jac: bool = True
@@ -133,3 +142,7 @@ class SplitHead(InvertibleModule):
     def extra_repr(self) -> str:
         """Arguments, for the repr."""
         return f"classes={self.classes}, dct={self.dct}, logit_scale={self.logit_scale}"
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value

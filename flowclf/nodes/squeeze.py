@@ -31,6 +31,7 @@ class Squeeze(BijectiveNode):
     """
 
     exact_inverse = True
+    keeps_grid = True
 
     def __init__(
         self,

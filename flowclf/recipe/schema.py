@@ -186,10 +186,15 @@ class Train(Section):
     ema: ProperFraction | None = Field(None, description="Decay of a running mean of the weights; null for none.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="Of the couplings' subnets, in training only; auto: bf16 where the processor multiplies bf16 natively.",
+        description="Of the couplings' subnets in training, and after it where stream is fixed_point; auto: bf16 where the "
+        "processor multiplies bf16 natively.",
     )
     activations: Literal["store", "recompute"] = Field(
         "store", description="Keep activations until the backward pass, or compute them again then, in memory that ignores depth."
+    )
+    stream: Literal["float", "fixed_point"] = Field(
+        "float",
+        description="Numbers between nodes; fixed_point: on a grid, so that a network of additive couplings inverts bit for bit.",
     )
     checkpoint_every_steps: PositiveInt | None = Field(None, description="Besides one after every epoch; null for none.")
 

@@ -33,6 +33,7 @@ MEANINGS: Mapping[str, str] = {
     "probe.name": "the probe to which these numbers belong: lowest error on test data (full), or cross-entropy on validation data",
     "numerics.inverse_error_max": "largest |F⁻¹(F(x)) − x|, network inputs",
     "numerics.inverse_error_mean": "mean |F⁻¹(F(x)) − x|",
+    "numerics.grid_peak": "largest magnitude in the fixed-point stream, which holds those below 128",
     "numerics.forward_inverse_error_max": "largest |F(F⁻¹(z)) − z|, logits of one input with the nuisances of another",
     "metamers.pairs": "pairs of test images of different classes",
     "metamers.logit_change_max": "largest |change of a logit| between a metamer and the donor of its logits",

@@ -58,16 +58,20 @@ def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier | PlainCl
     Raises:
         GraphError: a graph that is not a classifier's.
     """
-    images = len(data.image_shape) == 3
-    preprocessing = Preprocessing(data.image_shape, bits=recipe.data.bits if images else None, pad=recipe.data.pad)
+    images, stream = len(data.image_shape) == 3, recipe.train.stream
+    preprocessing = Preprocessing(
+        data.image_shape, bits=recipe.data.bits if images else None, pad=recipe.data.pad, fixed_point=stream == "fixed_point"
+    )
     model = recipe.model
     specs = model if isinstance(model, list) else registry.models.get(model.name)(**model.arguments)
     torch.manual_seed(recipe.seed)
     shape, names = preprocessing.input_shape, data.class_names
     if not isinstance(model, list) and callable(specs):
+        if stream != "float":
+            raise UsageError(f"train.stream: expected 'float' for the plain network '{model.name}', found '{stream}'")
         network = {model.name: model.arguments}
         return plain_classifier(shape, network, data.classes, preprocessing=preprocessing, class_names=names)
-    return build_classifier(shape, specs, data.classes, preprocessing=preprocessing, class_names=names)
+    return build_classifier(shape, specs, data.classes, preprocessing=preprocessing, class_names=names, stream=stream)
 
 
 def build_loss(recipe: Recipe) -> Loss:
@@ -87,7 +91,7 @@ def _loss(name: str, arguments: Mapping[str, Any]) -> Loss:
 
 def build_settings(recipe: Recipe) -> TrainSettings:
     """The recipe's section ``train``."""
-    return TrainSettings(**recipe.train.model_dump())
+    return TrainSettings(**recipe.train.model_dump(exclude={"stream"}))
 
 
 def build_probe_settings(recipe: Recipe) -> ProbeSettings:

@@ -114,6 +114,7 @@ class Preprocessing(_Strict):
     image_shape: Annotated[list[Size], Len(1, 3)]
     bits: Annotated[int, Ge(1), Le(8)] | None
     pad: Annotated[int, Ge(0), Le(1024)]
+    fixed_point: bool = False
 
 
 class Measured(_Strict):

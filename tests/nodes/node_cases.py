@@ -22,6 +22,7 @@ from flowclf.nodes import (
     InvertibleConv1x1,
     LogitCoupling,
     NflowsTransform,
+    Permutation,
     SplitHead,
     Squeeze,
 )
@@ -163,6 +164,8 @@ CASES: dict[str, Case] = {
         st.tuples(_sizes(1, 2), _sizes(1, 2)).map(lambda s: [(1, 3 * s[0], 3 * s[1])]),
         [(1, 6, 3)],
     ),
+    "permutation-image": Case("permutation", plain(Permutation), images(), [(3, 4, 2)]),
+    "permutation-vector": Case("permutation", plain(Permutation, seed=1), vectors(1), [(5,)]),
     "factor-out-image": Case("factor_out", plain(FactorOut), images((2, 5)), [(3, 4, 2)]),
     "factor-out-keep": Case("factor_out", plain(FactorOut, keep=1), images((2, 5)), [(3, 4, 2)]),
     "factor-out-vector": Case("factor_out", plain(FactorOut), vectors(2), [(5,)]),

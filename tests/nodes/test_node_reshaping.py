@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowclf.errors import GraphError
-from flowclf.nodes import FactorOut, Squeeze
+from flowclf.nodes import FactorOut, Permutation, Squeeze
 
 small = st.integers(1, 3)
 
@@ -67,3 +67,22 @@ def test_nodes_refuse_what_is_neither_vector_nor_map() -> None:
         Squeeze([(4, 4)])
     with pytest.raises(GraphError, match="takes one input, found 2"):
         FactorOut([(4, 4, 4), (4, 4, 4)])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_permutation_moves_channels_and_their_gradients(memory_format: torch.memory_format) -> None:
+    node = Permutation([(6, 3, 2)])
+    x = torch.randn(2, 6, 3, 2).contiguous(memory_format=memory_format).requires_grad_()
+    (z,), _ = node((x,))
+    weight = torch.randn_like(z)
+    (z * weight).sum().backward()
+    for index, source in enumerate(node.permutation.tolist()):
+        assert torch.equal(z[:, index], x[:, source])
+        assert torch.equal(x.grad[:, source], weight[:, index])
+    assert not list(node.parameters())
+
+
+def test_permutations_differ_unless_they_share_a_seed() -> None:
+    made = [Permutation([(64,)], seed=seed).permutation for seed in (3, 3, None, None)]
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[2], made[3])

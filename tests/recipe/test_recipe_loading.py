@@ -69,6 +69,13 @@ def test_activations_are_stored_or_recomputed():
         loads(DESIGN.replace("activations: store ", "activations: forget "))
 
 
+def test_the_stream_is_of_floats_or_in_fixed_point():
+    assert loads(DESIGN).recipe.train.stream == "float"
+    assert loads(DESIGN.replace("epochs: 10", "epochs: 10\n  stream: fixed_point")).recipe.train.stream == "fixed_point"
+    with pytest.raises(RecipeError, match="expected 'float' or 'fixed_point', found 'integer'"):
+        loads(DESIGN.replace("epochs: 10", "epochs: 10\n  stream: integer"))
+
+
 def test_a_graph_is_completed():
     recipe = loads(GRAPH).recipe
     assert recipe.model[0] == {"squeeze": {"factor": 2}}
@@ -228,7 +235,7 @@ def test_the_settings_of_training_are_those_of_the_loop():
     from flowclf.training.optimization import OPTIMIZERS, SCHEDULES
 
     recipe = loads(DESIGN).recipe
-    assert set(recipe.train.model_dump()) <= {field.name for field in fields(TrainSettings)} | {"activations"}
+    assert set(recipe.train.model_dump()) <= {field.name for field in fields(TrainSettings)} | {"stream"}
     from flowclf.recipe import schema
 
     assert set(schema.OPTIMIZERS.sections) == set(OPTIMIZERS)

@@ -93,6 +93,32 @@ def test_a_run_leaves_everything_that_the_contract_names(arrays: Path, tmp_path:
     assert again.class_names == ("0", "1")
 
 
+FIXED_POINT = """
+name: tiny-exact
+data: {{name: arrays, path: {path}, batch_size: 32, validation: 0.2, pad: 2}}
+model:
+  {{name: firevnet, blocks: 1, width: 8, coupling: additive, mixing: {mixing}, actnorm: false, dct: false, factor_out: true}}
+loss: {{name: cross_entropy}}
+train: {{epochs: 1, optimizer: {{name: adam, lr: 0.01}}, precision: bf16, activations: recompute, stream: fixed_point}}
+"""
+
+
+def test_a_run_in_fixed_point_inverts_bit_for_bit(arrays: Path, tmp_path: Path) -> None:
+    text = FIXED_POINT.format(path=json.dumps(str(arrays)), mixing="permutation")
+    result = run(loads(text), tmp_path / "out", "cpu")
+    assert result.results["train.stream"] == "fixed_point"
+    assert result.results["train.precision"] == "bf16"
+    assert result.results["numerics.inverse_error_max"] == 0.0
+    assert result.results["numerics.forward_inverse_error_max"] == 0.0
+    assert 0 < result.results["numerics.grid_peak"] < 128
+    assert result.results["metamers.logit_change_max"] == 0.0
+    again = evaluate_model(str(result.folder), device="cpu")
+    assert all(again[key] == result.results[key] for key in again if not key.startswith("seconds"))
+    with pytest.raises(UsageError, match=r"node '2_invertible_conv1x1': a stream in fixed point allows additive couplings"):
+        run(loads(FIXED_POINT.format(path=json.dumps(str(arrays)), mixing="lu")), tmp_path / "refused", "cpu")
+    assert not (tmp_path / "refused").exists()
+
+
 def test_the_resolved_recipe_repeats_the_run(arrays: Path, tmp_path: Path) -> None:
     first = run(loads(recipe_text(arrays)), tmp_path / "first", "cpu")
     second = run(loads((first.folder / "resolved.yaml").read_text()), tmp_path / "second", "cpu")

@@ -1,0 +1,199 @@
+"""What the benchmarks share: interleaved rounds, memory, the machine's description, tables."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.networks import CLASSES, CONTENDERS, Network, Size, settle
+
+Clock = Callable[[], float]
+RESULTS = Path(__file__).parent / "results"
+PEERS = ("FrEIA", "memcnn", "nflows", "normflows")
+
+
+def arguments(description: str, *, blocks: int = 48) -> argparse.ArgumentParser:
+    """What every benchmark takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=blocks, help="couplings, a multiple of 6")
+    parser.add_argument("--width", type=int, default=128, help="channels of the subnets' hidden layers")
+    parser.add_argument("--side", type=int, default=32, help="height and width of the input, pixels, a multiple of 8")
+    parser.add_argument("--batch", type=int, default=64, help="inputs a step")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="rows to measure, by name; all that can run here by default")
+    parser.add_argument("--out", type=Path, help="the Markdown file to write; one in benchmarks/results by default")
+    return parser
+
+
+def prepare(chosen: argparse.Namespace) -> Size:
+    """Threads and warnings as asked for, and the size of the network."""
+    torch.set_num_threads(chosen.threads)
+    warnings.simplefilter("ignore")
+    return Size(chosen.blocks, chosen.width, (3, chosen.side, chosen.side), chosen.batch)
+
+
+def rows(only: Sequence[str] | None, default: Iterable[str], device: str) -> tuple[list[str], list[str]]:
+    """Names of the rows to measure, and why others were left out."""
+    from flowclf.training.precision import native_bf16
+
+    unknown = set(only or ()) - CONTENDERS.keys()
+    if unknown:
+        raise SystemExit(f"unknown rows {sorted(unknown)}; there are {list(CONTENDERS)}")
+    names, left_out = [], []
+    for name in only or default:
+        library = name.split(",")[0]
+        if library in PEERS and not _installed(library):
+            left_out.append(f"{name}: not installed (pip install '.[benchmarks]')")
+        elif "bf16" in name and not only and not native_bf16(torch.device(device)):
+            left_out.append(f"{name}: this processor has no bf16 of its own, and torch's emulation is ten times slower")
+        else:
+            names.append(name)
+    return names, left_out
+
+
+def _installed(library: str) -> bool:
+    try:
+        importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def build(name: str, size: Size, device: str = "cpu") -> Network:
+    """A contender with the weights that all of them have."""
+    return settle(CONTENDERS[name](size)).to(device).train()
+
+
+def batch(size: Size, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """Noise on the fixed-point grid, in [-1, 1), and labels."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randint(-(2**16), 2**16, (size.batch, *size.shape), generator=generator) / 2**16
+    return x.to(device), torch.randint(0, CLASSES, (size.batch,), generator=generator).to(device)
+
+
+def training_step(network: Network, x: Tensor, labels: Tensor) -> Callable[[], None]:
+    """A step of Adamax, as the paper's training takes it."""
+    optimizer = torch.optim.Adamax([parameter for parameter in network.parameters() if parameter.requires_grad], lr=1e-4)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        # Some libraries free what they are given.
+        network.loss(x.clone(), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def seconds(function: Callable[[], object], device: str = "cpu", clock: Clock = time.perf_counter) -> float:
+    """Of one call."""
+    wait(device)
+    started = clock()
+    function()
+    wait(device)
+    return clock() - started
+
+
+def wait(device: str) -> None:
+    """For the device to have done what it was told."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def rounds(
+    functions: Mapping[str, Callable[[], object]], count: int, device: str = "cpu", clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of each function, ``count`` times. All take turns, in another order each round: only times of one round compare."""
+    names = list(functions)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(count):
+        start = index % len(names)
+        for name in names[start:] + names[:start]:
+            found[name].append(seconds(functions[name], device, clock))
+    return found
+
+
+def ratio(times: Sequence[float], reference: Sequence[float]) -> float:
+    """How many times as fast as the reference: the median over the rounds."""
+    return statistics.median(theirs / ours for ours, theirs in zip(times, reference, strict=True))
+
+
+def saved_bytes(network: Network, x: Tensor, labels: Tensor) -> int:
+    """Bytes of the unique storages that are saved for the backward pass; parameters and the input are left out."""
+    own = {value.untyped_storage().data_ptr() for value in (*network.parameters(), x)}
+    storages: dict[int, int] = {}
+    held: list[Tensor] = []
+
+    def pack(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+            # Or its address could be given to another.
+            held.append(value.detach())
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        network.loss(x, labels)
+    return sum(storages.values())
+
+
+def parameter_bytes(network: nn.Module) -> int:
+    """Of those that are trained."""
+    return sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)
+
+
+def machine(device: str = "cpu") -> str:
+    """The machine and the libraries, in a sentence."""
+    versions = ", ".join(f"{library} {importlib.metadata.version(library)}" for library in PEERS if _installed(library))
+    where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{_processor()}, {os.cpu_count()} cores"
+    threads = torch.get_num_threads()
+    return (
+        f"{where}, {threads} thread{'s' if threads > 1 else ''}, {torch.backends.cpu.get_cpu_capability()}; "
+        f"Python {platform.python_version()}, torch {torch.__version__}, {versions}; load {os.getloadavg()[0]:.1f} before the run"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write(name: str, title: str, text: str, chosen: argparse.Namespace, about: str) -> Path:
+    """Write a benchmark's table with the command that repeats it, and print it."""
+    path = chosen.out or RESULTS / f"{name}.md"
+    command = f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".rstrip()
+    content = f"# {title}\n\n`{command}`\n\n{about}\n\n{text}\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    print(content)
+    return path
+
+
+def run_apart(code: str, *values: str, threads: int) -> str:
+    """What a Python program prints in a process of its own, whose heap gives pages back."""
+    # Gradients stay while activations come and go, so a heap would be full of holes; each block gets pages of its own instead.
+    settings = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-W", "ignore", "-c", code, *values]
+    root = str(Path(__file__).parent.parent)
+    return subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **settings}, cwd=root).stdout
