@@ -43,7 +43,7 @@ def test_what_arrives(run_folder: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "zoo").iterdir()) == ["index.json", "little-1"]
     assert (entry.kind, entry.architecture, entry.classes, entry.seed, entry.version) == ("invertible", "nodes", 3, 3, 1)
     assert (entry.data.name, entry.data.examples) == ("arrays", 20)
-    assert entry.preprocessing.model_dump() == {"image_shape": [1, 8, 8], "bits": 4, "pad": 0}
+    assert entry.preprocessing.model_dump() == {"image_shape": [1, 8, 8], "bits": 4, "pad": 0, "fixed_point": False}
     assert entry.reported == json.loads((run_folder / "results.json").read_text())
     assert {name: value.value for name, value in entry.measured.items()} == {name: entry.reported[name] for name in entry.measured}
     assert entry.measured["test.error"].tolerance == 0
