@@ -71,7 +71,8 @@ def test_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert not again.training
     x = torch.randn(4, 1, 8, 8)
     assert torch.equal(again(x).logits, clf(x).logits)
-    assert (again.class_names, again.preprocessing.config()) == (("x", "y", "z"), {"image_shape": [1, 6, 6], "bits": 3, "pad": 1})
+    assert (again.class_names, again.preprocessing.config()) == (("x", "y", "z"), clf.preprocessing.config())
+    assert (again.preprocessing.bits, again.preprocessing.pad) == (3, 1)
     assert repr(again) == repr(clf)
 
 

@@ -153,7 +153,7 @@ def _results(loaded: LoadedRecipe, trainer: Trainer, evaluation: Evaluation, sec
         **evaluation.results,
         "train.epochs": trainer.epoch,
         "train.steps": trainer.step,
-        "train.stream": trainer.classifier.stream,
+        "train.stream": loaded.recipe.train.stream,
         "train.precision": "fp32" if trainer.dtype is None else "bf16",
         "seconds.train": round(trainer.seconds, 3),
         "seconds.total": round(max(seconds, trainer.seconds + evaluation.results["seconds.evaluate"]), 3),
