@@ -12,28 +12,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowclf.arguments import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
-from flowclf.classifier import Encoding
+from flowclf.classifier import Encoding, require_invertible
 from flowclf.errors import UsageError
 from flowclf.losses.base import Binding, Loss, LossTerms
 from flowclf.losses.likelihood import code_length
+from flowclf.nuisance_networks import ConvolutionalProbe, mlp
 
 __all__ = ["IndependenceCrossEntropy", "NuisanceClassifier"]
 
 
 class NuisanceClassifier(nn.Module):
-    """D_nc: a fully connected ReLU network on standardised nuisances (B, D-K) -> logits (B, K).
+    """D_nc: a network on standardised nuisances (B, D-K) -> logits (B, K).
 
     Standardisation is by the batch: without it the adversary lags behind the scales, which the classifier can move freely.
+
+    Args:
+        nuisances: D-K.
+        network: of standardised nuisances.
     """
 
-    def __init__(self, nuisances: int, classes: int, hidden: Sequence[int]) -> None:
+    def __init__(self, nuisances: int, network: nn.Module) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.BatchNorm1d(nuisances, affine=False)]
-        size = nuisances
-        for width in hidden:
-            layers += [nn.Linear(size, width), nn.ReLU()]
-            size = width
-        self.layers = nn.Sequential(*layers, nn.Linear(size, classes))
+        self.layers = nn.Sequential(nn.BatchNorm1d(nuisances, affine=False), network)
 
     def forward(self, nuisance: Tensor) -> Tensor:
         """Logits, (B, K)."""
@@ -65,7 +65,9 @@ class IndependenceCrossEntropy(Loss):
         classification_weight: a.
         nuisance_weight: w.
         nuisance_steps: steps of the nuisance classifier on each batch.
-        nuisance_hidden: units of its hidden layers.
+        nuisance_network: what D_nc is: ``mlp``, fully connected; ``conv``, convolutional, on the nuisances as feature maps; or
+            ``both``, two players whose cross-entropies are averaged.
+        nuisance_hidden: units of the hidden layers of ``mlp``.
         nuisance_learning_rate: of its Adam, betas (0.5, 0.999).
         nuisance_target: ``uniform``, or ``labels`` for the paper's negated cross-entropy.
         nuisance_delay: share of the training before w leaves 0, in which the nuisance classifier rests.
@@ -88,6 +90,7 @@ class IndependenceCrossEntropy(Loss):
         classification_weight: NonNegativeFloat = 1.0,
         nuisance_weight: NonNegativeFloat = 1.0,
         nuisance_steps: PositiveInt = 3,
+        nuisance_network: Literal["mlp", "conv", "both"] = "mlp",
         nuisance_hidden: Sequence[PositiveInt] = (512, 512),
         nuisance_learning_rate: PositiveFloat = 1e-3,
         nuisance_target: Literal["uniform", "labels"] = "uniform",
@@ -98,9 +101,12 @@ class IndependenceCrossEntropy(Loss):
         super().__init__()
         if nuisance_target not in ("uniform", "labels"):
             raise UsageError(f"nuisance_target must be 'uniform' or 'labels', found {nuisance_target!r}")
+        if nuisance_network not in ("mlp", "conv", "both"):
+            raise UsageError(f"nuisance_network must be 'mlp', 'conv' or 'both', found {nuisance_network!r}")
         self.classification_weight = classification_weight
         self.nuisance_weight = nuisance_weight
         self.nuisance_steps = nuisance_steps
+        self.nuisance_network = nuisance_network
         self.nuisance_hidden = tuple(nuisance_hidden)
         self.nuisance_learning_rate = nuisance_learning_rate
         self.nuisance_target = nuisance_target
@@ -114,17 +120,26 @@ class IndependenceCrossEntropy(Loss):
         return self.nuisance_steps if self.progress >= self.nuisance_delay else 0
 
     def build(self, binding: Binding) -> None:
-        """Make the nuisance classifier."""
-        self.adversary = NuisanceClassifier(binding.nuisances, binding.classes, self.nuisance_hidden)
+        """Make the nuisance classifier, or both.
+
+        Raises:
+            UsageError: a convolutional one, but nuisances that are not feature maps.
+        """
+        networks: list[nn.Module] = []
+        if self.nuisance_network != "conv":
+            networks.append(mlp(binding.nuisances, binding.classes, self.nuisance_hidden))
+        if self.nuisance_network != "mlp":
+            networks.append(ConvolutionalProbe(require_invertible(binding.classifier, type(self).__name__), binding.classes))
+        self.adversaries = nn.ModuleList(NuisanceClassifier(binding.nuisances, network) for network in networks)
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """Parts: ``cross_entropy_nats``, ``nuisance_cross_entropy_nats`` (of D_nc, against the labels), ``bits_per_dim``."""
         binding = self.binding
         bits = code_length(binding, encoding, labels)
         cross_entropy = functional.cross_entropy(encoding.logits, labels)
-        with _frozen(self.adversary):
-            log_probs = self.adversary(encoding.nuisance).log_softmax(1)
-        of_labels = -log_probs.gather(1, labels[:, None]).mean()
+        with _frozen(self.adversaries):
+            log_probs = torch.stack([player(encoding.nuisance).log_softmax(1) for player in self.adversaries])
+        of_labels = -log_probs.gather(2, labels[None, :, None].expand(len(log_probs), -1, 1)).mean()
         divergence = -log_probs.mean() - math.log(binding.classes)
         nuisance = divergence if self.nuisance_target == "uniform" else -of_labels
         since = self.progress - self.nuisance_delay
@@ -141,14 +156,15 @@ class IndependenceCrossEntropy(Loss):
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """CE(y, D_nc(z_n)), nats."""
-        return functional.cross_entropy(self.adversary(encoding.nuisance), labels)
+        each = [functional.cross_entropy(player(encoding.nuisance), labels) for player in self.adversaries]
+        return torch.stack(each).mean()
 
     def adversary_parameters(self) -> Iterator[nn.Parameter]:
         """Those of D_nc."""
-        return self.adversary.parameters()
+        return self.adversaries.parameters()
 
     def adversary_optimizer(self) -> torch.optim.Optimizer:
         """Adam with betas (0.5, 0.999): a short memory, for a game that moves."""
-        parameters = list(self.adversary.parameters())
+        parameters = list(self.adversaries.parameters())
         fused = parameters[0].device.type in ("cpu", "cuda")
         return torch.optim.Adam(parameters, lr=self.nuisance_learning_rate, betas=(0.5, 0.999), fused=fused)

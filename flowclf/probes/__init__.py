@@ -7,9 +7,9 @@ public names belong here.
 
 from __future__ import annotations
 
+from flowclf.nuisance_networks import ConvolutionalProbe, mlp
 from flowclf.probes.information import entropy_nats, mutual_information_nats
 from flowclf.probes.kernel import KERNEL_BANDWIDTHS, KernelMachine, train_kernel_probe
-from flowclf.probes.networks import ConvolutionalProbe, mlp
 from flowclf.probes.training import Probe, ProbeScore, judge_probe, train_probe
 
 __all__ = [

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowclf.errors import UsageError
+from flowclf.nuisance_networks import mlp
 from flowclf.numerics import evaluating
-from flowclf.probes.networks import mlp
 
 __all__ = ["Probe", "ProbeScore", "check_features", "judge_probe", "standardization", "train_probe"]
 

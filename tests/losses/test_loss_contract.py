@@ -24,6 +24,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "independence_cross_entropy",
         {"nuisance_hidden": [12, 8], "nuisance_target": "labels", "nuisance_steps": 1},
     ),
+    "independence, convolutional": ("independence_cross_entropy", {"nuisance_network": "conv"}),
+    "independence, two players": ("independence_cross_entropy", {"nuisance_network": "both", "nuisance_hidden": [12]}),
 }
 every_case = pytest.mark.parametrize(("name", "arguments"), CASES.values(), ids=CASES)
 LABELS = torch.arange(12) % 4

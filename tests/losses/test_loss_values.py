@@ -113,7 +113,7 @@ def test_volume_along_the_logits_does_not_pay_without_bound() -> None:
 
 def ignorant(loss: IndependenceCrossEntropy) -> IndependenceCrossEntropy:
     """A nuisance classifier that answers with equal probabilities."""
-    last = loss.adversary.layers[-1]
+    last = loss.adversaries[0].layers[-1][-1]
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.zeros_(last.bias)
     return loss
@@ -141,13 +141,30 @@ def test_an_ignorant_nuisance_classifier(target: str, image_classifier: Invertib
     assert parts["bits_per_dim"].item() == pytest.approx(bits.item())
 
 
+def test_two_players_are_averaged(image_classifier: InvertibleClassifier) -> None:
+    clf = image_classifier
+    loss = IndependenceCrossEntropy(nuisance_network="both", classification_weight=0, likelihood_weight=0).bind(clf)
+    assert len(loss.adversaries) == 2
+    _, encoding = encoding_of(clf)
+    each = [player(encoding.nuisance).log_softmax(1) for player in loss.adversaries]
+    expected = sum(-answer.mean() - math.log(4) for answer in each) / 2
+    assert loss(encoding, LABELS).total.item() == pytest.approx(expected.item(), rel=1e-5)
+    known = sum(functional.nll_loss(answer, LABELS) for answer in each) / 2
+    assert loss.adversary_loss(encoding, LABELS).item() == pytest.approx(known.item(), rel=1e-5)
+
+
+def test_a_convolutional_player_needs_feature_maps(vector_classifier: InvertibleClassifier) -> None:
+    with pytest.raises(UsageError, match="needs feature maps"):
+        IndependenceCrossEntropy(nuisance_network="conv").bind(vector_classifier)
+
+
 @pytest.mark.parametrize("target", ["uniform", "labels"])
 def test_a_knowing_nuisance_classifier(target: str, image_classifier: InvertibleClassifier) -> None:
     """It answers class 0 with probability p everywhere."""
     clf = image_classifier
     loss = IndependenceCrossEntropy(nuisance_target=target, classification_weight=0, likelihood_weight=0)
     ignorant(loss.bind(clf))
-    loss.adversary.layers[-1].bias.data[0] = 2.0
+    loss.adversaries[0].layers[-1][-1].bias.data[0] = 2.0
     p = math.e**2 / (math.e**2 + 3)
     rest = (1 - p) / 3
     _, encoding = encoding_of(clf)

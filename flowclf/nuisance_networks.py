@@ -1,4 +1,7 @@
-"""Networks for probes: the paper's, which takes the nuisances as a vector, and one that takes them as feature maps."""
+"""Networks that read the class from nuisances: the paper's, which takes them as a vector, and one that takes feature maps.
+
+Adversaries in training and probes in evaluation are such networks.
+"""
 
 from __future__ import annotations
 
