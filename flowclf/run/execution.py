@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from flowclf import checkpoint
+from flowclf.building import build_data, build_loss, build_model, build_probe_settings, build_settings, resolve_device
 from flowclf.classifier import Classifier
 from flowclf.errors import InterruptedRunError
 from flowclf.evaluation import Evaluation, evaluate_with_artifacts, ready_oracle
@@ -19,9 +20,8 @@ from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
 from flowclf.recipe import LoadedRecipe, dump, load
 from flowclf.report import write_report
-from flowclf.run.building import build_data, build_loss, build_model, build_probe_settings, build_settings, resolve_device
-from flowclf.run.folder import RunFolder
 from flowclf.run.opening import open_oracle
+from flowclf.run_folder import RunFolder
 from flowclf.training import Progress, SilentProgress, Trainer
 from flowclf.training.interrupts import Interrupts, interrupts
 from flowclf.training.state import load_state, save_state

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowclf.building import build_probe_settings
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.data import DataSet, read_image
 from flowclf.errors import UsageError
 from flowclf.evaluation import evaluate, metamer_pictures
 from flowclf.figures import metamer_grid, save_figure
 from flowclf.metamers import draw_pairs, metamer
-from flowclf.run.building import build_probe_settings
 from flowclf.run.opening import image_shape, open_data, open_model, open_oracle
 from flowclf.training import Progress
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowclf import checkpoint, zoo
+from flowclf.building import build_data, resolve_device
 from flowclf.classifier import Classifier
 from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
 from flowclf.recipe import Recipe, load
-from flowclf.run.building import build_data, resolve_device
-from flowclf.run.folder import RunFolder
+from flowclf.run_folder import RunFolder
 
 __all__ = ["OpenedModel", "image_shape", "open_data", "open_model", "open_oracle"]
 
@@ -41,8 +41,7 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
     chosen = resolve_device(device)
     folder = RunFolder(path)
     if folder.resolved.is_file():
-        if not folder.model.is_dir():
-            raise UsageError(f"{path}: the run has not finished; go on with: flowclf recipe run --resume {path}")
+        folder.require(folder.model)
         return OpenedModel(checkpoint.load(folder.model, device=chosen), load(folder.resolved).recipe)
     if not path.exists():
         try:

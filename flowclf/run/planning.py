@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from flowclf.building import build_data, build_loss, build_model, build_settings, resolve_device
 from flowclf.recipe import LoadedRecipe
-from flowclf.run.building import build_data, build_loss, build_model, build_settings, resolve_device
 from flowclf.run.opening import open_oracle
 
 __all__ = ["Plan", "plan"]
