@@ -112,21 +112,12 @@ def encode(
         >>> encode(clf, torch.zeros(3, 4)).nuisance.shape
         torch.Size([3, 2])
     """
-    if not len(data):
-        raise UsageError("expected at least one input to encode, found none")
-    if batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, found {batch_size}")
-    generator = torch.Generator().manual_seed(seed)
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    with evaluating(clf):
-        for batch in torch.split(data, batch_size):
-            logits, nuisance, log_det = clf(network_inputs(clf, batch, generator))
-            log_prob = clf.prior.log_prob(logits, nuisance) + log_det
-            rows.append((logits.cpu(), nuisance.cpu(), log_prob.cpu()))
-            if advance is not None:
-                advance(len(batch))
-    logits, nuisance, log_prob = (torch.cat(column) for column in zip(*rows, strict=True))
-    return Encoded(logits, nuisance, log_prob)
+
+    def read(x: Tensor) -> tuple[Tensor, ...]:
+        logits, nuisance, log_det = clf(x)
+        return logits, nuisance, clf.prior.log_prob(logits, nuisance) + log_det
+
+    return Encoded(*_batch_by_batch(clf, data, read, seed, batch_size, advance))
 
 
 def classify(
@@ -147,18 +138,33 @@ def classify(
         advance: called with the number of inputs after each batch.
 
     Raises:
-        UsageError: no data.
+        UsageError: no data, or a batch size below 1.
     """
+    (logits,) = _batch_by_batch(clf, data, lambda x: (clf.logits(x),), seed, batch_size, advance)
+    return logits
+
+
+def _batch_by_batch(
+    clf: Classifier,
+    data: Tensor,
+    read: Callable[[Tensor], tuple[Tensor, ...]],
+    seed: int,
+    batch_size: int,
+    advance: Callable[[int], object] | None,
+) -> tuple[Tensor, ...]:
+    """What ``read`` makes of all network inputs, on the CPU, its outputs each put together."""
     if not len(data):
-        raise UsageError("expected at least one input to classify, found none")
+        raise UsageError("expected at least one input to evaluate, found none")
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, found {batch_size}")
     generator = torch.Generator().manual_seed(seed)
-    rows: list[Tensor] = []
+    rows: list[tuple[Tensor, ...]] = []
     with evaluating(clf):
         for batch in torch.split(data, batch_size):
-            rows.append(clf.logits(network_inputs(clf, batch, generator)).cpu())
+            rows.append(tuple(value.cpu() for value in read(network_inputs(clf, batch, generator))))
             if advance is not None:
                 advance(len(batch))
-    return torch.cat(rows)
+    return tuple(torch.cat(column) for column in zip(*rows, strict=True))
 
 
 def error(logits: Tensor, labels: Tensor) -> float:

@@ -66,8 +66,8 @@ def test_views_and_changes_in_place_are_free() -> None:
 
 @pytest.mark.parametrize("recipe", ["mnist", "mnist-graph", "spheres-ce", "spheres-ice"])
 def test_honest_models_are_far_from_the_limits(recipe: str) -> None:
+    import flowclf.building as building
     import flowclf.recipe
-    import flowclf.run.building as building
 
     loaded = flowclf.recipe.load(recipe, ["data.train_size=6000", "data.test_size=100"] if "spheres" in recipe else [])
     clf = building.build_model(loaded.recipe, building.build_data(loaded.recipe))

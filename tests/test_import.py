@@ -10,7 +10,15 @@ import pytest
 
 import flowclf
 
-LIGHT = ["flowclf", "flowclf.errors", "flowclf.files", "flowclf.registry", "flowclf.arguments", "flowclf.models"]
+LIGHT = [
+    "flowclf",
+    "flowclf.errors",
+    "flowclf.files",
+    "flowclf.registry",
+    "flowclf.arguments",
+    "flowclf.models",
+    "flowclf.run_folder",
+]
 HEAVY = ("torch", "torchvision", "FrEIA", "nflows", "matplotlib", "scipy")
 
 

@@ -63,6 +63,28 @@ def test_its_table_has_every_layer_and_leaves_no_trace() -> None:
     assert repr(clf).startswith("PlainClassifier: 1x8x8 -> 3 logits, ")
 
 
+def test_the_outputs_need_not_be_those_of_the_last_layer() -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps = nn.Conv2d(1, 3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.maps(x).mean((2, 3))
+
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix = nn.Parameter(torch.ones(4, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.matrix
+
+    assert PlainClassifier(Pooled(), (1, 8, 8), 3).node_rows()[-1].shapes_out == ((3, 6, 6),)
+    (row,) = PlainClassifier(Product(), (4,), 3).node_rows()
+    assert (row.kind, row.shapes_out, row.parameters) == ("Product", ((3,),), 12)
+
+
 def test_comes_back_bit_for_bit(tmp_path: Path) -> None:
     clf = plain(preprocessing=Preprocessing((1, 6, 6), bits=3, pad=1), class_names=["x", "y", "z"])
     clf(torch.randn(9, 1, 8, 8))
@@ -116,6 +138,7 @@ def test_a_network_of_ones_own_works_and_cannot_be_saved(tmp_path: Path) -> None
     ("call", "error", "message"),
     [
         (lambda: PlainClassifier(nn.Linear(4, 3), (4,), 2), GraphError, r"expected outputs \(2,\), found \(3,\)"),
+        (lambda: PlainClassifier(nn.LSTM(4, 2), (4,), 2), GraphError, "expected a tensor of logits, found a tuple"),
         (lambda: plain_classifier((1, 8, 8), {"plain_cn": {}}, 2), RegistryError, "did you mean 'plain_cnn'"),
         (lambda: plain_classifier((1, 8, 8), {"plain_cnn": {"wide": 3}}, 2), UsageError, "architecture 'plain_cnn': .*wide"),
         (lambda: plain_classifier((1, 8, 8), {"firevnet": {}}, 2), GraphError, "use flowclf.build_classifier"),

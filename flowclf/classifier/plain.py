@@ -57,9 +57,9 @@ class PlainClassifier(Classifier):
         super().__init__(input_shape, classes, preprocessing, class_names)
         self.network = network
         self.spec = None if spec is None else copy.deepcopy({name: dict(arguments) for name, arguments in spec.items()})
-        rows = self.node_rows()
-        if rows[-1].shapes_out != ((classes,),):
-            raise GraphError(f"a plain network: expected outputs ({classes},), found {rows[-1].shapes_out[0]}")
+        _, output = self._traced()
+        if output != (classes,):
+            raise GraphError(f"a plain network: expected outputs ({classes},), found {output}")
 
     def forward(self, x: Tensor) -> Encoding:
         """Logits of network inputs, no nuisances, and log-determinants of 0.
@@ -78,7 +78,13 @@ class PlainClassifier(Classifier):
         return self.network(x)  # type: ignore[no-any-return]
 
     def node_rows(self) -> list[NodeRow]:
-        """The layers in order of execution, found by running the network once."""
+        """The layers in order of execution, found by running the network once; the whole network, where it calls no layer."""
+        rows, output = self._traced()
+        size = sum(parameter.numel() for parameter in self.network.parameters() if parameter.requires_grad)
+        return rows or [NodeRow("network", type(self.network).__name__, (self.input_shape,), (output,), size)]
+
+    def _traced(self) -> tuple[list[NodeRow], tuple[int, ...]]:
+        """The layers that are called, and the shape of the outputs, which need not be the last layer's."""
         rows: list[NodeRow] = []
 
         def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -94,13 +100,15 @@ class PlainClassifier(Classifier):
         modes = {layer: layer.training for layer in self.network.modules()}
         try:
             with torch.no_grad():
-                self.network.eval()(torch.zeros(1, *self.input_shape, device=self.device, dtype=self.dtype))
+                output = self.network.eval()(torch.zeros(1, *self.input_shape, device=self.device, dtype=self.dtype))
         finally:
             for hook in hooks:
                 hook.remove()
             for layer, training in modes.items():
                 layer.training = training
-        return rows
+        if not isinstance(output, Tensor):
+            raise GraphError(f"a plain network: expected a tensor of logits, found a {type(output).__name__}")
+        return rows, tuple(output.shape[1:])
 
     def __repr__(self) -> str:
         return self._table(f"{self.classes} logits")

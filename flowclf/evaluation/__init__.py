@@ -6,6 +6,7 @@ Only the public names belong here. The measures themselves are in metrics, numer
 from __future__ import annotations
 
 from flowclf.evaluation.artifacts import Arrays, metamer_pictures
+from flowclf.evaluation.encoding import check_fits, classify_all, encode_all
 from flowclf.evaluation.judging import Evaluation, evaluate, evaluate_with_artifacts
 from flowclf.evaluation.oracles import ready_oracle
 from flowclf.evaluation.probing import nuisance_probe
@@ -17,6 +18,9 @@ __all__ = [
     "Evaluation",
     "EvaluationProtocol",
     "ProbeSettings",
+    "check_fits",
+    "classify_all",
+    "encode_all",
     "evaluate",
     "evaluate_with_artifacts",
     "metamer_pictures",

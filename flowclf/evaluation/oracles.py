@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowclf.classifier import Classifier, InvertibleClassifier
+from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.data import Oracle, Split
 from flowclf.errors import UsageError
 from flowclf.metrics import error_interval, network_inputs
@@ -23,10 +23,12 @@ def ready_oracle(oracle: Oracle | Classifier | None, clf: Classifier) -> Oracle 
     """The oracle as a function of images in [0, 1] or vectors, where the classifier is.
 
     Raises:
-        UsageError: a classifier of other images or classes than those that it is to judge.
+        UsageError: a classifier of other images or classes than those that it is to judge, or one for a plain network, which
+            has no metamers.
     """
     if not isinstance(oracle, Classifier):
         return oracle
+    require_invertible(clf, "an oracle, which judges metamers")
     wanted, found = (clf.preprocessing.image_shape, clf.classes), (oracle.preprocessing.image_shape, oracle.classes)
     if wanted != found:
         raise UsageError(

@@ -212,7 +212,7 @@ class Evaluate(Section):
     protocol: Literal["quick", "full"] = Field("quick", description="How much is measured, and how carefully.")
     oracle: str | None = Field(
         None,
-        description="A run directory or checkpoint of a classifier that judges the metamers; null for none but the data's own.",
+        description="A classifier that judges the metamers: zoo name, run directory or checkpoint; null for the data's own.",
     )
     probe: Probe = Probe()
 

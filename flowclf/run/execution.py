@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flowclf import checkpoint
-from flowclf.classifier import Classifier
+from flowclf.building import build_probe_settings, build_trainer, resolve_device
+from flowclf.data import Oracle
 from flowclf.errors import InterruptedRunError
-from flowclf.evaluation import Evaluation, evaluate_with_artifacts, ready_oracle
+from flowclf.evaluation import Evaluation, evaluate_with_artifacts
 from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
 from flowclf.recipe import LoadedRecipe, dump, load
 from flowclf.report import write_report
-from flowclf.run.building import build_data, build_loss, build_model, build_probe_settings, build_settings, resolve_device
-from flowclf.run.folder import RunFolder
 from flowclf.run.opening import open_oracle
+from flowclf.run_folder import RunFolder
 from flowclf.training import Progress, SilentProgress, Trainer
 from flowclf.training.interrupts import Interrupts, interrupts
 from flowclf.training.state import load_state, save_state
@@ -57,8 +55,8 @@ def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", pro
     """
     chosen = resolve_device(device)
     # Everything is built before the folder is made: what cannot run leaves nothing behind.
-    trainer = _trainer(loaded, chosen)
-    oracle = _oracle(loaded, trainer)
+    trainer = build_trainer(loaded.recipe, chosen)
+    oracle = open_oracle(loaded.recipe, trainer.classifier)
     folder = RunFolder.create(loaded.recipe.name, out)
     write_text(folder.recipe, loaded.source_text)
     write_text(folder.resolved, dump(loaded.recipe))
@@ -80,31 +78,15 @@ def resume(path: Path, device: str = "auto", progress: Progress | None = None) -
     """
     folder = RunFolder.existing(path)
     loaded = load(folder.resolved)
-    trainer = _trainer(loaded, resolve_device(device))
-    oracle = _oracle(loaded, trainer)
+    trainer = build_trainer(loaded.recipe, resolve_device(device))
+    oracle = open_oracle(loaded.recipe, trainer.classifier)
     load_state(folder.checkpoints, trainer)
     progress = progress or SilentProgress()
     progress.message(f"resuming {path} at step {trainer.step} of {trainer.total_steps}")
     return _carry_out(folder, loaded, trainer, oracle, progress)
 
 
-def _trainer(loaded: LoadedRecipe, device: torch.device) -> Trainer:
-    recipe = loaded.recipe
-    data = build_data(recipe)
-    classifier = build_model(recipe, data).to(device)
-    return Trainer(classifier, build_loss(recipe), data, build_settings(recipe))
-
-
-def _oracle(loaded: LoadedRecipe, trainer: Trainer) -> Classifier | None:
-    oracle = open_oracle(loaded.recipe, str(trainer.classifier.device))
-    # An oracle that does not fit is better known before the training than after it.
-    ready_oracle(oracle, trainer.classifier)
-    return oracle
-
-
-def _carry_out(
-    folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle: Classifier | None, progress: Progress
-) -> RunResult:
+def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle: Oracle | None, progress: Progress) -> RunResult:
     started = time.perf_counter()
 
     def save(current: Trainer) -> None:

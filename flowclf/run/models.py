@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowclf.building import build_probe_settings
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
-from flowclf.data import DataSet, read_image
+from flowclf.data import DataSet, Oracle, read_image
 from flowclf.errors import UsageError
 from flowclf.evaluation import evaluate, metamer_pictures
 from flowclf.figures import metamer_grid, save_figure
 from flowclf.metamers import draw_pairs, metamer
-from flowclf.run.building import build_probe_settings
 from flowclf.run.opening import image_shape, open_data, open_model, open_oracle
 from flowclf.training import Progress
 
@@ -45,18 +45,25 @@ def evaluate_model(
         protocol: quick or full.
         device: auto, cpu or cuda.
         progress: is told what is going on.
-        oracle: a run directory or a checkpoint folder, of a classifier that judges the metamers; by default the one that the
-            model's recipe names.
+        oracle: a classifier that judges the metamers, named as ``model`` is; by default the one that the model's recipe names.
 
     Returns:
         The flat results, as ``results.json`` has them.
+
+    Raises:
+        UsageError: a model, data or an oracle that there is none of, or that do not go together.
     """
     opened = open_model(model, device)
     recipe = opened.recipe
+    judge: Oracle | Classifier | None = None
     if oracle is not None:
-        judge: Classifier | None = open_model(oracle, device).classifier
-    else:
-        judge = open_oracle(recipe, device) if recipe else None
+        judge = open_model(oracle, device).classifier
+    elif recipe is not None:
+        try:
+            judge = open_oracle(recipe, opened.classifier)
+        except UsageError as error:
+            # The recipe may come from another machine, whose run directories are not here.
+            raise UsageError(f"{error}; --oracle names another") from error
     return evaluate(
         opened.classifier,
         open_data(opened, data).to(opened.classifier.device),

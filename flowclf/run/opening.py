@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowclf import checkpoint, zoo
+from flowclf.building import build_data, resolve_device
 from flowclf.classifier import Classifier
-from flowclf.data import DataSet
+from flowclf.data import DataSet, Oracle
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
+from flowclf.evaluation import ready_oracle
 from flowclf.recipe import Recipe, load
-from flowclf.run.building import build_data, resolve_device
-from flowclf.run.folder import RunFolder
+from flowclf.run_folder import RunFolder
 
 __all__ = ["OpenedModel", "image_shape", "open_data", "open_model", "open_oracle"]
 
@@ -41,8 +42,7 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
     chosen = resolve_device(device)
     folder = RunFolder(path)
     if folder.resolved.is_file():
-        if not folder.model.is_dir():
-            raise UsageError(f"{path}: the run has not finished; go on with: flowclf recipe run --resume {path}")
+        folder.require(folder.model)
         return OpenedModel(checkpoint.load(folder.model, device=chosen), load(folder.resolved).recipe)
     if not path.exists():
         try:
@@ -70,17 +70,16 @@ def open_data(opened: OpenedModel, name: str | None) -> DataSet:
     return load_data(name)
 
 
-def open_oracle(recipe: Recipe, device: str = "auto") -> Classifier | None:
-    """The classifier that a recipe wants its metamers judged by, or None if it wants none.
+def open_oracle(recipe: Recipe, classifier: Classifier) -> Oracle | None:
+    """The oracle that a recipe wants the metamers of its classifier judged by, or None if it names none.
 
     Raises:
-        UsageError: there is no such model; says that the recipe asked for it.
+        UsageError: there is no such model, or it cannot judge this classifier; says that the recipe asked for it.
     """
-    path = recipe.evaluate.oracle
-    if path is None:
+    if recipe.evaluate.oracle is None:
         return None
     try:
-        return open_model(path, device).classifier
+        return ready_oracle(open_model(recipe.evaluate.oracle, str(classifier.device)).classifier, classifier)
     except UsageError as error:
         raise UsageError(f"evaluate.oracle: {error}") from error
 

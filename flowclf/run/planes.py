@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from flowclf.building import build_probe_settings
 from flowclf.classifier import require_invertible
 from flowclf.errors import UsageError
 from flowclf.evaluation import nuisance_probe
 from flowclf.figures import plane_panels, save_figure
 from flowclf.metrics import network_inputs
 from flowclf.planes import plane_arrays
-from flowclf.run.building import build_probe_settings
 from flowclf.run.opening import open_data, open_model
 from flowclf.training import Progress, SilentProgress
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from flowclf.building import build_trainer, resolve_device
 from flowclf.recipe import LoadedRecipe
-from flowclf.run.building import build_data, build_loss, build_model, build_settings, resolve_device
 from flowclf.run.opening import open_oracle
 
 __all__ = ["Plan", "plan"]
@@ -29,12 +29,9 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
     """Build everything that a run would build, and write nothing."""
     recipe = loaded.recipe
     chosen = resolve_device(device)
-    data = build_data(recipe)
-    classifier = build_model(recipe, data)
-    loss = build_loss(recipe).bind(classifier)
-    settings = build_settings(recipe)
-    open_oracle(recipe, str(chosen))
-    steps = settings.epochs * data.steps_per_epoch
+    trainer = build_trainer(recipe, chosen)
+    classifier, data, loss = trainer.classifier, trainer.data, trainer.loss
+    open_oracle(recipe, classifier)
     rows = [
         {
             "name": row.name,
@@ -53,15 +50,15 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
         "data": data.describe(),
         "parameters": classifier.parameter_count(),
         "adversary_parameters": adversary,
-        "epochs": settings.epochs,
-        "steps": steps,
+        "epochs": trainer.settings.epochs,
+        "steps": trainer.total_steps,
         "nodes": rows,
     }
     adversary_text = f"; adversary: {adversary:,} parameters, {loss.adversary_steps} steps a batch" if adversary else ""
     lines = [
         f"Recipe {recipe.name}, seed {recipe.seed}, on {chosen}",
         f"Data: {data}",
-        f"Training: {settings.epochs} epochs of {data.steps_per_epoch} steps{adversary_text}",
+        f"Training: {trainer.settings.epochs} epochs of {data.steps_per_epoch} steps{adversary_text}",
         f"Evaluation: protocol {recipe.evaluate.protocol}"
         + (f", oracle {recipe.evaluate.oracle}" if recipe.evaluate.oracle else ""),
         repr(classifier),

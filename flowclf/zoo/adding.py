@@ -182,16 +182,16 @@ def _staging(to: Path) -> Iterator[Path]:
 def _measured(folder: Path, run: FinishedRun, progress: Progress | None) -> dict[str, Any]:
     """What is found out from the stored model itself."""
     from flowclf import checkpoint
-    from flowclf.zoo.measuring import measure, test_part, tolerance
+    from flowclf.zoo.measuring import measure, test_data, tolerance
 
     description = checkpoint.read_description(folder)
     model = checkpoint.load(folder)
     section = run.recipe.data
-    data = DataRecord(name=section.name, arguments=section.arguments, examples=1)
-    test = test_part(data)
-    found = measure(model, test, run.recipe.seed, progress)
+    record = DataRecord(name=section.name, arguments=section.arguments, examples=1)
+    data = test_data(record)
+    found = measure(model, data, run.recipe.seed, progress)
     reported = run.results.get("test.error")
-    if not isinstance(reported, int | float) or abs(found["test.error"] - reported) > 0.001 + 1 / len(test):
+    if not isinstance(reported, int | float) or abs(found["test.error"] - reported) > 0.001 + 1 / len(data.test):
         raise VerificationError(f"the run reported test.error {reported}, but its stored model measures {found['test.error']}")
     architecture = run.recipe.model
     return {
@@ -199,7 +199,7 @@ def _measured(folder: Path, run: FinishedRun, progress: Progress | None) -> dict
         "architecture": "nodes" if isinstance(architecture, list) else architecture.name,
         "parameters": model.parameter_count(),
         "classes": len(model.class_names),
-        "data": data.model_copy(update={"examples": len(test)}),
+        "data": record.model_copy(update={"examples": len(data.test)}),
         "preprocessing": Preprocessing(**description["preprocessing"]),
         "measured": {metric: Measured(value=value, tolerance=tolerance(metric, value)) for metric, value in found.items()},
         "flowclf": description["flowclf"],

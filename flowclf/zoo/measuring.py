@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 import flowclf.data
+from flowclf.building import build_data, build_probe_settings
 from flowclf.classifier import Classifier, InvertibleClassifier
-from flowclf.data import DataSet, Split
-from flowclf.errors import UsageError
-from flowclf.evaluation import ProbeSettings, evaluate
-from flowclf.metrics import cross_entropy_nats, encode, error, network_inputs
-from flowclf.numerics import evaluating, inverse_error
+from flowclf.data import DataSet
+from flowclf.evaluation import check_fits, classify_all, encode_all, evaluate
+from flowclf.metrics import cross_entropy_nats, error, network_inputs
+from flowclf.numerics import inverse_error
 from flowclf.recipe import Recipe
+from flowclf.training import SilentProgress
 from flowclf.zoo.schema import DataRecord
 
 if TYPE_CHECKING:
     from flowclf.training import Progress
 
-__all__ = ["PROBE_TOLERANCE", "measure", "probe_error", "test_part", "tolerance"]
+__all__ = ["PROBE_TOLERANCE", "measure", "probe_error", "test_data", "tolerance"]
 
-_BATCH = 128
 _INVERTED = 1000
 
 PROBE_TOLERANCE = 0.02
 """How far the error of a probe that is trained again may be from that of the first, a fraction of 1."""
 
 
-def test_part(data: DataRecord) -> Split:
-    """The data that an entry names, its test part.
+def test_data(record: DataRecord) -> DataSet:
+    """The data that an entry names, of which the test part is measured on.
 
     Raises:
         UsageError: a data set that is not registered, or does not take its arguments.
         DataError, ChecksumError, UnreachableError: data that cannot be had.
     """
-    return flowclf.data.load(data.name, validation=1, **data.arguments).test
+    return flowclf.data.load(record.name, validation=1, **record.arguments)
 
 
-def measure(model: Classifier, test: Split, seed: int, progress: Progress | None = None) -> dict[str, float]:
-    """Measure a classifier, in eval mode.
+def measure(model: Classifier, data: DataSet, seed: int, progress: Progress | None = None) -> dict[str, float]:
+    """Measure a classifier on the test part of data, in eval mode.
 
     Args:
         model: invertible or plain.
-        test: data of its shape and classes.
+        data: of its shape and classes.
         seed: of the dequantisation noise.
         progress: is told how far it is.
 
@@ -52,35 +52,24 @@ def measure(model: Classifier, test: Split, seed: int, progress: Progress | None
         ``numerics.inverse_error_max`` of the first 1000 inputs; named as in ``results.json``, and the same numbers.
 
     Raises:
-        UsageError: data of another shape.
+        UsageError: data of another shape or number of classes, or without a test part.
+        FlowclfError: an output that is not finite.
     """
-    expected = model.preprocessing.image_shape
-    if tuple(test.inputs.shape[1:]) != tuple(expected):
-        raise UsageError(f"the model takes data of shape {tuple(expected)}, found {tuple(test.inputs.shape[1:])}")
-    if progress is None:
-        return _measure(model, test, seed, lambda n: None)
-    with progress.task("measuring", len(test)) as task:
-        return _measure(model, test, seed, task.advance)
+    splits, progress = {"test": data.test}, progress or SilentProgress()
+    check_fits(model, data, splits)
+    labels = data.test.labels.cpu()
+    if not isinstance(model, InvertibleClassifier):
+        return _classification(classify_all(model, splits, seed, progress)["test"], labels)
+    encoded = encode_all(model, splits, seed, progress)["test"]
+    x = network_inputs(model, data.test.inputs[:_INVERTED], torch.Generator().manual_seed(seed))
+    return {
+        **_classification(encoded.logits, labels),
+        "test.bits_per_dim": model.preprocessing.bits_per_dim(encoded.log_prob.double()).mean().item(),
+        "numerics.inverse_error_max": inverse_error(model, x).max,
+    }
 
 
-def _measure(model: Classifier, test: Split, seed: int, advance: Any) -> dict[str, float]:
-    labels = test.labels.cpu()
-    if isinstance(model, InvertibleClassifier):
-        encoded = encode(model, test.inputs, seed=seed, batch_size=_BATCH, advance=advance)
-        x = network_inputs(model, test.inputs[:_INVERTED], torch.Generator().manual_seed(seed))
-        return {
-            "test.error": error(encoded.logits, labels),
-            "test.cross_entropy_nats": cross_entropy_nats(encoded.logits, labels),
-            "test.bits_per_dim": model.preprocessing.bits_per_dim(encoded.log_prob.double()).mean().item(),
-            "numerics.inverse_error_max": inverse_error(model, x).max,
-        }
-    generator = torch.Generator().manual_seed(seed)
-    rows = []
-    with evaluating(model):
-        for batch in torch.split(test.inputs, _BATCH):
-            rows.append(model(network_inputs(model, batch, generator))[0].cpu())
-            advance(len(batch))
-    logits = torch.cat(rows)
+def _classification(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     return {"test.error": error(logits, labels), "test.cross_entropy_nats": cross_entropy_nats(logits, labels)}
 
 
@@ -102,11 +91,12 @@ def tolerance(metric: str, value: float) -> float:
 
 def probe_error(model: InvertibleClassifier, recipe: Recipe, progress: Progress | None = None) -> float:
     """``probe.test_error`` of the recipe's own evaluation, its probes trained again: minutes, not seconds."""
-    section = recipe.data
-    validation = int(section.validation) if section.validation >= 1 else section.validation
-    data: DataSet = flowclf.data.load(
-        section.name, validation=validation, seed=recipe.seed, train_limit=section.train_limit, **section.arguments
+    results = evaluate(
+        model,
+        build_data(recipe),
+        protocol=recipe.evaluate.protocol,
+        seed=recipe.seed,
+        probe=build_probe_settings(recipe),
+        progress=progress,
     )
-    probe = ProbeSettings(**recipe.evaluate.probe.model_dump())
-    results = evaluate(model, data, protocol=recipe.evaluate.protocol, seed=recipe.seed, probe=probe, progress=progress)
     return float(results["probe.test_error"])

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from flowclf import recipe as recipes
-from flowclf.errors import CheckpointError, RecipeError, UsageError
+from flowclf.errors import CheckpointError, RecipeError
 from flowclf.recipe import Recipe
+from flowclf.run_folder import RunFolder
 from flowclf.zoo.schema import RecipeRecord, Training
 
-__all__ = ["FINAL_MODEL", "FinishedRun", "read_run"]
+__all__ = ["FinishedRun", "read_run"]
 
-FINAL_MODEL = Path("checkpoints", "final")
 _MAX_CHANGES = 200
 _FIGURES = (("metamers", "samples"), ("planes",), ("calibration",))
 
@@ -52,33 +52,34 @@ def read_run(path: str | Path) -> FinishedRun:
         UsageError: it is not one, or the run has not finished.
         CheckpointError: a file in it that is not what a run writes.
     """
-    path = Path(path)
-    if not (path / "resolved.yaml").is_file():
-        raise UsageError(f"{path} is not a run directory: resolved.yaml is missing")
-    if not (path / "results.json").is_file():
-        raise UsageError(f"{path}: the run has not finished; go on with: flowclf recipe run --resume {path}")
-    results, environment = _json(path / "results.json"), _json(path / "environment.json")
+    folder = RunFolder.existing(Path(path))
+    folder.require(folder.results)
+    results, environment = _json(folder.results), _json(folder.environment)
     try:
-        text = (path / "recipe.yaml").read_text(encoding="utf-8")
-        resolved_text = (path / "resolved.yaml").read_text(encoding="utf-8")
-        given = recipes.loads(text, source=str(path / "recipe.yaml")).recipe
-        recipe = recipes.load(path / "resolved.yaml").recipe
+        text = folder.recipe.read_text(encoding="utf-8")
+        resolved_text = folder.resolved.read_text(encoding="utf-8")
+        given = recipes.loads(text, source=str(folder.recipe)).recipe
+        recipe = recipes.load(folder.resolved).recipe
     except (OSError, UnicodeDecodeError, RecipeError) as error:
         raise CheckpointError(f"{path}: the recipe of the run cannot be read: {error}") from error
     changed = list(_changes(recipes.resolved(given), recipes.resolved(recipe)))[:_MAX_CHANGES]
+    shipped = _shipped_name(text)
     record = RecipeRecord(
-        name=given.name, sha256=hashlib.sha256(text.encode()).hexdigest(), shipped=_is_shipped(given.name, text), changed=changed
+        name=shipped or given.name,
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        shipped=shipped is not None,
+        changed=changed,
     )
-    figures = ([path / "figures" / f"{name}.png" for name in names] for names in _FIGURES)
+    figures = ([folder.figures / f"{name}.png" for name in names] for names in _FIGURES)
     there = ([figure for figure in group if figure.is_file()] for group in figures)
     return FinishedRun(
-        model=path / FINAL_MODEL,
+        model=folder.model,
         recipe=recipe,
         resolved_text=resolved_text,
         record=record,
         results=results,
         training=Training(
-            command=f"flowclf recipe run {given.name if record.shipped and not changed else 'recipe.yaml'}",
+            command=f"flowclf recipe run {shipped if shipped and not changed else 'recipe.yaml'}",
             machine=_machine(environment),
             seconds=_seconds(results.get("seconds.train")),
             torch=str(environment.get("torch", "unknown")),
@@ -97,8 +98,10 @@ def _json(file: Path) -> dict[str, Any]:
     return document
 
 
-def _is_shipped(name: str, text: str) -> bool:
-    return name in recipes.bundled() and recipes.find(name).read_text(encoding="utf-8") == text
+def _shipped_name(text: str) -> str | None:
+    """What ``flowclf recipe run`` calls the recipe of this text, if flowclf ships it."""
+    # Not by the name that the recipe gives itself: one in a folder has the folder in its name here, and only here.
+    return next((name for name in recipes.bundled() if recipes.find(name).read_text(encoding="utf-8") == text), None)
 
 
 def _changes(before: Any, after: Any, key: str = "") -> Iterator[str]:

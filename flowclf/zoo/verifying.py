@@ -91,18 +91,18 @@ def _verify(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | None) ->
 
 def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | None) -> list[Comparison]:
     from flowclf.classifier import InvertibleClassifier
-    from flowclf.zoo.measuring import PROBE_TOLERANCE, measure, probe_error, test_part
+    from flowclf.zoo.measuring import PROBE_TOLERANCE, measure, probe_error, test_data
 
     folder = fetch_files(zoo, entry, entry.files)
     model = load_entry(zoo, entry)
     if model.preprocessing.config() != entry.preprocessing.model_dump() or len(model.class_names) != entry.classes:
         raise VerificationError(f"{entry.name}: the model's preprocessing or classes are not those of the index")
-    test = test_part(entry.data)
-    if len(test) != entry.data.examples:
+    data = test_data(entry.data)
+    if len(data.test) != entry.data.examples:
         raise VerificationError(
-            f"{entry.name}: expected {entry.data.examples} test examples, found {len(test)} in '{entry.data.name}'"
+            f"{entry.name}: expected {entry.data.examples} test examples, found {len(data.test)} in '{entry.data.name}'"
         )
-    found = measure(model, test, entry.seed, progress)
+    found = measure(model, data, entry.seed, progress)
     rows = [
         Comparison(metric, expected.value, found.get(metric, math.nan), expected.tolerance)
         for metric, expected in entry.measured.items()

@@ -297,6 +297,28 @@ def test_an_oracle_that_is_missing_or_does_not_fit_stops_a_run_before_it_begins(
         plan(loads(with_oracle(tmp_path / "nowhere")), "cpu")
     small = flowclf.plain_classifier((1, 4, 4), {"plain_cnn": {"widths": [2], "hidden": 0}}, 2)
     flowclf.save(small, tmp_path / "small")
-    with pytest.raises(UsageError, match=r"the oracle reads 2 classes of \(1, 4, 4\); expected 2 of \(1, 8, 8\)"):
-        run(loads(with_oracle(tmp_path / "small")), tmp_path / "out", "cpu")
+    for begin in (lambda loaded: run(loaded, tmp_path / "out", "cpu"), lambda loaded: plan(loaded, "cpu")):
+        with pytest.raises(UsageError, match=r"evaluate\.oracle: .* reads 2 classes of \(1, 4, 4\); expected 2 of \(1, 8, 8\)"):
+            begin(loads(with_oracle(tmp_path / "small")))
+        with pytest.raises(UsageError, match=r"evaluate\.oracle: an oracle, .* found a plain network"):
+            begin(
+                loads(PLAIN.format(path=json.dumps(str(arrays))) + f"evaluate: {{oracle: {json.dumps(str(tmp_path / 'small'))}}}")
+            )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_finds_what_would_stop_a_run(arrays: Path) -> None:
+    text = PLAIN.format(path=json.dumps(str(arrays)))
+    for setting in ("train.activations=recompute", "train.precision=bf16"):
+        with pytest.raises(UsageError, match="expected an invertible classifier, found a plain network"):
+            plan(loads(text, [setting]), "cpu")
+
+
+def test_a_recipe_from_another_machine_is_judged_by_another_oracle(arrays: Path, tmp_path: Path) -> None:
+    judge = run(loads(PLAIN.format(path=json.dumps(str(arrays)))), tmp_path / "judge", "cpu").folder
+    text = recipe_text(arrays, epochs=1) + f"evaluate: {{oracle: {json.dumps(str(judge))}}}\n"
+    folder = run(loads(text), tmp_path / "out", "cpu").folder
+    elsewhere = judge.rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"evaluate\.oracle: there is no .*; --oracle names another"):
+        evaluate_model(str(folder), device="cpu")
+    assert "metamers.oracle.donor" in evaluate_model(str(folder), device="cpu", oracle=str(elsewhere))

@@ -106,16 +106,17 @@ def test_where_the_recipe_comes_from(tmp_path: Path, run_folder: Path, monkeypat
     assert "- `train.epochs: 2 -> 5`\n" in card
 
 
-def test_a_shipped_recipe_is_known(tmp_path: Path, run: Path) -> None:
+@pytest.mark.parametrize("name", ["spheres-ce", "paper/mnist-ce"])
+def test_a_shipped_recipe_is_known(name: str, run: Path) -> None:
     from flowclf import recipe
 
-    loaded = recipe.load("spheres-ce")
+    loaded = recipe.load(name)
     (run / "recipe.yaml").write_text(loaded.source_text)
     (run / "resolved.yaml").write_text(recipe.dump(loaded.recipe))
     found = read_run(run)
     assert found.record.shipped
     assert found.record.changed == []
-    assert found.training.command == "flowclf recipe run spheres-ce"
+    assert found.training.command == f"flowclf recipe run {name}"
 
 
 def test_the_machine_and_the_figures(run: Path) -> None:

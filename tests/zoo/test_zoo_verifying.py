@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import flowclf
 from flowclf import zoo
@@ -102,7 +100,7 @@ OTHERS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "examples": (lambda entry: entry["data"].update(examples=21), "expected 21 test examples, found 20"),
     "data": (
         lambda entry: entry["data"].update(name="spheres", arguments={"train_size": 10, "test_size": 20}),
-        "takes data of shape",
+        "the classifier takes 3 of (1, 8, 8)",
     ),
     "unknown data": (lambda entry: entry["data"].update(name="mnits"), "did you mean 'mnist'?"),
 }
@@ -146,22 +144,23 @@ def test_a_comparison() -> None:
         assert not Comparison("m", 1.0, found, 1e9).agrees
 
 
-def test_an_ordinary_network_is_measured_by_its_logits(run_folder: Path) -> None:
-    class Ordinary(nn.Module):
-        def __init__(self, clf: Any) -> None:
-            super().__init__()
-            self.clf, self.preprocessing = clf, clf.preprocessing
-            self.device, self.dtype = clf.device, clf.dtype
-
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            assert not self.training
-            return self.clf(x).logits, x[:, :0]
-
-    clf = flowclf.load(run_folder / "checkpoints" / "final")
+@pytest.fixture
+def little_data(run_folder: Path) -> flowclf.data.DataSet:
     entry = zoo.schema.DataRecord(name="arrays", arguments={"path": str(run_folder / "data.npz")}, examples=20)
-    data = measuring.test_part(entry)
-    of_flow, of_network = measuring.measure(clf, data, 3), measuring.measure(Ordinary(clf).train(), data, 3)
-    assert of_network == {name: of_flow[name] for name in ("test.error", "test.cross_entropy_nats")}
+    return measuring.test_data(entry)
+
+
+def test_a_plain_network_is_measured_by_its_logits(run_folder: Path, little_data: flowclf.data.DataSet) -> None:
+    clf = flowclf.load(run_folder / "checkpoints" / "final")
+    plain = flowclf.PlainClassifier(clf.logits_only(preprocess=False), (1, 8, 8), 3, preprocessing=clf.preprocessing)
+    of_flow, of_network = measuring.measure(clf, little_data, 3), measuring.measure(plain.train(), little_data, 3)
+    assert of_network == pytest.approx({name: of_flow[name] for name in ("test.error", "test.cross_entropy_nats")}, rel=1e-5)
+
+
+def test_data_of_other_classes_are_refused(little_data: flowclf.data.DataSet) -> None:
+    other = flowclf.plain_classifier((1, 8, 8), {"plain_cnn": {"widths": [4], "hidden": 0}}, classes=2)
+    with pytest.raises(UsageError, match=r"has 3 classes .* the classifier takes 2"):
+        measuring.measure(other, little_data, 3)
 
 
 def test_the_same_numbers_as_an_evaluation(run_folder: Path) -> None:
@@ -170,19 +169,17 @@ def test_the_same_numbers_as_an_evaluation(run_folder: Path) -> None:
     clf = flowclf.load(run_folder / "checkpoints" / "final")
     data = flowclf.data.load("arrays", path=str(run_folder / "data.npz"), validation=4, seed=3)
     results = evaluate_model(str(run_folder))
-    found = measuring.measure(clf, data.test, 3)
+    found = measuring.measure(clf, data, 3)
     assert len(found) == 4
     assert {name: results[name] for name in found} == found
 
 
-def test_measuring_does_not_depend_on_the_random_state(run_folder: Path) -> None:
+def test_measuring_does_not_depend_on_the_random_state(run_folder: Path, little_data: flowclf.data.DataSet) -> None:
     clf = flowclf.load(run_folder / "checkpoints" / "final")
-    with np.load(run_folder / "data.npz") as arrays:
-        test = flowclf.data.Split(torch.from_numpy(arrays["test_images"])[:, None], torch.from_numpy(arrays["test_labels"]))
-    first = measuring.measure(clf, test, 3)
+    first = measuring.measure(clf, little_data, 3)
     torch.manual_seed(99)
-    assert measuring.measure(clf, test, 3) == first
-    assert measuring.measure(clf, test, 4) != first
+    assert measuring.measure(clf, little_data, 3) == first
+    assert measuring.measure(clf, little_data, 4) != first
 
 
 def test_the_models_that_travel_with_flowclf_are_whole() -> None:

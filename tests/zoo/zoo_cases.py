@@ -78,8 +78,8 @@ evaluate: {{probe: {{hidden: [8]}}}}
 def write_run(folder: Path, overrides: tuple[str, ...] = ()) -> Path:
     """What a finished run leaves, but for the training: made data, an untrained model, and what it measures."""
     import flowclf.recipe
+    from flowclf.building import build_data, build_model
     from flowclf.run import RunFolder
-    from flowclf.run.building import build_data, build_model
     from flowclf.zoo.measuring import measure
 
     folder.mkdir(parents=True)
@@ -97,7 +97,7 @@ def write_run(folder: Path, overrides: tuple[str, ...] = ()) -> Path:
     dataset = build_data(loaded.recipe)
     clf = tiny.randomize(build_model(loaded.recipe, dataset), 0.1).eval()
     checkpoint.save(clf, run.model, metadata={"recipe": "little"})
-    found = measure(clf, dataset.test, loaded.recipe.seed)
+    found = measure(clf, dataset, loaded.recipe.seed)
     results = {"recipe": "little", "seed": 3, **found, "test.chance_error": 0.65, "seconds.train": 90.0, "probe.name": "mlp"}
     run.results.write_text(json.dumps(results))
     run.figures.mkdir()

@@ -1,4 +1,4 @@
-"""The run directory: what lies where, and what a run says of its surroundings."""
+"""The run directory: what lies where, and what a run says of its surroundings. Importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import platform
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import flowclf
 from flowclf.errors import UsageError
 from flowclf.files import write_json, write_text
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["RunFolder", "environment"]
 
@@ -69,6 +70,11 @@ class RunFolder:
             raise UsageError(f"{path} is not a run directory: {folder.resolved.name} is missing")
         return folder
 
+    def require(self, part: Path) -> None:
+        """Raise UsageError where a part that a run writes at its end is missing."""
+        if not part.exists():
+            raise UsageError(f"{self.path}: the run has not finished; go on with: flowclf recipe run --resume {self.path}")
+
     def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace ``metrics.jsonl`` by these rows, one for each epoch."""
         write_text(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
@@ -81,6 +87,8 @@ class RunFolder:
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and the machine, as plain JSON; nothing that names a user or a host."""
     import importlib.metadata
+
+    import torch
 
     packages = ("torch", "FrEIA", "nflows", "numpy", "safetensors", "torchvision")
     return {

@@ -1,4 +1,4 @@
-"""From a recipe to objects: data, classifier, loss, settings."""
+"""From a recipe to objects: data, classifier, loss, trainer, settings of the probes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from flowclf.evaluation import ProbeSettings
 from flowclf.losses import Loss, WeightedSum
 from flowclf.preprocessing import Preprocessing
 from flowclf.recipe import Recipe
-from flowclf.training import TrainSettings
+from flowclf.training import Trainer, TrainSettings
 
-__all__ = ["build_data", "build_loss", "build_model", "build_probe_settings", "build_settings", "resolve_device"]
+__all__ = ["build_data", "build_loss", "build_model", "build_probe_settings", "build_trainer", "resolve_device"]
 
 
 def resolve_device(device: str) -> torch.device:
@@ -89,9 +89,17 @@ def _loss(name: str, arguments: Mapping[str, Any]) -> Loss:
     return loss
 
 
-def build_settings(recipe: Recipe) -> TrainSettings:
-    """The recipe's section ``train``."""
-    return TrainSettings(**recipe.train.model_dump(exclude={"stream"}))
+def build_trainer(recipe: Recipe, device: torch.device) -> Trainer:
+    """All that a recipe's training needs, before its first step.
+
+    Raises:
+        UsageError: parts of the recipe that do not go together.
+        GraphError: a graph that is not a classifier's.
+    """
+    data = build_data(recipe)
+    classifier = build_model(recipe, data).to(device)
+    settings = TrainSettings(**recipe.train.model_dump(exclude={"stream"}))
+    return Trainer(classifier, build_loss(recipe), data, settings)
 
 
 def build_probe_settings(recipe: Recipe) -> ProbeSettings:
