@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{size.width} filters, batch {size.batch}, the same weights in all rows, after {chosen.steps} steps.\n\n{about_machine}."
     )
     header = ["", "inverse, max", "inverse, mean", "gradient"]
-    text = "\n".join([table(header, body), *(f"\nLeft out: {reason}." for reason in left_out)])
+    text = table(header, body, left_out)
     write("accuracy", "Accuracy", text, chosen, about)
 
 

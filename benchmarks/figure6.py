@@ -1,4 +1,4 @@
-"""Figure 6 of the paper for two models: ``python -m benchmarks.figure6 CE-RUN ICE-RUN --oracle RUN --out PNG``.
+"""Figure 6 of the paper for two models: ``python -m benchmarks.figure6 CE-RUN ICE-RUN --oracle MODEL --out PNG``.
 
 Along each row the logits stay those of the first picture, while the nuisances go from its own to those of a test image of another
 class. Under each picture, as saved at 8 bits, stands what the oracle reads. Both models get the same pairs, drawn from the seed.
@@ -105,9 +105,11 @@ def draw(
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the figure; 0, or the exit code of the error."""
     parser = argparse.ArgumentParser(prog="benchmarks.figure6", description=__doc__)
-    parser.add_argument("ce", metavar="CE-RUN", help="a run directory, trained with cross-entropy")
+    parser.add_argument("ce", metavar="CE-RUN", help="a run directory or zoo name, trained with cross-entropy")
     parser.add_argument("ice", metavar="ICE-RUN", help="trained with independence cross-entropy, on the same data")
-    parser.add_argument("--oracle", required=True, metavar="RUN", help="a run directory or checkpoint of the classifier that reads")
+    parser.add_argument(
+        "--oracle", required=True, metavar="MODEL", help="the classifier that reads: a run, a checkpoint, a zoo name"
+    )
     parser.add_argument("--out", type=Path, default=Path("figure6.png"), metavar="PNG")
     parser.add_argument("--data", metavar="NAME-or-path", help="whose test part is taken; by default the data of CE-RUN")
     parser.add_argument("--rows", type=int, default=5, help="pairs")

@@ -173,10 +173,10 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
+def table(header: Sequence[str], body: Iterable[Sequence[str]], left_out: Iterable[str] = ()) -> str:
+    """A Markdown table, the first column text, the others numbers; and below it why rows were left out."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), *(f"\nLeft out: {reason}." for reason in left_out)])
 
 
 def write(name: str, title: str, text: str, chosen: argparse.Namespace, about: str) -> Path:

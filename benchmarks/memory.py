@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"peak memory from {depths[0]} to {depths[-1]} blocks over two steps of Adamax, and the part of it that weights, gradients "
         f"and Adamax's two states explain.\n\n{about_machine}."
     )
-    text = "\n".join([table(header, body), *(f"\nLeft out: {reason}." for reason in left_out)])
+    text = table(header, body, left_out)
     write("memory", "Memory", text, chosen, about)
 
 

@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"took turns; speeds are medians of the ratios to {REFERENCE} within a round, more is faster. Forward and inverse run "
         f"without gradients; the last column is the inverse's speed relative to forward.\n\n{about_machine}."
     )
-    text = "\n".join([table(header, body), *(f"\nLeft out: {reason}." for reason in left_out)])
+    text = table(header, body, left_out)
     write("step", "Time", text, chosen, about)
 
 

@@ -20,6 +20,7 @@ import flowclf
 from flowclf.allocation import limit_for, tensor_shapes
 from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, plain_classifier
 from flowclf.descriptions import FORMAT, VERSION, check_description
+from flowclf.documents import DESCRIPTION, WEIGHTS
 from flowclf.errors import CheckpointError, UsageError
 from flowclf.files import atomic_write, check_sha256, sha256, write_json
 from flowclf.graph import describe_graph, graph_from_description
@@ -29,8 +30,6 @@ from flowclf.priors import FactorialPrior
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "describe", "load", "read_description", "rebuild", "save"]
 
-DESCRIPTION = "model.json"
-WEIGHTS = "model.safetensors"
 _SUBNET_DTYPES = {"fp32": None, "bf16": torch.bfloat16}
 _MAX_DESCRIPTION_BYTES = 16 * 2**20
 

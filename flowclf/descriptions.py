@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le, Len
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from annotated_types import Ge, Len
+from pydantic import Field, StringConstraints, ValidationError
 
+from flowclf.documents import Preprocessing, Size, Strict, first_problem
 from flowclf.errors import CheckpointError
 from flowclf.graph import MAX_NODES
 
@@ -25,51 +26,39 @@ _MAX_TEXT = 10_000
 _MAX_NUMBER = 2**53
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Size = Annotated[int, Ge(1), Le(2**24)]
 Shape = Annotated[list[Size], Len(1, 3)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class _Input(_Strict):
+class _Input(Strict):
     name: Name
     shape: Shape
 
 
-class _Node(_Strict):
+class _Node(Strict):
     name: Name
     kind: Name
     arguments: dict[str, Any]
     inputs: Annotated[list[Annotated[list[Any], Len(2, 2)]], Len(1, 1000)]
 
 
-class _Graph(_Strict):
+class _Graph(Strict):
     input: _Input
     nodes: Annotated[list[_Node], Len(1, MAX_NODES)]
 
 
-class _Preprocessing(_Strict):
-    image_shape: Shape
-    bits: Annotated[int, Ge(1), Le(8)] | None
-    pad: Annotated[int, Ge(0), Le(1024)]
-    fixed_point: bool = False
-
-
-class _Weights(_Strict):
+class _Weights(Strict):
     file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$", max_length=200)]
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
     bytes: Annotated[int, Ge(1)]
 
 
-class _Description(_Strict):
+class _Description(Strict):
     """What the descriptions of all kinds share."""
 
     format: Literal["flowclf-model"]
     version: Literal[1]
     flowclf: Name
-    preprocessing: _Preprocessing
+    preprocessing: Preprocessing
     class_names: Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Len(2, 100_000)]
     metadata: dict[str, Any] = Field(default_factory=dict)
     weights: _Weights | None = None
@@ -118,10 +107,7 @@ def check_description(description: Mapping[str, Any], where: str = "the descript
     try:
         _KINDS[kind].model_validate(dict(description))
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
-        place = ".".join(map(str, problems[0]["loc"]))
-        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise CheckpointError(f"{where}: {place}: {problems[0]['msg']}{more}") from None
+        raise CheckpointError(f"{where}: {first_problem(error)}") from None
 
 
 def _check_limits(description: Mapping[str, Any], where: str) -> None:

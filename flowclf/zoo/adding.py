@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from flowclf.documents import DESCRIPTION, WEIGHTS, Preprocessing, first_problem
 from flowclf.errors import UnreachableError, UsageError, VerificationError
 from flowclf.files import cache_folder, sha256, write_json, write_text
 from flowclf.zoo.cards import model_card
@@ -21,17 +22,13 @@ from flowclf.zoo.names import NAME
 from flowclf.zoo.runs import FinishedRun, read_run
 from flowclf.zoo.schema import (
     CARD,
-    DESCRIPTION,
     INDEX,
     RECIPE,
-    WEIGHTS,
     DataRecord,
     Measured,
-    Preprocessing,
     ZooEntry,
     ZooFile,
     ZooIndex,
-    first_problem,
     parse_index,
 )
 

@@ -18,9 +18,12 @@ _ALSO = (
     "test.calibration_error",
     "train.error",
     "probe.test_error",
+    "probe.name",
     "probe.mutual_information_nats",
     "metamers.prediction_kept",
     "metamers.prediction_kept_8bit",
+    "metamers.oracle.donor",
+    "metamers.oracle.test_error",
     "metamers.logit_change_max",
 )
 _TITLES = {

@@ -10,33 +10,28 @@ from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
+from flowclf.documents import DESCRIPTION, WEIGHTS, Preprocessing, Strict, first_problem
 from flowclf.errors import ZooError
 from flowclf.zoo.names import FILE, NAME, is_url, relative_path_problem, url_problem
 
 __all__ = [
     "CARD",
-    "DESCRIPTION",
     "INDEX",
     "MAX_INDEX_BYTES",
     "RECIPE",
-    "WEIGHTS",
     "DataRecord",
     "Measured",
-    "Preprocessing",
     "RecipeRecord",
     "Training",
     "ZooEntry",
     "ZooFile",
     "ZooIndex",
-    "first_problem",
     "parse_index",
 ]
 
 INDEX = "index.json"
-DESCRIPTION = "model.json"
-WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
 MAX_INDEX_BYTES = 16 * 2**20
@@ -56,15 +51,10 @@ FileName = Annotated[str, StringConstraints(pattern=FILE)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(max_length=10_000)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-Size = Annotated[int, Ge(1), Le(2**24)]
 Scalar = bool | int | float | Annotated[str, StringConstraints(max_length=1000)] | None
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ZooFile(_Strict):
+class ZooFile(Strict):
     """A file of a model.
 
     Attributes:
@@ -78,7 +68,7 @@ class ZooFile(_Strict):
     sha256: Sha256
 
 
-class RecipeRecord(_Strict):
+class RecipeRecord(Strict):
     """The recipe that trained a model. The model's ``recipe.yaml`` is the same with every default filled in.
 
     Attributes:
@@ -91,10 +81,10 @@ class RecipeRecord(_Strict):
     name: Line
     sha256: Sha256
     shipped: bool
-    changed: Annotated[list[Line], Len(0, 200)] = []
+    changed: Annotated[list[Line], Len(0, 200)] = Field(default_factory=list)
 
 
-class DataRecord(_Strict):
+class DataRecord(Strict):
     """The data that a model is measured on: the test part of a registered data set.
 
     Attributes:
@@ -104,20 +94,11 @@ class DataRecord(_Strict):
     """
 
     name: Line
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     examples: Annotated[int, Ge(1)]
 
 
-class Preprocessing(_Strict):
-    """The arguments of :class:`flowclf.Preprocessing`."""
-
-    image_shape: Annotated[list[Size], Len(1, 3)]
-    bits: Annotated[int, Ge(1), Le(8)] | None
-    pad: Annotated[int, Ge(0), Le(1024)]
-    fixed_point: bool = False
-
-
-class Measured(_Strict):
+class Measured(Strict):
     """A metric that was measured anew from the stored model, and how near another measurement must come.
 
     Attributes:
@@ -129,7 +110,7 @@ class Measured(_Strict):
     tolerance: Annotated[float, Ge(0)]
 
 
-class Training(_Strict):
+class Training(Strict):
     """How a model was trained.
 
     Attributes:
@@ -145,7 +126,7 @@ class Training(_Strict):
     torch: Line
 
 
-class ZooEntry(_Strict):
+class ZooEntry(Strict):
     """A model of a zoo.
 
     Attributes:
@@ -188,7 +169,7 @@ class ZooEntry(_Strict):
     measured: Annotated[dict[Line, Measured], Len(1, 1000)]
     training: Training
     flowclf: Line
-    aliases: Annotated[list[Name], Len(0, 100)] = []
+    aliases: Annotated[list[Name], Len(0, 100)] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _has_a_model(self) -> Self:
@@ -198,7 +179,7 @@ class ZooEntry(_Strict):
         return self
 
 
-class ZooIndex(_Strict):
+class ZooIndex(Strict):
     """All models of a zoo."""
 
     format: Literal["flowclf-zoo"] = "flowclf-zoo"
@@ -240,14 +221,6 @@ def parse_index(text: str | bytes, where: str) -> ZooIndex:
         raise ZooError(f"{where}: {first_problem(error)}") from None
     _check_texts(document, where)
     return index
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, with its place, on one line."""
-    problems = error.errors(include_url=False, include_input=False)
-    place = ".".join(map(str, problems[0]["loc"]))
-    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-    return f"{place + ': ' if place else ''}{problems[0]['msg']}{more}"
 
 
 def _check_texts(document: Any, where: str) -> None:
