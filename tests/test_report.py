@@ -145,6 +145,14 @@ def test_the_verdict_follows_the_probe(tmp_path: Path, probe: float, verdict: st
     assert verdict in said
 
 
+def test_logits_that_classify_little_are_not_blamed_on_invariance(tmp_path: Path) -> None:
+    said = words(
+        write_report(tmp_path, results={**RESULTS, "test.error": 0.81, "probe.test_error": 0.4}).read_text(encoding="utf-8")
+    )
+    assert "gets 81.0 % wrong: the logits say less of the class than the nuisances could" in said
+    assert "excessive invariance, as" not in said
+
+
 def test_a_bound_below_zero_is_not_called_information(tmp_path: Path) -> None:
     results = {**RESULTS, "probe.mutual_information_nats": -0.04}
     assert "bound is -0.04 nats: it found nothing" in words(write_report(tmp_path, results=results).read_text(encoding="utf-8"))

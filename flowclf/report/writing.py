@@ -168,11 +168,13 @@ def _probe_finding(probe: float, own: float, chance: float) -> str:
             f"Chance is {rough(chance)}, so this probe finds hardly anything about the class outside of the logits. A "
             "stronger probe might find more; none can show that there is nothing."
         )
+    if own > 0.5 * chance:
+        return start + f"The classifier itself gets {rough(own)} wrong: the logits say less of the class than the nuisances could."
     if probe <= own + 0.02:
         return start + (
             f"The classifier itself gets {rough(own)} wrong: what makes the class is there a second time, unused. "
-            "Exchanging nuisances can change what a picture shows without changing a single logit. This is the "
-            "excessive invariance that cross-entropy leaves behind."
+            "Exchanging nuisances can change what a picture shows without changing a single logit. This is "
+            "excessive invariance, as the paper calls it."
         )
     return start + (
         f"Chance is {rough(chance)} and the classifier itself gets {rough(own)} wrong: some of what makes the class "
