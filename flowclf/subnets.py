@@ -55,22 +55,25 @@ def _convolves_faster() -> bool:
 
 
 class Bottleneck(nn.Sequential):
-    """Convolution, ReLU, 1x1 convolution, ReLU, convolution; under bf16 autocast on a CPU as one :func:`~flowclf.bottleneck.bottleneck`."""
+    """Convolution, ReLU, 1x1 convolution, ReLU, convolution.
+
+    Under bf16 autocast on a CPU they are one operation, :func:`flowclf.bottleneck.bottleneck`, where that is faster.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps of the same height and width."""
-        first, hidden, last = layers = [self[index] for index in (0, 2, 4)]
-        if not is_fast(x, last.out_channels) or any(_is_watched(module) for module in self):
-            result: Tensor = super().forward(x)
-            return result
-        return bottleneck(x, first.weight, hidden.weight, last.weight, tuple(layer.bias for layer in layers))
+        match list(self):
+            case [nn.Conv2d() as first, nn.ReLU(), PointwiseConv2d() as hidden, nn.ReLU(), nn.Conv2d() as last]:
+                usable = is_fast(x, first.weight, last.weight) and not any(_is_watched(module) for module in self)
+                if usable and first.bias is not None and hidden.bias is not None and last.bias is not None:
+                    return bottleneck(x, first.weight, hidden.weight, last.weight, (first.bias, hidden.bias, last.bias))
+        result: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return result
 
 
 def _is_watched(module: nn.Module) -> bool:
     """Whether a hook expects to be called where the module runs."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 def conv(
