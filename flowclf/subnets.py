@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from flowclf import registry
 from flowclf.arguments import NonNegativeInt, PositiveInt, SubnetSpec
+from flowclf.bottleneck import bottleneck, is_fast
 from flowclf.errors import GraphError
 
 __all__ = ["PointwiseConv2d", "build_subnet", "conv", "dense", "pointwise"]
@@ -53,6 +54,28 @@ def _convolves_faster() -> bool:
     return "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
+class Bottleneck(nn.Sequential):
+    """Convolution, ReLU, 1x1 convolution, ReLU, convolution.
+
+    Under bf16 autocast on a CPU they are one operation, :func:`flowclf.bottleneck.bottleneck`, where that is faster.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps of the same height and width."""
+        match list(self):
+            case [nn.Conv2d() as first, nn.ReLU(), PointwiseConv2d() as hidden, nn.ReLU(), nn.Conv2d() as last]:
+                usable = is_fast(x, first.weight, last.weight) and not any(_is_watched(module) for module in self)
+                if usable and first.bias is not None and hidden.bias is not None and last.bias is not None:
+                    return bottleneck(x, first.weight, hidden.weight, last.weight, (first.bias, hidden.bias, last.bias))
+        result: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return result
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether a hook expects to be called where the module runs."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
+
+
 def conv(
     channels_in: int,
     channels_out: int,
@@ -83,7 +106,8 @@ def conv(
     nn.init.zeros_(last.weight)
     nn.init.zeros_(_bias(last))
     first = nn.Conv2d(channels_in, width, kernel, padding=kernel // 2)
-    return nn.Sequential(first, *norm(), nn.ReLU(), PointwiseConv2d(width, width), *norm(), nn.ReLU(), last)
+    kind = Bottleneck if normalization == "none" else nn.Sequential
+    return kind(first, *norm(), nn.ReLU(), PointwiseConv2d(width, width), *norm(), nn.ReLU(), last)
 
 
 def dense(channels_in: int, channels_out: int, *, width: PositiveInt = 128, hidden_layers: NonNegativeInt = 2) -> nn.Module:

