@@ -21,6 +21,8 @@ def firevnet(
     actnorm: bool = True,
     normalization: Literal["none", "batch"] = "none",
     factor_out: bool = False,
+    readout_width: NonNegativeInt = 0,
+    readout_blocks: NonNegativeInt = 2,
     logit_couplings: NonNegativeInt = 0,
     logit_scale: PositiveFloat = 1.0,
     logit_mean: PositiveFloat = 25.0,
@@ -29,7 +31,8 @@ def firevnet(
     """Convolutional fully invertible RevNet (paper, section 2.2 and appendix B.2).
 
     Each stage is a squeeze and then blocks of ActNorm, an invertible 1x1 convolution and a coupling. The last stage may be
-    followed by couplings that see the logits and keep them.
+    followed by a readout, a residual network that adds to the logits what it finds in everything else, and by couplings
+    that see the logits and keep them.
 
     Args:
         stages: number of squeezes; each halves height and width.
@@ -41,6 +44,8 @@ def firevnet(
         actnorm: put an ActNorm before each block and at the end.
         normalization: batch norm in the couplings' subnets.
         factor_out: factor half of the channels out after each stage but the last.
+        readout_width: channels of the readout's hidden layers; 0 for none.
+        readout_blocks: residual blocks of the readout.
         logit_couplings: pairs of couplings on the nuisances, given the logits, before the head.
         logit_scale: factor on the logits inside the bijection.
         logit_mean: m of the prior N(m e_y, m I) on the logits.
@@ -53,8 +58,9 @@ def firevnet(
         >>> firevnet(stages=1, blocks=1)[0]
         'squeeze'
     """
-    if logit_couplings and not dct:
-        raise UsageError("firevnet: logit_couplings keep the channels' means, from which the logits are read with dct: true only")
+    for name, used in (("readout_width", readout_width), ("logit_couplings", logit_couplings)):
+        if used and not dct:
+            raise UsageError(f"firevnet: {name} needs dct: true, which reads the logits from the channels' means")
     block_counts = _per_stage("blocks", blocks, stages)
     widths = _per_stage("width", width, stages)
     norm = ["actnorm"] if actnorm else []
@@ -67,6 +73,9 @@ def firevnet(
         if factor_out and stage < stages:
             specs.append("factor_out")
     specs += norm
+    if readout_width:
+        subnet = {"residual": {"width": readout_width, "blocks": readout_blocks}}
+        specs.append({"logit_readout": {"subnet": subnet, "logit_scale": logit_scale}})
     if logit_couplings:
         subnet = {"conv": {"width": widths[-1], "normalization": normalization}}
         pair = [

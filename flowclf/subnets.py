@@ -19,7 +19,7 @@ from flowclf.arguments import NonNegativeInt, PositiveInt, SubnetSpec
 from flowclf.bottleneck import bottleneck, is_fast
 from flowclf.errors import GraphError
 
-__all__ = ["PointwiseConv2d", "build_subnet", "conv", "dense", "pointwise"]
+__all__ = ["PointwiseConv2d", "build_subnet", "conv", "dense", "pointwise", "residual"]
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -96,8 +96,7 @@ def conv(
     Raises:
         GraphError: an even kernel.
     """
-    if kernel % 2 == 0:
-        raise GraphError(f"subnet conv: kernel must be odd, so that height and width stay; found {kernel}")
+    _check_odd("conv", kernel)
 
     def norm() -> list[nn.Module]:
         return [nn.BatchNorm2d(width)] if normalization == "batch" else []
@@ -108,6 +107,55 @@ def conv(
     first = nn.Conv2d(channels_in, width, kernel, padding=kernel // 2)
     kind = Bottleneck if normalization == "none" else nn.Sequential
     return kind(first, *norm(), nn.ReLU(), PointwiseConv2d(width, width), *norm(), nn.ReLU(), last)
+
+
+class ResidualBlock(nn.Module):
+    """x + convolution(ReLU(convolution(ReLU(x)))), the identity at first (He et al., Identity Mappings, 2016, without norms).
+
+    Args:
+        width: channels.
+        kernel: side of both convolutions, odd.
+    """
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        first, last = (nn.Conv2d(width, width, kernel, padding=kernel // 2) for _ in range(2))
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(_bias(last))
+        self.layers = nn.Sequential(nn.ReLU(), first, nn.ReLU(), last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps of the same shape."""
+        change: Tensor = self.layers(x)
+        return x + change
+
+
+def residual(
+    channels_in: int, channels_out: int, *, width: PositiveInt = 64, blocks: NonNegativeInt = 2, kernel: PositiveInt = 3
+) -> nn.Module:
+    """A residual network at one resolution: convolution, residual blocks of two convolutions each, ReLU, 1x1 convolution.
+
+    Args:
+        channels_in: channels of the input (B, C, H, W).
+        channels_out: channels of the output; height and width stay.
+        width: channels of the hidden layers.
+        blocks: residual blocks.
+        kernel: side of the convolutions, odd.
+
+    Raises:
+        GraphError: an even kernel.
+    """
+    _check_odd("residual", kernel)
+    last = PointwiseConv2d(width, channels_out)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(_bias(last))
+    first = nn.Conv2d(channels_in, width, kernel, padding=kernel // 2)
+    return nn.Sequential(first, *(ResidualBlock(width, kernel) for _ in range(blocks)), nn.ReLU(), last)
+
+
+def _check_odd(subnet: str, kernel: int) -> None:
+    if kernel % 2 == 0:
+        raise GraphError(f"subnet {subnet}: kernel must be odd, so that height and width stay; found {kernel}")
 
 
 def dense(channels_in: int, channels_out: int, *, width: PositiveInt = 128, hidden_layers: NonNegativeInt = 2) -> nn.Module:
@@ -160,8 +208,8 @@ def build_subnet(
     if not isinstance(spec, Mapping) or len(spec) != 1:
         raise GraphError(f"a subnet is a name, or a mapping of one name to its arguments; found {spec!r}")
     ((name, arguments),) = spec.items()
-    if name in ("conv", "dense") and (name == "conv") != spatial:
-        needed = "feature maps (C, H, W)" if name == "conv" else "vectors (D,)"
+    if name in ("conv", "dense", "residual") and (name != "dense") != spatial:
+        needed = "vectors (D,)" if name == "dense" else "feature maps (C, H, W)"
         raise GraphError(f"subnet {name} takes {needed}, found {'feature maps' if spatial else 'vectors'}")
     return _call(registry.subnets.get(name), f"subnet {name}", (channels_in, channels_out), dict(arguments or {}))
 

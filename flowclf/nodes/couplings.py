@@ -45,18 +45,25 @@ class Coupling(BijectiveNode):
         outputs_per_channel: int,
     ) -> None:
         super().__init__(dims_in, dims_c)
+        self.swap = swap
+        given, self.changed = self._parts()
+        conditions = sum(self._condition_channels(shape) for shape in self.dims_c)
+        self.subnet = self._make_subnet(subnet, given + conditions, outputs_per_channel * self.changed)
+        self.subnet_dtype: torch.dtype | None = None
+
+    def _parts(self) -> tuple[int, int]:
+        """How many channels the subnet sees, and how many are changed."""
         channels = channels_of(self.shape)
         if channels < 2:
             raise GraphError(
                 f"{type(self).__name__} splits the channels in two, found shape {self.shape} with {channels}; squeeze it first"
             )
-        self.swap = swap
         self.sizes = [channels - channels // 2, channels // 2]
-        given, changed = reversed(self.sizes) if swap else self.sizes
-        self.changed = changed
-        conditions = sum(self._condition_channels(shape) for shape in self.dims_c)
-        self.subnet = build_subnet(subnet, given + conditions, outputs_per_channel * changed, spatial=len(self.shape) == 3)
-        self.subnet_dtype: torch.dtype | None = None
+        given, changed = reversed(self.sizes) if self.swap else self.sizes
+        return given, changed
+
+    def _make_subnet(self, spec: Subnet, channels_in: int, channels_out: int) -> nn.Module:
+        return build_subnet(spec, channels_in, channels_out, spatial=len(self.shape) == 3)
 
     def _condition_channels(self, shape: Shape) -> int:
         if len(shape) != 1 and shape[1:] != self.shape[1:]:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from flowclf.arguments import PositiveFloat
 from flowclf.errors import GraphError
-from flowclf.nodes.base import channels_of, positions, single_shape
+from flowclf.nodes.base import Shape, channels_of, positions, single_shape
 from flowclf.nodes.couplings import AffineCoupling, Subnet
 
-__all__ = ["LogitCoupling"]
+__all__ = ["LogitCoupling", "check_logit_channels", "mean_map"]
 
 
 class LogitCoupling(AffineCoupling):
@@ -57,9 +57,7 @@ class LogitCoupling(AffineCoupling):
         logit_scale: PositiveFloat = 1.0,
     ) -> None:
         dims_in = list(dims_in)
-        shape = single_shape(dims_in, "LogitCoupling")
-        if channels_of(shape) < classes:
-            raise GraphError(f"LogitCoupling needs a channel for each of {classes} classes, found shape {shape}")
+        check_logit_channels(dims_in, classes, "LogitCoupling")
         super().__init__(dims_in, [*(dims_c or ()), (classes,)], subnet=subnet, bound=bound, swap=swap)
         self.classes = classes
         self.logit_scale = logit_scale
@@ -69,7 +67,7 @@ class LogitCoupling(AffineCoupling):
 
     def _probabilities(self, stream: Tensor) -> Tensor:
         # Logits are the same on both ways only up to rounding; their softmax is smooth and bounded, so that does not grow.
-        logits = self.logit_scale * math.sqrt(positions(self.shape)) * _mean(stream[:, : self.classes])
+        logits = self.logit_scale * math.sqrt(positions(self.shape)) * mean_map(stream[:, : self.classes])
         return logits.flatten(1).softmax(1)
 
     def _seen(self, stream: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -86,18 +84,18 @@ class LogitCoupling(AffineCoupling):
         log_scale, shift = super()._scale_and_shift(raw)
         n = self.protected
         if n:
-            uniform = _mean(log_scale[:, :n]).expand_as(log_scale[:, :n])
+            uniform = mean_map(log_scale[:, :n]).expand_as(log_scale[:, :n])
             log_scale = torch.cat((uniform, log_scale[:, n:]), dim=1)
-            shift = torch.cat((shift[:, :n] - _mean(shift[:, :n]), shift[:, n:]), dim=1)
+            shift = torch.cat((shift[:, :n] - mean_map(shift[:, :n]), shift[:, n:]), dim=1)
         return log_scale, shift
 
     def _protected_means(self, changed: Tensor) -> Tensor:
-        means = _mean(changed[:, : self.protected])
+        means = mean_map(changed[:, : self.protected])
         return torch.cat((means, means.new_zeros(len(means), self.changed - self.protected, *means.shape[2:])), dim=1)
 
     def _log_det(self, log_scale: Tensor) -> Tensor:
         # The mean of a protected channel is one direction that is not scaled.
-        return log_scale.flatten(1).sum(1) - _mean(log_scale[:, : self.protected]).flatten(1).sum(1)
+        return log_scale.flatten(1).sum(1) - mean_map(log_scale[:, : self.protected]).flatten(1).sum(1)
 
     def _change(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
         log_scale, shift = self._scale_and_shift(raw)
@@ -112,5 +110,18 @@ class LogitCoupling(AffineCoupling):
         return result, -self._log_det(log_scale) if log_det else None
 
 
-def _mean(x: Tensor) -> Tensor:
+def mean_map(x: Tensor) -> Tensor:
+    """Each channel's mean over its pixels, (B, C, 1, 1); vectors (B, D) are their own."""
     return x.mean((2, 3), keepdim=True) if x.dim() == 4 else x
+
+
+def check_logit_channels(dims_in: Iterable[Sequence[int]], classes: int, node: str) -> Shape:
+    """The one input shape of a node before the head, with a channel for each logit.
+
+    Raises:
+        GraphError: fewer channels than classes.
+    """
+    shape = single_shape(dims_in, node)
+    if channels_of(shape) < classes:
+        raise GraphError(f"{node} needs a channel for each of {classes} classes, found shape {shape}")
+    return shape

@@ -21,6 +21,7 @@ from flowclf.nodes import (
     FactorOut,
     InvertibleConv1x1,
     LogitCoupling,
+    LogitReadout,
     NflowsTransform,
     Permutation,
     SplitHead,
@@ -152,6 +153,11 @@ CASES: dict[str, Case] = {
     "logit-image": Case("logit_coupling", coupling(LogitCoupling, classes=3), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "logit-image-swap": Case("logit_coupling", coupling(LogitCoupling, classes=3, swap=True), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "logit-vector-conditions": Case("logit_coupling", coupling(LogitCoupling, classes=2), vectors(4), [(6,)], _vector_condition),
+    "readout-image": Case("logit_readout", coupling(LogitReadout, classes=3, logit_scale=2.0), images((4, 6), (2, 3)), [(5, 3, 2)]),
+    "readout-image-conditions": Case(
+        "logit_readout", coupling(LogitReadout, classes=2, features=3), images((2, 4), (2, 3)), [(3, 3, 2)], _map_and_vector
+    ),
+    "readout-vector": Case("logit_readout", coupling(LogitReadout, classes=2), vectors(3), [(5,)]),
     "squeeze": Case(
         "squeeze",
         plain(Squeeze),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flowclf import registry
 from flowclf.errors import GraphError, RegistryError
-from flowclf.nodes import AdditiveCoupling, AffineCoupling, LogitCoupling, SplitHead, set_subnet_dtype
+from flowclf.nodes import AdditiveCoupling, AffineCoupling, LogitCoupling, LogitReadout, SplitHead, set_subnet_dtype
 
 both = pytest.mark.parametrize("cls", [AdditiveCoupling, AffineCoupling])
 
@@ -200,3 +200,49 @@ def test_a_logit_coupling_sees_the_logits() -> None:
 def test_a_logit_coupling_needs_a_channel_for_each_class() -> None:
     with pytest.raises(GraphError, match=r"5 classes.*\(4, 8, 8\)"):
         LogitCoupling([(4, 8, 8)], classes=5)
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 2), (7,)])
+def test_a_readout_changes_the_logits_and_nothing_else(shape: tuple[int, ...]) -> None:
+    head = SplitHead([shape], classes=3, logit_scale=4.0)
+    node = randomize(LogitReadout([shape], classes=3, logit_scale=4.0)).double()
+    x = torch.randn(5, *shape, dtype=torch.float64)
+    (z,), log_det = node((x,))
+    (before, left), _ = head((x,))
+    (after, kept), _ = head((z,))
+    torch.testing.assert_close(kept, left, atol=1e-12, rtol=0)
+    assert (after - before).abs().min() > 1e-6
+    assert torch.equal(log_det, torch.zeros(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 2), (7,)])
+def test_a_readout_speaks_in_logits_of_what_is_not_a_logit(shape: tuple[int, ...]) -> None:
+    """What it adds is the subnet's output, whatever the scale, and does not change with the logits that were there."""
+    head = SplitHead([shape], classes=3, logit_scale=4.0)
+    node = randomize(LogitReadout([shape], classes=3, logit_scale=4.0)).double()
+    x = torch.randn(1, *shape, dtype=torch.float64)
+    (logits, nuisance), _ = head((x,))
+    ((moved,), _) = head((logits + torch.randn_like(logits), nuisance), rev=True)
+
+    def added(value: Tensor) -> Tensor:
+        after: Tensor = head(node((value,))[0])[0][0] - head((value,))[0][0]
+        return after
+
+    given, _ = node._split(x)
+    torch.testing.assert_close(added(x), node.subnet(given))
+    torch.testing.assert_close(added(moved), added(x))
+
+
+def test_a_readout_starts_as_the_identity_and_can_leave_it() -> None:
+    node = LogitReadout([(6, 3, 2)], classes=3)
+    x = torch.randn(2, 6, 3, 2)
+    (z,), _ = node((x,))
+    torch.testing.assert_close(z, x, atol=1e-6, rtol=0)
+    z.square().sum().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in node.parameters())
+
+
+@pytest.mark.parametrize(("shape", "match"), [((2, 8, 8), r"3 classes.*\(2, 8, 8\)"), ((3,), r"more to read from than 3")])
+def test_a_readout_needs_channels_for_the_logits_and_more_to_read(shape: tuple[int, ...], match: str) -> None:
+    with pytest.raises(GraphError, match=match):
+        LogitReadout([shape], classes=3)

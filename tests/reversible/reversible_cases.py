@@ -77,6 +77,7 @@ def _couplings(subnet: Callable[[int, int], nn.Module], classes: int) -> dict[st
         "additive swap": (nodes.AdditiveCoupling, {"subnet": subnet, "swap": True}),
         "affine": (nodes.AffineCoupling, {"subnet": subnet}),
         "logit": (nodes.LogitCoupling, {"subnet": subnet, "classes": classes}),
+        "readout": (nodes.LogitReadout, {"subnet": subnet, "classes": classes - 1, "features": 3}),
         "logit swap": (nodes.LogitCoupling, {"subnet": subnet, "classes": classes, "swap": True}),
     }
 

@@ -73,6 +73,7 @@ def test_the_other_direction(shape: tuple[int, ...]) -> None:
         (freia.GLOWCouplingBlock, stock),
         (nodes.InvertibleConv1x1, {}),
         (nodes.AffineCoupling, {"subnet": subnet}),
+        (nodes.LogitReadout, {"subnet": subnet, "classes": 3}),
         (nodes.LogitCoupling, {"subnet": subnet, "classes": 3}),
         (nodes.AdditiveCoupling, {"subnet": subnet}),
     )
