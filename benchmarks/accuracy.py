@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.measuring import arguments, batch, build, machine, prepare, rows, table, training_step, write
 from benchmarks.networks import CONTENDERS, Network, Size
+from flowclf import InvertibleClassifier, zoo
+from flowclf.data import load
+from flowclf.losses import CrossEntropy, FactorialPriorMLE, Loss
+from flowclf.nodes import set_subnet_dtype
+from flowclf.training.precision import native_bf16
 
 DEFAULT = list(CONTENDERS)
+TRAINED = "mnist-ce"
+LOSSES: dict[str, Callable[[], Loss]] = {"cross-entropy": CrossEntropy, "likelihood": FactorialPriorMLE}
+WAYS: dict[str, tuple[Literal["store", "recompute"], torch.dtype | None]] = {
+    "store": ("store", None),
+    "recompute": ("recompute", None),
+    "store, bf16 subnets": ("store", torch.bfloat16),
+    "recompute, bf16 subnets": ("recompute", torch.bfloat16),
+}
 
 
 def convolutions(network: Network) -> list[nn.Conv2d]:
@@ -34,6 +48,38 @@ def trained(size: Size, steps: int) -> Network:
     for _ in range(steps):
         step()
     return network
+
+
+def whole_gradient(
+    classifier: InvertibleClassifier, loss: Loss, x: Tensor, labels: Tensor, way: tuple[Literal["store", "recompute"], Any]
+) -> Tensor:
+    """Of a loss with respect to all parameters of a classifier, in one vector, float64; in the precision of ``x``."""
+    trained = copy.deepcopy(classifier).to(x.dtype).train()
+    trained.activations, dtype = way
+    set_subnet_dtype(trained, dtype)
+    loss.bind(trained)(trained(x), labels).total.backward()  # type: ignore[no-untyped-call]
+    return torch.cat([value.grad.flatten().double() for value in trained.parameters() if value.grad is not None])
+
+
+def trained_errors(name: str, count: int, ways: Iterable[str] = WAYS) -> dict[str, dict[str, float]]:
+    """By way and loss: distance of a trained classifier's gradient from that in float64 with stored activations, of its norm.
+
+    Args:
+        name: of a classifier of the zoo, trained on MNIST.
+        count: training images in the batch.
+        ways: which.
+    """
+    classifier = zoo.load(name)
+    assert isinstance(classifier, InvertibleClassifier)
+    part = load("mnist").train.head(count)
+    x = classifier.preprocessing.dequantize(part.inputs, torch.Generator().manual_seed(1))
+    found: dict[str, dict[str, float]] = {way: {} for way in ways}
+    for title, loss in LOSSES.items():
+        exact = whole_gradient(classifier, loss(), x.double(), part.labels, WAYS["store"])
+        for way, errors in found.items():
+            own = whole_gradient(classifier, loss(), x, part.labels, WAYS[way])
+            errors[title] = float((own - exact).norm() / exact.norm())
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,8 +112,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{size.width} filters, batch {size.batch}, the same weights in all rows, after {chosen.steps} steps.\n\n{about_machine}."
     )
     header = ["", "inverse, max", "inverse, mean", "gradient"]
-    text = table(header, body, left_out)
+    text = f"{table(header, body, left_out)}\n\n{_trained_table(size.batch, chosen.emulate_bf16)}"
     write("accuracy", "Accuracy", text, chosen, about)
+
+
+def _trained_table(count: int, emulate: bool) -> str:
+    native = native_bf16(torch.device("cpu"))
+    ways = [way for way in WAYS if native or emulate or "bf16" not in way]
+    errors = trained_errors(TRAINED, count, ways)
+    body = [[way, *(f"{errors[way][loss]:.1e}" for loss in LOSSES)] for way in ways]
+    about = (
+        f"The same of the trained network {TRAINED} of the zoo, on {count} training images of MNIST: distance of the whole "
+        "gradient of either loss from that in float64 with stored activations."
+    )
+    return f"{about}\n\n{table(['', *(f'gradient, {loss}' for loss in LOSSES)], body)}"
 
 
 if __name__ == "__main__":

@@ -40,9 +40,14 @@ def arguments(description: str, *, blocks: int = 48) -> argparse.ArgumentParser:
 
 def prepare(chosen: argparse.Namespace) -> Size:
     """Threads and warnings as asked for, and the size of the network."""
-    torch.set_num_threads(chosen.threads)
-    warnings.simplefilter("ignore")
+    silence(chosen.threads)
     return Size(chosen.blocks, chosen.width, (3, chosen.side, chosen.side), chosen.batch)
+
+
+def silence(threads: int) -> None:
+    """So many threads, and none of the peers' warnings."""
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")
 
 
 def rows(only: Sequence[str] | None, default: Iterable[str], device: str) -> tuple[list[str], list[str]]:
@@ -190,10 +195,19 @@ def write(name: str, title: str, text: str, chosen: argparse.Namespace, about: s
     return path
 
 
-def run_apart(code: str, *values: str, threads: int) -> str:
-    """What a Python program prints in a process of its own, whose heap gives pages back."""
-    # Gradients stay while activations come and go, so a heap would be full of holes; each block gets pages of its own instead.
-    settings = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": str(threads)}
+def run_apart(code: str, *values: str, threads: int, give_back: bool = True) -> str:
+    """What a Python program prints in a process of its own.
+
+    Args:
+        code: the program.
+        values: its arguments.
+        threads: that torch may use.
+        give_back: let its heap give pages back at once, which no process does by itself.
+    """
+    settings = {"OMP_NUM_THREADS": str(threads)}
+    if give_back:
+        # Gradients stay while activations come and go, so a heap would be full of holes; each block gets pages of its own instead.
+        settings.update(MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
     command = [sys.executable, "-W", "ignore", "-c", code, *values]
     root = str(Path(__file__).parent.parent)
     return subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **settings}, cwd=root).stdout

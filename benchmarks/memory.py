@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from benchmarks.measuring import (
     arguments,
     batch,
@@ -18,28 +20,45 @@ from benchmarks.measuring import (
     table,
     write,
 )
-from benchmarks.networks import CONTENDERS
+from benchmarks.networks import CONTENDERS, Size
+from flowclf.training.precision import native_bf16
 
+DEEP = ("flowclf, recompute", "flowclf, recompute, bf16 subnets")
 DEFAULT = [name for name in CONTENDERS if "bf16" not in name and "store, fixed" not in name]
 
 PEAK = """
 import sys, torch
 from benchmarks.measuring import batch, build, training_step
 from benchmarks.networks import Size
-name, blocks, width, side, count, threads = sys.argv[1], *map(int, sys.argv[2:])
+name, blocks, width, side, count, threads, steps = sys.argv[1], *map(int, sys.argv[2:])
 torch.set_num_threads(threads)
 size = Size(blocks, width, (3, side, side), count)
 step = training_step(build(name, size), *batch(size))
-for _ in range(2):
+for _ in range(steps):
     step()
 print(next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
+
+
+def peak(name: str, size: Size, threads: int, steps: int, give_back: bool = True) -> int:
+    """Bytes of memory that a process takes at most which trains a network for some steps and does nothing else.
+
+    Args:
+        name: of the network.
+        size: of the network and its batch.
+        threads: that torch may use.
+        steps: how many.
+        give_back: see :func:`~benchmarks.measuring.run_apart`.
+    """
+    values = (name, *map(str, (size.blocks, size.width, size.shape[1], size.batch, threads, steps)))
+    return int(run_apart(PEAK, *values, threads=threads, give_back=give_back))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--depths", type=int, nargs="+", default=[12, 24, 48, 96], help="numbers of couplings, multiples of 6")
+    parser.add_argument("--deep", type=int, default=402, help="couplings of the network whose process is measured as it is")
     chosen = parser.parse_args(argv)
     size = prepare(chosen)
     about_machine = machine()
@@ -56,8 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             own.append(parameter_bytes(network))
             del network
             if depth in {depths[0], depths[-1]}:
-                values = (name, *map(str, (depth, size.width, size.shape[1], size.batch, chosen.threads)))
-                peaks.append(int(run_apart(PEAK, *values, threads=chosen.threads)))
+                peaks.append(peak(name, deep, chosen.threads, 2))
         span = max(1, depths[-1] - depths[0])
         slope, explained = (peaks[-1] - peaks[0]) / span, 4 * (own[-1] - own[0]) / span
         body.append([name, *(f"{value / 1e6:.1f}" for value in saved), f"{slope / 1e6:.2f}", f"{explained / 1e6:.2f}"])
@@ -67,7 +85,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"peak memory from {depths[0]} to {depths[-1]} blocks over two steps of Adamax, and the part of it that weights, gradients "
         f"and Adamax's two states explain.\n\n{about_machine}."
     )
-    text = table(header, body, left_out)
+    deep = replace(size, blocks=chosen.deep)
+    names = [name for name in DEEP if "bf16" not in name or native_bf16(torch.device("cpu"))]
+    found = [[name, f"{peak(name, deep, chosen.threads, 3, give_back=False) / 2**30:.2f}"] for name in names]
+    text = (
+        f"{table(header, body, left_out)}\n\n{deep.blocks} blocks, three steps, in a process with the heap that every process has:"
+        f"\n\n{table(['', 'process, GiB at most'], found)}"
+    )
     write("memory", "Memory", text, chosen, about)
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accuracy, memory, step
+from benchmarks import accuracy, memory, step, stock, training
 from benchmarks.measuring import batch, build, parameter_bytes, rows, saved_bytes
 from benchmarks.networks import CONTENDERS, REFERENCE, Size
+from flowclf.building import build_data, build_model
 from flowclf.fixed_point import on_grid
+from flowclf.recipe import load
 
 TINY = Size(12, 4, (3, 8, 8), 4)
 ARGUMENTS = ["--blocks", "12", "--width", "4", "--side", "8", "--batch", "2", "--threads", "1"]
@@ -51,7 +53,7 @@ def test_recomputed_activations_are_not_counted_and_parameters_neither() -> None
 def test_each_command_writes_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commands = [
         (step.main, ["--pairs", "2", "--clock", "cpu"], "1.00x"),
-        (memory.main, ["--depths", "6"], "6 blocks, MB"),
+        (memory.main, ["--depths", "6", "--deep", "12"], "12 blocks, three steps"),
         (accuracy.main, ["--steps", "1"], "0.0e+00"),
     ]
     for main, arguments, expected in commands:
@@ -63,6 +65,49 @@ def test_each_command_writes_its_table(tmp_path: Path, capsys: pytest.CaptureFix
         assert f"| {OURS[-1]} |" in text
         assert expected in text
         assert text in capsys.readouterr().out
+
+
+def test_gradients_of_the_trained_network_survive_recomputing() -> None:
+    errors = accuracy.trained_errors("mnist-ce", 64)
+    for loss in accuracy.LOSSES:
+        assert errors["store"][loss] < 1e-4
+        assert errors["recompute"][loss] <= 1e-3
+        assert errors["recompute, bf16 subnets"][loss] <= 1.2 * errors["store, bf16 subnets"][loss]
+        # Or the ratio would compare nothing.
+        assert errors["store, bf16 subnets"][loss] > 10 * errors["store"][loss]
+
+
+def test_whole_trainings_take_turns_and_the_plain_one_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "table.md"
+    training.main(["--share", "0.003", "--threads", "1", "--clock", "cpu", "--out", str(out)])
+    text = out.read_text(encoding="utf-8")
+    assert "6 epochs of 2 steps" in text
+    assert "with 0.003 of the images" in text
+    assert "| FrEIA |" in text
+    assert "| flowclf |" in text
+    assert "1.00x" in text
+    assert text in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--share"):
+        training.main(["--share", "2"])
+
+
+def test_the_plain_training_is_one(tmp_path: Path) -> None:
+    recipe = load("mnist-ce", ["train.schedule.warmup_steps=0", "data.batch_size=32", "train.epochs=3"]).recipe
+    plain = stock.Training(tmp_path, recipe, train=320, validation=40)
+    x, labels = next(plain.images.batches(plain.images.train))
+    assert x.shape == (32, 1, 28, 28)
+    assert -1 <= float(x.min()) < float(x.max()) < 1
+    assert labels.dtype == torch.int64
+    plain.epoch()
+    weights = [parameter.detach().clone() for parameter in plain.parameters]
+    plain.epoch()
+    assert plain.rows[1]["cross_entropy_nats"] < plain.rows[0]["cross_entropy_nats"]
+    assert all(not torch.equal(old, new) for old, new in zip(weights, plain.parameters, strict=True))
+    assert any(not torch.equal(own, mean) for own, mean in zip(plain.parameters, plain.average, strict=True))
+    assert sum(1 for _ in (tmp_path / "metrics.jsonl").open(encoding="utf-8")) == 2
+    ours = build_model(recipe, build_data(recipe)).parameter_count()
+    count = sum(parameter.numel() for parameter in plain.parameters)
+    assert 0.85 * ours < count < ours
 
 
 def test_rows_that_are_not_there_are_refused() -> None:

@@ -16,6 +16,7 @@ from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, requi
 from flowclf.data import DataSet, mix_seed
 from flowclf.errors import GridOverflowError, NonFiniteLossError, UsageError
 from flowclf.fixed_point import LIMIT
+from flowclf.heap import keep_freed_memory
 from flowclf.losses import Loss
 from flowclf.nodes import set_subnet_dtype
 from flowclf.training.ema import MovingAverage
@@ -132,6 +133,7 @@ class Trainer:
             NonFiniteLossError: a term of the loss or the gradient is not finite; weights are those before the step.
             GridOverflowError: a stream in fixed point had left its grid by the end of an epoch or before a state was saved.
         """
+        keep_freed_memory()
         progress = progress or SilentProgress()
         last = self.total_steps if until is None else min(until, self.total_steps)
         try:

@@ -1,0 +1,190 @@
+"""The training of a recipe, written plainly: stock FrEIA, torchvision images, a loop of one's own.
+
+Blocks, subnets, batch, optimiser, schedule, clipping, moving average and validation are those of flowclf. Where stock FrEIA has no
+such node, what does less work stands in: rotations are fixed ones, and the couplings that see the logits are blocks like the
+others. It trains on cross-entropy without log-determinants, in float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Subset
+
+from benchmarks.networks import CLASSES, subnet
+from flowclf.data.torchvision_compat import import_torchvision
+from flowclf.files import resource
+from flowclf.recipe import Recipe
+from flowclf.training.optimization import build_schedule
+
+SIDE = 28
+VALIDATION_BATCH = 500
+
+
+class Images:
+    """MNIST as torchvision has it: PIL images, transforms one by one, batches from a ``DataLoader``.
+
+    Args:
+        folder: where torchvision may have its files.
+        recipe: whose batch size, shift and depth are meant.
+        train: how many images are trained on.
+        validation: how many more are held out.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, train: int, validation: int) -> None:
+        torchvision = import_torchvision()
+        raw = folder / "MNIST" / "raw"
+        raw.mkdir(parents=True, exist_ok=True)
+        for part in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+            with gzip.open(resource("data", "mnist") / f"{part}.gz") as packed, (raw / part).open("wb") as plain:
+                shutil.copyfileobj(packed, plain)
+        still = torchvision.transforms.PILToTensor()
+        shift = torchvision.transforms.RandomCrop(SIDE, padding=recipe.data.augment.shift)
+        moved = torchvision.transforms.Compose([shift, still])
+        order = torch.randperm(60_000, generator=torch.Generator().manual_seed(recipe.seed)).tolist()
+        sets = [torchvision.datasets.MNIST(str(folder), transform=one) for one in (moved, still)]
+        self.bits = recipe.data.bits
+        self.train = DataLoader(Subset(sets[0], order[validation : validation + train]), recipe.data.batch_size, shuffle=True)
+        self.validation = DataLoader(Subset(sets[1], order[:validation]), VALIDATION_BATCH)
+
+    def batches(self, loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs (B, 1, 28, 28) in [-1, 1) with the noise of their depth, and labels (B,)."""
+        for images, labels in loader:
+            levels = (images >> (8 - self.bits)).float()
+            yield (levels + torch.rand_like(levels)) * 2.0 ** (1 - self.bits) - 1, labels
+
+
+def network(arguments: dict[str, Any]) -> nn.Module:
+    """A ``GraphINN`` of the recipe's size.
+
+    Args:
+        arguments: those of :func:`flowclf.models.firevnet`, with lists for blocks and width.
+    """
+    from FrEIA import modules
+    from FrEIA.framework import GraphINN, InputNode, Node, OutputNode
+
+    made: list[Any] = [InputNode(1, SIDE, SIDE, name="input")]
+    counts, widths = list(arguments["blocks"]), list(arguments["width"])
+    counts[-1] += 2 * arguments["logit_couplings"]
+    for stage, (count, width) in enumerate(zip(counts, widths, strict=True)):
+        made.append(Node(made[-1], modules.IRevNetDownsampling, {}, name=f"squeeze {stage}"))
+        options = {"subnet_constructor": _started(width), "affine_clamping": arguments["bound"], "permute_soft": True}
+        for index in range(count):
+            made.append(Node(made[-1], modules.AllInOneBlock, dict(options), name=f"block {stage} {index}"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph: nn.Module = GraphINN([*made, OutputNode(made[-1], name="output")])
+    return graph
+
+
+def _started(width: int) -> Any:
+    """Subnets whose last layer starts at zero, so that the blocks start as rotations."""
+
+    def construct(channels_in: int, channels_out: int) -> nn.Module:
+        made: Any = subnet(width)(channels_in, channels_out)
+        nn.init.zeros_(made[-1].weight)
+        nn.init.zeros_(made[-1].bias)
+        return made  # type: ignore[no-any-return]
+
+    return construct
+
+
+class Training:
+    """A training in the course of its epochs.
+
+    Args:
+        folder: for the data, the metrics and the state.
+        recipe: what is meant.
+        train: images trained on.
+        validation: images held out.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, train: int, validation: int) -> None:
+        self.folder = folder
+        self.settings = recipe.train
+        self.arguments: dict[str, Any] = recipe.model.arguments  # type: ignore[union-attr]
+        self.images = Images(folder, recipe, train, validation)
+        torch.manual_seed(recipe.seed)
+        self.graph = network(self.arguments)
+        self.parameters = [parameter for parameter in self.graph.parameters() if parameter.requires_grad]
+        options = dict(self.settings.optimizer)
+        assert options.pop("name") == "adamax"
+        decay = options.pop("weight_decay")
+        kernels = {id(layer.weight) for layer in self.graph.modules() if isinstance(layer, nn.Conv2d)}
+        groups = [
+            {"params": [one for one in self.parameters if id(one) in kernels], "weight_decay": decay},
+            {"params": [one for one in self.parameters if id(one) not in kernels], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.Adamax(groups, **options)
+        per_epoch = len(self.images.train)
+        schedule = build_schedule(self.settings.schedule, self.settings.epochs * per_epoch, per_epoch)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.rows: list[dict[str, float]] = []
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Means of the first channels, as the recipe's head reads them, (B, 10)."""
+        scale = self.arguments["logit_scale"] * math.sqrt(z[0, 0].numel())
+        return scale * z[:, :CLASSES].mean((2, 3))
+
+    def epoch(self) -> None:
+        """Train for an epoch, validate, write the metrics and the state."""
+        total = 0.0
+        self.graph.train()
+        for x, labels in self.images.batches(self.images.train):
+            loss = functional.cross_entropy(self.logits(self.graph(x, jac=False)[0]), labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if self.settings.gradient_clip:
+                nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
+            self.optimizer.step()
+            self.scheduler.step()
+            if self.settings.ema:
+                torch._foreach_lerp_(self.average, [one.detach() for one in self.parameters], 1 - self.settings.ema)
+            total += loss.item()
+        self.rows.append({"cross_entropy_nats": total / len(self.images.train), **self.validate()})
+        (self.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        self.save()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Error and -log p(x) of the averaged weights under a standard Gaussian, nats."""
+        wrong, nats, count = 0.0, 0.0, 0
+        self.graph.eval()
+        with self.averaged():
+            for x, labels in self.images.batches(self.images.validation):
+                z, log_det = self.graph(x)
+                wrong += float((self.logits(z).argmax(1) != labels).sum())
+                nats += float((z.flatten(1).square().sum(1) / 2 - log_det).sum())
+                count += len(labels)
+        return {"validation.error": wrong / count, "validation.nats": nats / count}
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in place, where the recipe asks for an average."""
+        kept = [parameter.detach().clone() for parameter in self.parameters]
+        if self.settings.ema:
+            torch._foreach_copy_(self.parameters, self.average)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(self.parameters, kept)
+
+    def save(self) -> None:
+        """The state that would be needed to go on."""
+        state = {"graph": self.graph.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average}
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        (self.folder / "state.pt").write_bytes(buffer.getvalue())

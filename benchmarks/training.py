@@ -1,0 +1,121 @@
+"""Time of a recipe's whole training beside the same written plainly with stock FrEIA: ``python -m benchmarks.training``.
+
+Data, augmentation, metrics, validation and saved states are part of it. The two take turns, an epoch each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import stock
+from benchmarks.measuring import machine, seconds, silence, table, write
+from benchmarks.step import CLOCKS
+from flowclf.building import build_trainer
+from flowclf.recipe import load
+from flowclf.run_folder import RunFolder
+from flowclf.training import Trainer
+from flowclf.training.state import save_state
+
+TRAIN, VALIDATION = 55_000, 5_000
+OURS, STOCK = "flowclf", "FrEIA"
+
+
+class Ours:
+    """The training as ``flowclf recipe run`` carries it out, epoch by epoch."""
+
+    def __init__(self, folder: Path, recipe: Any) -> None:
+        self.folder = RunFolder(folder)
+        self.trainer = build_trainer(recipe, torch.device("cpu"))
+
+    def epoch(self) -> None:
+        """Train for an epoch, validate, write the metrics and the state."""
+        self.trainer.run(on_state=self._save, until=self.trainer.step + self.trainer.steps_per_epoch)
+
+    def _save(self, trainer: Trainer) -> None:
+        save_state(self.folder.checkpoints, trainer)
+        self.folder.write_metrics(trainer.rows)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One for each epoch."""
+        return self.trainer.rows
+
+
+def measure(
+    recipe: str, share: float, clock: Callable[[], float], folder: Path
+) -> tuple[dict[str, list[float]], dict[str, float], int]:
+    """Seconds of building and of each epoch, in turns; the validation errors at the end; and the steps of an epoch.
+
+    Args:
+        recipe: its name or file.
+        share: of the images, training and validation alike.
+        clock: what counts as time.
+        folder: for what the trainings write.
+    """
+    train, validation = max(2, round(share * TRAIN)), max(1, round(share * VALIDATION))
+    limits = [f"data.validation={validation}", f"data.train_limit={train}"] if share < 1 else []
+    loaded = load(recipe, limits).recipe
+    made: dict[str, Any] = {}
+    builders = {
+        STOCK: lambda: made.update({STOCK: stock.Training(folder / STOCK, loaded, train, validation)}),
+        OURS: lambda: made.update({OURS: Ours(folder / OURS, loaded)}),
+    }
+    times = {name: [seconds(builder, clock=clock)] for name, builder in builders.items()}
+    for epoch in range(loaded.train.epochs):
+        for name in (STOCK, OURS) if epoch % 2 else (OURS, STOCK):
+            times[name].append(seconds(made[name].epoch, clock=clock))
+    errors = {name: training.rows[-1]["validation.error"] for name, training in made.items()}
+    return times, errors, made[OURS].trainer.steps_per_epoch
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--recipe", default="mnist-ce", help="of a firevnet on MNIST with cross-entropy, Adamax and moving average")
+    parser.add_argument("--share", type=float, default=1.0, help="of the images to measure on; the whole training is extrapolated")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu, with one thread, where other work shares the machine")
+    parser.add_argument("--out", type=Path, help="the Markdown file to write; one in benchmarks/results by default")
+    chosen = parser.parse_args(argv)
+    if not 0 < chosen.share <= 1:
+        raise SystemExit(f"--share must be above 0 and at most 1, found {chosen.share}")
+    silence(chosen.threads)
+    about_machine = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        times, errors, steps = measure(chosen.recipe, chosen.share, CLOCKS[chosen.clock], Path(folder))
+    whole = {name: built + sum(epochs) / chosen.share for name, (built, *epochs) in times.items()}
+    speeds = [theirs / ours for theirs, ours in zip(times[STOCK][1:], times[OURS][1:], strict=True)]
+    body = [
+        [
+            name,
+            f"{times[name][0]:.1f}",
+            f"{statistics.median(times[name][1:]):.2f}",
+            f"{whole[name]:.0f}",
+            f"{whole[STOCK] / whole[name]:.2f}x",
+            f"{100 * errors[name]:.2f} %",
+        ]
+        for name in (STOCK, OURS)
+    ]
+    unit = "processor time" if chosen.clock == "cpu" else "time"
+    measured = "All of it was run" if chosen.share == 1 else f"Run with {chosen.share:g} of the images, the whole is extrapolated"
+    about = (
+        f"The training of the recipe {chosen.recipe}: {len(speeds)} epochs of {steps} steps, with data, augmentation, metrics, "
+        f"validation and saved states, in seconds of {unit}. {measured}. Epochs took turns; FrEIA took {min(speeds):.2f} to "
+        f"{max(speeds):.2f} times as long for one. FrEIA is a plain training with its stock nodes (`AllInOneBlock` with fixed "
+        "rotations), the same subnets, optimiser, schedule, clipping and moving average, without log-determinants, and "
+        f"torchvision's images in a DataLoader: see `benchmarks/stock.py`.\n\n{about_machine}."
+    )
+    header = ["", "build, s", "epoch, s", "whole training, s", "speed", "validation error"]
+    write("training", "Whole training", table(header, body), chosen, about)
+
+
+if __name__ == "__main__":
+    main()
