@@ -1,8 +1,8 @@
 """The training of a recipe, written plainly: stock FrEIA, torchvision images, a loop of one's own.
 
 Blocks, subnets, batch, optimiser, schedule, clipping, moving average and validation are those of flowclf. Where stock FrEIA has no
-such node, what does less work stands in: rotations are fixed ones, and the couplings that see the logits are blocks like the
-others. It trains on cross-entropy without log-determinants, in float32.
+such node, what does less work stands in: rotations are fixed ones, the couplings that see the logits are blocks like the
+others, and a readout is left out. It trains on cross-entropy without log-determinants, in float32.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_whole_trainings_take_turns_and_the_plain_one_learns(tmp_path: Path, cap
     out = tmp_path / "table.md"
     training.main(["--share", "0.003", "--threads", "1", "--clock", "cpu", "--out", str(out)])
     text = out.read_text(encoding="utf-8")
-    assert "6 epochs of 2 steps" in text
+    assert "5 epochs of 2 steps" in text
     assert "with 0.003 of the images" in text
     assert "| FrEIA |" in text
     assert "| flowclf |" in text
