@@ -16,19 +16,33 @@ from torch.nn import functional
 
 __all__ = ["bottleneck", "is_fast"]
 
-_TAPS = 2
+_TAPS = 2.6
 """Up to so many taps a hidden channel, k^2 C of the first layer and k^2 D of the last, matrix products were the faster way."""
+
+
+_PATCHED = 8
+"""From so many channels on, the first layer's weight gets its gradient faster by a matrix product than by torch's convolution."""
+
+_UNITS = (torch.complex128, torch.int64, torch.int32, torch.int16)
+"""Of 16, 8, 4 and 2 bytes."""
 
 
 def is_fast(x: Tensor, first: Tensor, last: Tensor) -> bool:
     """Whether autocast asks for bfloat16 here, and :func:`bottleneck` is the fast way to give it.
+
+    Never where ``torch.compile`` traces, which has no shapes for oneDNN's own operations; it gets the convolutions.
 
     Args:
         x: (B, C, H, W).
         first: weight of the first layer, (N, C, k, k).
         last: weight of the last layer, (D, M, k, k).
     """
-    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != torch.bfloat16:
+    if (
+        torch.compiler.is_compiling()
+        or x.device.type != "cpu"
+        or not torch.is_autocast_enabled("cpu")
+        or torch.get_autocast_dtype("cpu") != torch.bfloat16
+    ):
         return False
     narrow = first[0].numel() <= _TAPS * len(first) and last[:, 0].numel() <= _TAPS * last.shape[1]
     return narrow and x.dtype == torch.float32 and x.numel() > 0 and _has_kernels()
@@ -64,7 +78,7 @@ def bottleneck(x: Tensor, first: Tensor, hidden: Tensor, last: Tensor, biases: t
 class _Bottleneck(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        first, hidden, last, bias, hidden_bias = (parameter.to(torch.bfloat16) for parameter in parameters[:5])
+        first, hidden, last, bias, hidden_bias, last_bias = (parameter.to(torch.bfloat16) for parameter in parameters)
         with torch.autocast("cpu", enabled=False):
             narrow = x.to(torch.bfloat16, memory_format=torch.channels_last)
             same = [first.shape[2] // 2, first.shape[3] // 2]
@@ -74,7 +88,9 @@ class _Bottleneck(torch.autograd.Function):
             hidden = hidden.flatten(1)
             two = torch.ops.mkldnn._linear_pointwise(one, hidden, hidden_bias, "relu", [], "")
             taps = _taps(last)
-            output = _collect(two, taps, x, last.shape[2]) + parameters[5][:, None, None]
+            # Each pixel has itself for a neighbour: the middle tap carries the bias.
+            beside = len(last_bias) * (last[0, 0].numel() // 2)
+            output = _collect(two, taps, x, last.shape[2], functional.pad(last_bias, (beside, beside))).float()
         ctx.save_for_backward(x, *parameters, narrow, one, two, first, hidden, taps)
         return output
 
@@ -95,16 +111,23 @@ class _Bottleneck(torch.autograd.Function):
                 grad_hidden = (grad_two.t() @ one)[:, :, None, None]
             grad_one = _through_relu(grad_two @ hidden, one)
             if needed[1]:
-                grad_wide = _maps(grad_one, x)
-                same = [size // 2, size // 2]
-                grad_first = torch.ops.aten.convolution_backward(
-                    grad_wide, narrow, first, None, [1, 1], same, [1, 1], False, [0, 0], 1, [False, True, False]
-                )[1]
+                grad_first = _grad_first(narrow, first, grad_one)
             if needed[0]:
                 grad_x = _collect(grad_one, _taps(first.transpose(0, 1).flip(2, 3)), x, size)
             biases = (grad_one.sum(0), grad_two.sum(0), grad.sum((0, 2, 3)))
             found = (grad_x, grad_first, grad_hidden, grad_last, *biases)
             return tuple(None if one is None else one.float() for one in found)
+
+
+def _grad_first(narrow: Tensor, first: Tensor, grad_one: Tensor) -> Tensor:
+    """Gradient with respect to the weight of the first layer, given its input and that with respect to its output, (B H W, N)."""
+    size, channels = first.shape[2], first.shape[1]
+    if channels >= _PATCHED:
+        return (_patches(narrow, size).t() @ grad_one).view(size, size, channels, -1).permute(3, 2, 0, 1)
+    same = [size // 2, size // 2]
+    return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+        _maps(grad_one, narrow), narrow, first, None, [1, 1], same, [1, 1], False, [0, 0], 1, [False, True, False]
+    )[1]
 
 
 def _rows(maps: Tensor) -> Tensor:
@@ -134,15 +157,20 @@ def _patches(x: Tensor, size: int) -> Tensor:
     side = size // 2
     padded = x.new_zeros((batch, height + 2 * side, width + 2 * side, channels), dtype=torch.bfloat16)
     padded[:, side : side + height, side : side + width] = x.permute(0, 2, 3, 1)
-    image, row, pixel, _ = padded.stride()
-    windows = padded.as_strided((batch, height, width, size, size * channels), (image, row, pixel, row, 1))
-    return windows.reshape(-1, size * size * channels)
+    # Copies of few bytes at a time are slow: what a pixel has is moved in the largest units, and a row of the window at once.
+    unit = next(kind for kind in _UNITS if 2 * channels % kind.itemsize == 0)
+    units = padded.view(unit)
+    image, line, pixel, _ = units.stride()
+    patches = units.new_empty((batch, height, width, size, size * pixel))
+    for row in range(size):
+        patches[:, :, :, row] = units.as_strided((batch, height, width, size * pixel), (image, line, pixel, 1), row * line)
+    return patches.view(-1, size * size * pixel).view(torch.bfloat16)
 
 
-def _collect(rows: Tensor, taps: Tensor, like: Tensor, size: int) -> Tensor:
-    """A convolution of rows (B H W, M) towards few channels, with the taps (k k D, M) of :func:`_taps`."""
+def _collect(rows: Tensor, taps: Tensor, like: Tensor, size: int, bias: Tensor | None = None) -> Tensor:
+    """A convolution of rows (B H W, M) towards few channels, with the taps (k k D, M) of :func:`_taps` and a bias for each."""
     channels = len(taps) // size**2
-    held = (rows @ taps.t()).view(-1, channels)
+    held = torch.ops.mkldnn._linear_pointwise(rows, taps, bias, "none", [], "").view(-1, channels)
     places, starts = _neighbours(like.shape[0], like.shape[2], like.shape[3], size)
     return _maps(torch.embedding_bag(held, places, starts, include_last_offset=True)[0], like)
 

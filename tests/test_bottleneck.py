@@ -11,7 +11,7 @@ from flowclf import bottleneck as module
 from flowclf import subnets
 from flowclf.bottleneck import bottleneck, is_fast
 
-SHAPES = [((4, 3, 6, 7), 5, 3), ((3, 4, 5, 5), 2, 5), ((2, 3, 4, 4), 3, 1), ((1, 2, 1, 2), 2, 3)]
+SHAPES = [((4, 3, 6, 7), 5, 3), ((3, 4, 5, 5), 2, 5), ((2, 3, 4, 4), 3, 1), ((1, 2, 1, 2), 2, 3), ((2, 9, 5, 4), 8, 3)]
 
 needs_kernels = pytest.mark.skipif(not module._has_kernels(), reason="this processor has no bf16 of its own")
 
@@ -150,9 +150,21 @@ def test_a_subnet_with_hooks_calls_them(calls: list[Tensor]) -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_subnet_that_is_compiled_runs_by_layers(calls: list[Tensor]) -> None:
+    subnet = subnets.conv(3, 4, width=32)
+    nn.init.normal_(subnet[4].weight, std=0.1)
+    x = torch.randn(2, 3, 4, 4)
+    compiled = torch.compile(subnet, backend="eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = compiled(x)
+        assert not calls
+        torch.testing.assert_close(found.float(), subnet(x).float(), rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize(("channels", "channels_out", "fits"), [(4, 4, True), (5, 4, False), (4, 5, False)])
 def test_many_channels_are_left_to_convolutions(channels: int, channels_out: int, fits: bool) -> None:
-    width = 4 * 9 // module._TAPS
+    width = round(4 * 9 / module._TAPS)
     x, first, last = torch.randn(1, channels, 2, 2), torch.randn(width, channels, 3, 3), torch.randn(channels_out, width, 3, 3)
     assert not is_fast(x, first, last)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -22,6 +22,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 _FUSED, _FUSED_DEVICES = ("adam", "adamw"), {"cpu", "cuda"}
+_TOGETHER = ("adamax", "sgd")
 _OTHER_STEPS = {"fused", "foreach", "differentiable"}
 
 Schedule = Callable[[int], float]
@@ -39,7 +40,8 @@ def build_optimizer(
     """An optimiser over parameters. Weight decay (L2) acts on the weights of linear and convolutional layers alone.
 
     Scales, rotations and the prior define the bijection's volume: pulling them to zero is not a regularisation of it. Adam and
-    AdamW take torch's fused step, which is faster, unless the specification says otherwise.
+    AdamW take torch's fused step, the others one for all parameters together, which are faster, unless the specification says
+    otherwise.
 
     Args:
         modules: where to look for layers.
@@ -61,8 +63,8 @@ def build_optimizer(
         {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
     ]
     devices = {parameter.device.type for parameter in trained}
-    if name in _FUSED and devices <= _FUSED_DEVICES and not arguments.keys() & _OTHER_STEPS:
-        arguments["fused"] = True
+    if devices <= _FUSED_DEVICES and not arguments.keys() & _OTHER_STEPS:
+        arguments.update({"fused": True} if name in _FUSED else {"foreach": True} if name in _TOGETHER else {})
     if "betas" in arguments:
         arguments["betas"] = tuple(arguments["betas"])
     try:

@@ -32,20 +32,20 @@ def test_optimisers_by_name(specification: dict[str, Any], kind: type, expected:
         assert {key: group[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_the_fused_step_is_taken_and_is_the_plain_one(name: str) -> None:
+@pytest.mark.parametrize(("name", "way"), [("adam", "fused"), ("adamw", "fused"), ("adamax", "foreach"), ("sgd", "foreach")])
+def test_the_fast_step_is_taken_and_is_the_plain_one(name: str, way: str) -> None:
     modules = [nn.Linear(3, 2) for _ in range(2)]
     modules[1].load_state_dict(modules[0].state_dict())
     x = torch.randn(8, 3)
-    fused, plain = (
+    fast, plain = (
         build_optimizer([module], module.parameters(), {"name": name, "lr": 0.1, "weight_decay": 0.1, **how})
         for module, how in zip(modules, ({}, {"foreach": False}), strict=True)
     )
-    assert all(group["fused"] for group in fused.param_groups)
-    assert not any(group["fused"] for group in plain.param_groups)
+    assert all(group[way] for group in fast.param_groups)
+    assert not any(group[way] for group in plain.param_groups)
     before = modules[0].weight.detach().clone()
     for _ in range(3):
-        for module, optimizer in zip(modules, (fused, plain), strict=True):
+        for module, optimizer in zip(modules, (fast, plain), strict=True):
             optimizer.zero_grad()
             module(x).square().sum().backward()
             optimizer.step()
