@@ -2,7 +2,7 @@
 
 Blocks, subnets, batch, optimiser, schedule, clipping, moving average and validation are those of flowclf. Where stock FrEIA has no
 such node, what does less work stands in: rotations are fixed ones, the couplings that see the logits are blocks like the
-others, and a readout is left out. It trains on cross-entropy without log-determinants, in float32.
+others, and a readout is an ordinary network behind the graph. It trains on cross-entropy without log-determinants, in float32.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from benchmarks.networks import CLASSES, subnet
 from flowclf.data.torchvision_compat import import_torchvision
 from flowclf.files import resource
 from flowclf.recipe import Recipe
+from flowclf.subnets import residual
 from flowclf.training.optimization import build_schedule
 
 SIDE = 28
 VALIDATION_BATCH = 500
+FEATURES = 32
 
 
 class Images:
@@ -89,6 +91,19 @@ def network(arguments: dict[str, Any]) -> nn.Module:
     return graph
 
 
+def readout(arguments: dict[str, Any]) -> nn.Module | None:
+    """The recipe's residual network from the last maps to numbers that are added to the logits, (B, 10); None where it has none.
+
+    Args:
+        arguments: as for :func:`network`.
+    """
+    if not arguments["readout_width"]:
+        return None
+    channels, side = 4 ** arguments["stages"], SIDE // 2 ** arguments["stages"]
+    body = residual(channels, FEATURES, width=arguments["readout_width"], blocks=arguments["readout_blocks"])
+    return nn.Sequential(body, nn.Flatten(), nn.Linear(FEATURES * side**2, CLASSES))
+
+
 def _started(width: int) -> Any:
     """Subnets whose last layer starts at zero, so that the blocks start as rotations."""
 
@@ -118,11 +133,13 @@ class Training:
         self.images = Images(folder, recipe, train, validation)
         torch.manual_seed(recipe.seed)
         self.graph = network(self.arguments)
-        self.parameters = [parameter for parameter in self.graph.parameters() if parameter.requires_grad]
+        self.readout = readout(self.arguments)
+        self.model = nn.ModuleList([self.graph, *([self.readout] if self.readout else [])])
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         options = dict(self.settings.optimizer)
         assert options.pop("name") == "adamax"
         decay = options.pop("weight_decay")
-        kernels = {id(layer.weight) for layer in self.graph.modules() if isinstance(layer, nn.Conv2d)}
+        kernels = {id(layer.weight) for layer in self.model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
         groups = [
             {"params": [one for one in self.parameters if id(one) in kernels], "weight_decay": decay},
             {"params": [one for one in self.parameters if id(one) not in kernels], "weight_decay": 0.0},
@@ -135,14 +152,15 @@ class Training:
         self.rows: list[dict[str, float]] = []
 
     def logits(self, z: Tensor) -> Tensor:
-        """Means of the first channels, as the recipe's head reads them, (B, 10)."""
+        """Means of the first channels, as the recipe's head reads them, and what the readout adds, (B, 10)."""
         scale = self.arguments["logit_scale"] * math.sqrt(z[0, 0].numel())
-        return scale * z[:, :CLASSES].mean((2, 3))
+        means = scale * z[:, :CLASSES].mean((2, 3))
+        return means if self.readout is None else means + self.readout(z)
 
     def epoch(self) -> None:
         """Train for an epoch, validate, write the metrics and the state."""
         total = 0.0
-        self.graph.train()
+        self.model.train()
         for x, labels in self.images.batches(self.images.train):
             loss = functional.cross_entropy(self.logits(self.graph(x, jac=False)[0]), labels)
             self.optimizer.zero_grad(set_to_none=True)
@@ -162,7 +180,7 @@ class Training:
     def validate(self) -> dict[str, float]:
         """Error and -log p(x) of the averaged weights under a standard Gaussian, nats."""
         wrong, nats, count = 0.0, 0.0, 0
-        self.graph.eval()
+        self.model.eval()
         with self.averaged():
             for x, labels in self.images.batches(self.images.validation):
                 z, log_det = self.graph(x)
@@ -184,7 +202,7 @@ class Training:
 
     def save(self) -> None:
         """The state that would be needed to go on."""
-        state = {"graph": self.graph.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average}
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average}
         buffer = io.BytesIO()
         torch.save(state, buffer)
         (self.folder / "state.pt").write_bytes(buffer.getvalue())

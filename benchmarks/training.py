@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"The training of the recipe {chosen.recipe}: {len(speeds)} epochs of {steps} steps, with data, augmentation, metrics, "
         f"validation and saved states, in seconds of {unit}. {measured}. Epochs took turns; FrEIA took {min(speeds):.2f} to "
         f"{max(speeds):.2f} times as long for one. FrEIA is a plain training with its stock nodes (`AllInOneBlock` with fixed "
-        "rotations), the same subnets, optimiser, schedule, clipping and moving average, without log-determinants, and "
+        "rotations), the same subnets and readout, optimiser, schedule, clipping and moving average, without log-determinants, and "
         f"torchvision's images in a DataLoader: see `benchmarks/stock.py`.\n\n{about_machine}."
     )
     header = ["", "build, s", "epoch, s", "whole training, s", "speed", "validation error"]
