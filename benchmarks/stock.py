@@ -149,6 +149,7 @@ class Training:
         schedule = build_schedule(self.settings.schedule, self.settings.epochs * per_epoch, per_epoch)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
         self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.updates = 0
         self.rows: list[dict[str, float]] = []
 
     def logits(self, z: Tensor) -> Tensor:
@@ -170,7 +171,9 @@ class Training:
             self.optimizer.step()
             self.scheduler.step()
             if self.settings.ema:
-                torch._foreach_lerp_(self.average, [one.detach() for one in self.parameters], 1 - self.settings.ema)
+                self.updates += 1
+                decay = min(self.settings.ema, (1 + self.updates) / (10 + self.updates))
+                torch._foreach_lerp_(self.average, [one.detach() for one in self.parameters], 1 - decay)
             total += loss.item()
         self.rows.append({"cross_entropy_nats": total / len(self.images.train), **self.validate()})
         (self.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
