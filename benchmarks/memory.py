@@ -69,13 +69,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in names:
         saved, own, peaks = [], [], []
         for depth in depths:
-            deep = replace(size, blocks=depth)
-            network = build(name, deep)
-            saved.append(saved_bytes(network, *batch(deep)))
+            own_size = replace(size, blocks=depth)
+            network = build(name, own_size)
+            saved.append(saved_bytes(network, *batch(own_size)))
             own.append(parameter_bytes(network))
             del network
             if depth in {depths[0], depths[-1]}:
-                peaks.append(peak(name, deep, chosen.threads, 2))
+                peaks.append(peak(name, own_size, chosen.threads, 2))
         span = max(1, depths[-1] - depths[0])
         slope, explained = (peaks[-1] - peaks[0]) / span, 4 * (own[-1] - own[0]) / span
         body.append([name, *(f"{value / 1e6:.1f}" for value in saved), f"{slope / 1e6:.2f}", f"{explained / 1e6:.2f}"])

@@ -26,13 +26,12 @@ from torch.utils.data import DataLoader, Subset
 from benchmarks.networks import CLASSES, subnet
 from flowclf.data.torchvision_compat import import_torchvision
 from flowclf.files import resource
+from flowclf.nodes import LogitReadout
 from flowclf.recipe import Recipe
-from flowclf.subnets import residual
 from flowclf.training.optimization import build_schedule
 
 SIDE = 28
 VALIDATION_BATCH = 500
-FEATURES = 32
 
 
 class Images:
@@ -100,8 +99,8 @@ def readout(arguments: dict[str, Any]) -> nn.Module | None:
     if not arguments["readout_width"]:
         return None
     channels, side = 4 ** arguments["stages"], SIDE // 2 ** arguments["stages"]
-    body = residual(channels, FEATURES, width=arguments["readout_width"], blocks=arguments["readout_blocks"])
-    return nn.Sequential(body, nn.Flatten(), nn.Linear(FEATURES * side**2, CLASSES))
+    subnet = {"residual": {"width": arguments["readout_width"], "blocks": arguments["readout_blocks"]}}
+    return LogitReadout([(channels, side, side)], classes=CLASSES, subnet=subnet).subnet
 
 
 def _started(width: int) -> Any:

@@ -21,6 +21,9 @@ from flowclf.errors import GraphError
 
 __all__ = ["PointwiseConv2d", "build_subnet", "conv", "dense", "pointwise", "residual"]
 
+_SPATIAL = {"conv": True, "dense": False, "residual": True}
+"""Which of the subnets here take feature maps."""
+
 
 class PointwiseConv2d(nn.Conv2d):
     """A 1x1 convolution by :func:`pointwise`.
@@ -208,8 +211,8 @@ def build_subnet(
     if not isinstance(spec, Mapping) or len(spec) != 1:
         raise GraphError(f"a subnet is a name, or a mapping of one name to its arguments; found {spec!r}")
     ((name, arguments),) = spec.items()
-    if name in ("conv", "dense", "residual") and (name != "dense") != spatial:
-        needed = "vectors (D,)" if name == "dense" else "feature maps (C, H, W)"
+    if _SPATIAL.get(name, spatial) != spatial:
+        needed = "vectors (D,)" if spatial else "feature maps (C, H, W)"
         raise GraphError(f"subnet {name} takes {needed}, found {'feature maps' if spatial else 'vectors'}")
     return _call(registry.subnets.get(name), f"subnet {name}", (channels_in, channels_out), dict(arguments or {}))
 

@@ -129,6 +129,7 @@ REFUSED = {
     "dct": (["squeeze", "dct2d", {"split_head": {"dct": False}}], "2_dct2d"),
     "dct in the head": (["squeeze", "additive_coupling", "split_head"], "3_split_head.*dct=True"),
     "scale": (["squeeze", {"split_head": {"dct": False, "logit_scale": 3.0}}], "2_split_head.*logit_scale=3.0"),
+    "readout": (["squeeze", "logit_readout", {"split_head": {"dct": False}}], "2_logit_readout"),
     "logits": (["squeeze", "logit_coupling", {"split_head": {"dct": False}}], "2_logit_coupling"),
 }
 

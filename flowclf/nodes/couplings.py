@@ -58,9 +58,8 @@ class Coupling(BijectiveNode):
             raise GraphError(
                 f"{type(self).__name__} splits the channels in two, found shape {self.shape} with {channels}; squeeze it first"
             )
-        self.sizes = [channels - channels // 2, channels // 2]
-        given, changed = reversed(self.sizes) if self.swap else self.sizes
-        return given, changed
+        first, second = channels - channels // 2, channels // 2
+        return (second, first) if self.swap else (first, second)
 
     def _make_subnet(self, spec: Subnet, channels_in: int, channels_out: int) -> nn.Module:
         return build_subnet(spec, channels_in, channels_out, spatial=len(self.shape) == 3)
@@ -71,7 +70,8 @@ class Coupling(BijectiveNode):
         return shape[0]
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = torch.split(x, self.sizes, dim=1)
+        given = x.shape[1] - self.changed
+        first, second = torch.split(x, [self.changed, given] if self.swap else [given, self.changed], dim=1)
         return (second, first) if self.swap else (first, second)
 
     def _join(self, given: Tensor, changed: Tensor) -> Tensor:

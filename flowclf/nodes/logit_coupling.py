@@ -61,7 +61,7 @@ class LogitCoupling(AffineCoupling):
         super().__init__(dims_in, [*(dims_c or ()), (classes,)], subnet=subnet, bound=bound, swap=swap)
         self.classes = classes
         self.logit_scale = logit_scale
-        start = 0 if swap else self.sizes[0]
+        start = 0 if swap else channels_of(self.shape) - self.changed
         # How many of the transformed channels carry a logit; they come first.
         self.protected = max(0, min(classes - start, self.changed))
 
