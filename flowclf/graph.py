@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,6 +29,7 @@ __all__ = [
     "Graph",
     "NodeRow",
     "Specs",
+    "after_the_logits",
     "build_graph",
     "checked_graph",
     "copy_nodes",
@@ -246,8 +247,30 @@ def _steps(graph: Graph) -> tuple[Node, ...]:
     return tuple(node for node in graph.node_list if node.module is not None)
 
 
+def after_the_logits(graph: Graph) -> frozenset[Node]:
+    """The nodes between which and the head nothing changes the logits: whoever wants those alone need not run them.
+
+    They are nodes with ``kept_logits``, each of which feeds the next or, in the end, the head's first input.
+    """
+    end = next(node for node in graph.node_list if isinstance(node.module, SplitHead))
+    node = end.inputs[0][0]
+    found: set[Node] = set()
+    if len(end.input_dims[0]) == 3 and not end.module.dct:
+        return frozenset()
+    while isinstance(node.module, BijectiveNode) and node.module.kept_logits == end.module.classes:
+        found.add(node)
+        node = node.inputs[0][0]
+    return frozenset(found)
+
+
 def execute(
-    graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tensor] = (), *, rev: bool = False, log_det: bool = True
+    graph: Graph,
+    values: Sequence[Tensor],
+    conditions: Sequence[Tensor] = (),
+    *,
+    rev: bool = False,
+    log_det: bool = True,
+    left_out: Collection[Node] = (),
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Run a graph forward, or backward with ``rev``.
 
@@ -260,6 +283,7 @@ def execute(
         conditions: in the graph's order.
         rev: run the inverse.
         log_det: add up the log-determinants.
+        left_out: nodes with one input and one output that hand their input on.
 
     Returns:
         The outputs, or with ``rev`` the inputs, and the log-determinant of the direction, (B,), nats, or None.
@@ -273,6 +297,9 @@ def execute(
     for node in reversed(steps) if rev else steps:
         sources = node.outputs if rev else node.inputs
         inputs = tuple(available.pop(tuple(source)) for source in sources)
+        if node in left_out:
+            available[node, 0] = inputs[0]
+            continue
         if not isinstance(node.module, BijectiveNode | FactorOut | SplitHead):
             # FrEIA's own nodes take views, which another memory format does not allow.
             inputs = tuple(value.contiguous() for value in inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from flowclf.arguments import NonNegativeInt, PositiveFloat, PositiveInt
+from flowclf.arguments import NonNegativeInt, PositiveFloat, PositiveInt, SubnetSpec
 from flowclf.errors import UsageError
 
 __all__ = ["firevnet", "firevnet_fc"]
@@ -24,6 +24,8 @@ def firevnet(
     readout_width: NonNegativeInt = 0,
     readout_blocks: NonNegativeInt = 2,
     logit_couplings: NonNegativeInt = 0,
+    logit_mixing: bool = False,
+    logit_subnet: SubnetSpec | None = None,
     logit_scale: PositiveFloat = 1.0,
     logit_mean: PositiveFloat = 25.0,
     dct: bool = True,
@@ -47,6 +49,8 @@ def firevnet(
         readout_width: channels of the readout's hidden layers; 0 for none.
         readout_blocks: residual blocks of the readout.
         logit_couplings: pairs of couplings on the nuisances, given the logits, before the head.
+        logit_mixing: mix the channels before each of them by a rotation that keeps the logits.
+        logit_subnet: of those couplings; by default that of the last stage.
         logit_scale: factor on the logits inside the bijection.
         logit_mean: m of the prior N(m e_y, m I) on the logits.
         dct: read the logits from the lowest frequencies of the last feature maps.
@@ -77,11 +81,10 @@ def firevnet(
         subnet = {"residual": {"width": readout_width, "blocks": readout_blocks}}
         specs.append({"logit_readout": {"subnet": subnet, "logit_scale": logit_scale}})
     if logit_couplings:
-        subnet = {"conv": {"width": widths[-1], "normalization": normalization}}
-        pair = [
-            {"logit_coupling": {"subnet": subnet, "bound": bound, "swap": swap, "logit_scale": logit_scale}}
-            for swap in (True, False)
-        ]
+        given = logit_subnet or {"conv": {"width": widths[-1], "normalization": normalization}}
+        shared: dict[str, Any] = {"subnet": given, "bound": bound, "logit_scale": logit_scale}
+        mixed = ["logit_mixing"] if logit_mixing else []
+        pair = [node for swap in (True, False) for node in (*mixed, {"logit_coupling": {**shared, "swap": swap}})]
         specs.append({"repeat": logit_couplings, "nodes": pair})
     specs.append({"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}})
     return specs

@@ -187,6 +187,12 @@ def _bias(layer: nn.Conv2d | nn.Linear) -> nn.Parameter:
     return layer.bias
 
 
+def takes_vectors(spec: SubnetSpec | Callable[[int, int], nn.Module] | None) -> bool:
+    """Whether a spec names a subnet that takes vectors (D,) alone; a coupling gives it feature maps as one vector."""
+    name = next(iter(spec), None) if isinstance(spec, Mapping) else spec
+    return isinstance(name, str) and not _SPATIAL.get(name, True)
+
+
 def build_subnet(
     spec: SubnetSpec | Callable[[int, int], nn.Module] | None, channels_in: int, channels_out: int, *, spatial: bool
 ) -> nn.Module:

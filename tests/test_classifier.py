@@ -198,13 +198,59 @@ def test_logits_only_is_a_plain_classifier(image_classifier: InvertibleClassifie
     images = torch.rand(5, 1, 8, 8)
     plain = clf.logits_only()
     assert isinstance(plain, nn.Module)
-    assert torch.equal(plain(images), clf(clf.preprocessing(images)).logits)
+    torch.testing.assert_close(plain(images), clf(clf.preprocessing(images)).logits, atol=1e-5, rtol=1e-5)
     assert torch.equal(clf.logits_only(preprocess=False)(images), clf(images).logits)
     assert [id(value) for value in plain.parameters()] == [id(value) for value in clf.parameters()]
     images.requires_grad_()
     plain(images).sum().backward()
     assert images.grad is not None
     assert images.grad.any()
+
+
+KEEPING: list[Any] = ["logit_mixing", {"logit_coupling": {"subnet": tiny.CONV, "swap": True}}]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "left_out"),
+    [
+        (["squeeze", "squeeze", "actnorm", *KEEPING, "split_head"], 2),
+        (["squeeze", "squeeze", *KEEPING, "actnorm", *KEEPING, "split_head"], 2),
+        (["squeeze", "squeeze", "actnorm", *KEEPING, {"split_head": {"dct": False}}], 0),
+        (["squeeze", "factor_out", "squeeze", *KEEPING, "split_head"], 2),
+        (["squeeze", "squeeze", *KEEPING, "logit_readout", "split_head"], 0),
+    ],
+    ids=["two", "the last two", "no dct", "factored out", "read after"],
+)
+def test_logits_alone_do_without_what_only_changes_nuisances(nodes: list[Any], left_out: int) -> None:
+    clf = tiny.randomize(build_classifier((1, 8, 8), nodes, classes=4), 0.1).eval()
+    x = torch.randn(3, 1, 8, 8)
+    ran: list[nn.Module] = []
+    keeping = [node for node in clf.modules() if getattr(node, "kept_logits", 0)]
+    for node in keeping:
+        node.register_forward_hook(lambda node, given, result: ran.append(node))
+    logits = clf.logits(x)
+    assert len(ran) == len(keeping) - left_out
+    torch.testing.assert_close(logits, clf(x).logits, atol=1e-4, rtol=0)
+    assert clf(x).nuisance.shape == (3, 60)
+
+
+@pytest.mark.parametrize("activations", ["store", "recompute"])
+def test_logits_alone_have_the_gradient_of_the_whole(activations: Any) -> None:
+    nodes = ["squeeze", "squeeze", "actnorm", {"affine_coupling": {"subnet": tiny.CONV}}, *KEEPING, "split_head"]
+    clf = tiny.randomize(build_classifier((1, 8, 8), nodes, classes=4), 0.1).double()
+    clf.activations = activations
+    x = torch.randn(3, 1, 8, 8, dtype=torch.float64)
+    clf.initialize(x)
+    gradients = []
+    for encode in (clf.logits, lambda x: clf(x).logits):
+        clf.zero_grad()
+        encode(x).square().sum().backward()
+        gradients.append(torch.cat([value.grad.flatten() for value in clf.parameters() if value.grad is not None]))
+    assert gradients[0].any()
+    # Where nodes are left out, their parameters have no gradient; where they are not, it is zero up to rounding.
+    lengths = [len(gradient) for gradient in gradients]
+    torch.testing.assert_close(gradients[0], gradients[1][: lengths[0]], atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(gradients[1][lengths[0] :], torch.zeros(lengths[1] - lengths[0]).double(), atol=1e-9, rtol=0)
 
 
 def test_gradients_reach_every_parameter(image_classifier: InvertibleClassifier) -> None:
@@ -360,7 +406,7 @@ def test_the_repr_tells_the_architecture(image_classifier: InvertibleClassifier)
     assert f"{image_classifier.parameter_count():,} parameters" in lines[0]
     assert "Preprocessing" in lines[1]
     table = lines[2:-1]
-    assert len(table) == len(image_classifier.node_rows()) == 12
+    assert len(table) == len(image_classifier.node_rows()) == 13
     assert table[0].split() == ["1_squeeze", "1x8x8", "->", "4x4x4", "0"]
     assert table[-1].split() == ["12_split_head", "8x2x2", "+", "2x4x4", "->", "4", "+", "60", "0"]
     assert "FactorialPrior" in lines[-1]

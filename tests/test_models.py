@@ -24,6 +24,12 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "batch norm": ("firevnet", (1, 8, 8), {**SMALL, "normalization": "batch", "logit_couplings": 1}),
     "logit couplings": ("firevnet", (1, 8, 8), {**SMALL, "logit_couplings": 2, "logit_scale": 2.0, "logit_mean": 4.0}),
     "readout": ("firevnet", (1, 8, 8), {**SMALL, "readout_width": 4, "logit_couplings": 1, "logit_scale": 2.0}),
+    "logit mixing": ("firevnet", (1, 8, 8), {**SMALL, "logit_couplings": 1, "logit_mixing": True}),
+    "dense logit couplings": (
+        "firevnet",
+        (1, 8, 8),
+        {**SMALL, "logit_couplings": 1, "logit_mixing": True, "logit_subnet": {"dense": {"width": 8}}},
+    ),
     "pixels": ("firevnet", (1, 4, 4), {"stages": 1, **SMALL, "dct": False}),
     "permutations": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "permutation", "actnorm": False}),
     "lists": ("firevnet", (1, 8, 8), {"blocks": [2, 1], "width": [4, 8]}),
@@ -72,6 +78,12 @@ def test_a_plan_for_a_stream_in_fixed_point() -> None:
     arguments = {"stages": 1, "coupling": "additive", "mixing": "permutation", "actnorm": False, "dct": False}
     clf = build_classifier((1, 8, 8), firevnet(blocks=1, width=4, **arguments), classes=4, stream="fixed_point")
     assert [row.kind for row in clf.node_rows()] == ["squeeze", "permutation", "additive_coupling", "split_head"]
+
+
+def test_the_plan_of_couplings_given_the_logits() -> None:
+    arguments = {"readout_width": 4, "logit_couplings": 2, "logit_mixing": True}
+    kinds = [row.kind for row in build_classifier((1, 8, 8), firevnet(blocks=1, width=4, **arguments), classes=4).node_rows()]
+    assert kinds[kinds.index("logit_readout") :] == ["logit_readout", *["logit_mixing", "logit_coupling"] * 4, "split_head"]
 
 
 def test_blocks_and_widths_are_by_stage() -> None:

@@ -20,13 +20,25 @@ class Encoding(NamedTuple):
 
     Attributes:
         logits: z_s, (B, K).
-        nuisance: z_n, (B, D-K); a network without an inverse keeps none, (B, 0).
+        nuisance: z_n, (B, D-K); (B, 0) of a network without an inverse, or where a loss has no use for them.
         log_det: log|det dF/dx|, (B,), nats; zeros for a network that has none.
+        inputs: what was encoded, (B, C, H, W) or (B, D); None where nobody kept it.
     """
 
     logits: Tensor
     nuisance: Tensor
     log_det: Tensor
+    inputs: Tensor | None = None
+
+    def detach(self) -> Encoding:
+        """The same without gradients."""
+        inputs = None if self.inputs is None else self.inputs.detach()
+        return Encoding(self.logits.detach(), self.nuisance.detach(), self.log_det.detach(), inputs)
+
+    @classmethod
+    def of_logits(cls, logits: Tensor, inputs: Tensor) -> Encoding:
+        """What is known where nuisances are not: none of them, and log-determinants of 0."""
+        return cls(logits, logits.new_zeros(len(logits), 0), logits.new_zeros(len(logits)), inputs)
 
 
 class Classifier(nn.Module):

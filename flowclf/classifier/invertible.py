@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal, Self
 
 import torch
+from FrEIA.framework import Node
 from torch import Tensor
 
 from flowclf import reversible
 from flowclf.classifier.base import Classifier, Encoding
 from flowclf.errors import UsageError
 from flowclf.fixed_point import Peak, round_to_grid
-from flowclf.graph import Graph, NodeRow, Specs, build_graph, checked_graph, copy_nodes, execute, head_of, node_rows
+from flowclf.graph import (
+    Graph,
+    NodeRow,
+    Specs,
+    after_the_logits,
+    build_graph,
+    checked_graph,
+    copy_nodes,
+    execute,
+    head_of,
+    node_rows,
+)
 from flowclf.nodes.actnorm import ActNorm, initialize
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
@@ -120,16 +132,18 @@ class InvertibleClassifier(Classifier):
         """The largest magnitude in the stream since the last call, with inputs and both directions; None for a float stream."""
         return grid_peak(self.graph, self._input_peak) if self.stream == "fixed_point" else None
 
-    def _run(self, values: Sequence[Tensor], *, rev: bool, log_det: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    def _run(
+        self, values: Sequence[Tensor], *, rev: bool, log_det: bool, left_out: Collection[Node] = ()
+    ) -> tuple[tuple[Tensor, ...], Tensor | None]:
         if self.stream == "fixed_point":
             values = self._on_grid(values, rev)
         # The stream stays in its own precision under anyone's autocast; couplings choose the precision of their subnets.
         with torch.autocast(values[0].device.type, enabled=False):
-            if self.activations == "recompute":
+            if self.activations == "recompute" and not left_out:
                 return reversible.execute(self.graph, values, rev=rev, log_det=log_det, keep_every=self.keep_every)
-            if self.activations != "store":
+            if self.activations not in ("store", "recompute"):
                 raise UsageError(f"activations must be 'store' or 'recompute', found {self.activations!r}")
-            return execute(self.graph, values, rev=rev, log_det=log_det)
+            return execute(self.graph, values, rev=rev, log_det=log_det, left_out=left_out)
 
     def forward(self, x: Tensor) -> Encoding:
         """Encode network inputs.
@@ -144,19 +158,24 @@ class InvertibleClassifier(Classifier):
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         (logits, nuisance), log_det = self._run((x,), rev=False, log_det=True)
-        return Encoding(logits, nuisance, logits.new_zeros(len(x)) if log_det is None else log_det)
+        return Encoding(logits, nuisance, logits.new_zeros(len(x)) if log_det is None else log_det, x)
 
     def latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, K) and nuisances (B, D-K) of network inputs, without the work for the log-determinant."""
+        return self._latents(x)
+
+    def _latents(self, x: Tensor, left_out: Collection[Node] = ()) -> tuple[Tensor, Tensor]:
         self._check_input(x)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        (logits, nuisance), _ = self._run((x,), rev=False, log_det=False)
+        (logits, nuisance), _ = self._run((x,), rev=False, log_det=False, left_out=left_out)
         return logits, nuisance
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of network inputs."""
-        return self.latents(x)[0]
+        """Logits (B, K) of network inputs; nodes that come after them and only transform nuisances do not run."""
+        if self.activations == "recompute" and torch.is_grad_enabled():
+            return self.latents(x)[0]
+        return self._latents(x, after_the_logits(self.graph))[0]
 
     def inverse(self, logits: Tensor, nuisance: Tensor) -> Tensor:
         """F^-1: network inputs (B, C, H, W) or (B, D) from logits (B, K) and nuisances (B, D-K).

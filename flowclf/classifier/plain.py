@@ -67,8 +67,7 @@ class PlainClassifier(Classifier):
         Raises:
             UsageError: inputs of another shape, or not floating point.
         """
-        logits = self.logits(x)
-        return Encoding(logits, logits.new_zeros(len(x), 0), logits.new_zeros(len(x)))
+        return Encoding.of_logits(self.logits(x), x)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (B, K) of network inputs."""

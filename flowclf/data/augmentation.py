@@ -1,7 +1,8 @@
-"""Random changes to training images that keep their class: shift, crop, flip, noise, on whole batches of uint8 tensors."""
+"""Random changes to training images that keep their class: turning, scaling, shift, crop, flip, noise, on whole batches of uint8 tensors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.arguments import Fraction, NonNegativeInt
+from flowclf.arguments import Fraction, NonNegativeFloat, NonNegativeInt
 from flowclf.errors import UsageError
 from flowclf.registry import nearest
 
@@ -21,9 +22,11 @@ __all__ = ["Augmentation"]
 class Augmentation:
     """What is random about a training image. The default changes nothing.
 
-    The order is crop, shift, flip, noise; each image of a batch gets its own.
+    The order is rotation and zoom, crop, shift, flip, noise; each image of a batch gets its own.
 
     Args:
+        rotation: largest angle by which an image is turned about its middle, either way, in degrees; bilinear, with 0 from outside.
+        zoom: largest share by which an image is magnified or shrunk, together with the turning and in the same way.
         shift: largest translation along each axis, in pixels; every whole number from -shift to shift is equally
             likely. What comes in from outside is 0, the background.
         crop: pixels of padding on each side, by reflection, before a window of the image's own size is cut at random;
@@ -33,7 +36,7 @@ class Augmentation:
             uniform from 0 to it. Values beyond the range are clipped.
 
     Raises:
-        UsageError: a number of pixels that is not an integer of at least 0, a flip that is not a bool, or noise outside 0 to 1.
+        UsageError: an angle outside 0 to 180, a zoom outside 0 to 1 (1 excluded), a number of pixels that is not an integer of at least 0, a flip that is not a bool, or noise outside 0 to 1.
 
     Example:
         >>> images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
@@ -41,6 +44,8 @@ class Augmentation:
         torch.Size([4, 1, 28, 28])
     """
 
+    rotation: NonNegativeFloat = 0.0
+    zoom: Fraction = 0.0
     shift: NonNegativeInt = 0
     crop: NonNegativeInt = 0
     flip: bool = False
@@ -53,8 +58,15 @@ class Augmentation:
                 raise UsageError(f"augment: {name}: expected a number of pixels, an integer of at least 0, found {value!r}")
         if not isinstance(self.flip, bool):
             raise UsageError(f"augment: flip: expected true or false, found {self.flip!r}")
-        if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or not 0 <= self.noise <= 1:
-            raise UsageError(f"augment: noise: expected a share of the pixels' range, 0 to 1, found {self.noise!r}")
+        for name, meaning, below in (
+            ("noise", "a share of the pixels' range, 0 to 1", 1.0),
+            ("rotation", "degrees, 0 to 180", 180.0),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= below:
+                raise UsageError(f"augment: {name}: expected {meaning}, found {value!r}")
+        if isinstance(self.zoom, bool) or not isinstance(self.zoom, int | float) or not 0 <= self.zoom < 1:
+            raise UsageError(f"augment: zoom: expected a share of at least 0 and below 1, found {self.zoom!r}")
 
     @classmethod
     def of(cls, value: Augmentation | Mapping[str, Any] | None) -> Augmentation:
@@ -109,6 +121,8 @@ class Augmentation:
         """
         self.check(images.shape[1:])
         height, width = images.shape[-2:]
+        if self.rotation or self.zoom:
+            images = _turned(images, math.radians(self.rotation), self.zoom, generator)
         if self.crop:
             rows, columns = (_reflected(size, self.crop).to(images.device) for size in (height, width))
             padded = images.index_select(2, rows).index_select(3, columns)
@@ -134,6 +148,20 @@ def _reflected(size: int, padding: int) -> Tensor:
     """Indices 0..size-1 with ``padding`` more on each side, by reflection that does not repeat the border."""
     indices = torch.arange(-padding, size + padding).abs()
     return (size - 1) - ((size - 1) - indices).abs()
+
+
+def _turned(images: Tensor, rotation: float, zoom: float, generator: torch.Generator) -> Tensor:
+    """Each image turned about its middle by a random angle, radians, and magnified by a random factor from 1 - zoom to 1 + zoom."""
+    angle, share = (2 * torch.rand(2, len(images), generator=generator) - 1) * torch.tensor([[rotation], [zoom]])
+    height, width = images.shape[-2:]
+    cosine, sine = angle.cos() / (1 + share), angle.sin() / (1 + share)
+    nothing = torch.zeros_like(angle)
+    # Coordinates run from -1 to 1 along both sides, whatever their lengths.
+    first = torch.stack((cosine, -sine * height / width, nothing), dim=1)
+    second = torch.stack((sine * width / height, cosine, nothing), dim=1)
+    maps = torch.stack((first, second), dim=1).to(images.device)
+    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
+    return functional.grid_sample(images.float(), grid, align_corners=False).round().to(torch.uint8)
 
 
 def _windows(padded: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ from flowclf.losses.base import Binding, Loss, LossTerms, WeightedSum
 from flowclf.losses.cross_entropy import CrossEntropy
 from flowclf.losses.independence import IndependenceCrossEntropy, NuisanceClassifier
 from flowclf.losses.likelihood import FactorialPriorMLE
+from flowclf.losses.metamer import MetamerCrossEntropy
 
 __all__ = [
     "Binding",
@@ -12,6 +13,7 @@ __all__ = [
     "IndependenceCrossEntropy",
     "Loss",
     "LossTerms",
+    "MetamerCrossEntropy",
     "NuisanceClassifier",
     "WeightedSum",
 ]

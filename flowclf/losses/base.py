@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -14,7 +15,7 @@ from flowclf.errors import UsageError
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
 
-__all__ = ["Binding", "Loss", "LossTerms", "WeightedSum"]
+__all__ = ["Binding", "Loss", "LossTerms", "WeightedSum", "frozen", "warmed_up"]
 
 
 class LossTerms(NamedTuple):
@@ -73,6 +74,8 @@ class Loss(nn.Module):
     Attributes:
         progress: how much of the training is done, 0 to 1; see :meth:`set_progress`.
         invertible_only: whether it needs nuisances or a likelihood, which a plain network does not have.
+        logits_only: whether it looks at the logits alone; a training then runs no node that only transforms nuisances, and the
+            encodings that it gets have no nuisances, (B, 0).
         adversary_steps: how many steps the adversary gets on a batch now, before the classifier's own; may depend on ``progress``.
 
     Example:
@@ -86,6 +89,7 @@ class Loss(nn.Module):
     progress: float = 1.0
     adversary_steps: int = 0
     invertible_only: bool = False
+    logits_only: bool = False
     _binding: Binding | None = None
 
     def bind(self, classifier: Classifier) -> Self:
@@ -151,6 +155,31 @@ class Loss(nn.Module):
     __rmul__ = __mul__
 
 
+@contextlib.contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Within the block a module's parameters take part without getting a gradient."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def warmed_up(progress: float, delay: float, warmup: float) -> float:
+    """Factor of a term that is 0 for a share of the training and then grows to 1 over another.
+
+    Args:
+        progress: how much of the training is done, 0 to 1.
+        delay: the first share.
+        warmup: the second; 0 for a jump.
+    """
+    since = progress - delay
+    return min(1.0, max(0.0, since / warmup)) if warmup else float(since >= 0)
+
+
 def _terms(loss: Loss) -> list[tuple[float, Loss]]:
     if isinstance(loss, WeightedSum):
         return list(zip(loss.weights, loss.losses, strict=True))  # type: ignore[arg-type]
@@ -176,6 +205,7 @@ class WeightedSum(Loss):
         if len(players) > 1:
             names = ", ".join(type(loss).__name__ for loss in players)
             raise UsageError(f"at most one loss of a sum can play against an adversary, found {names}")
+        self.logits_only = all(loss.logits_only for _, loss in terms)
         # Not as a submodule, for the list has it already.
         object.__setattr__(self, "_player", players[0] if players else Loss())
 

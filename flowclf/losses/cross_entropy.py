@@ -25,6 +25,8 @@ class CrossEntropy(Loss):
         2.3026
     """
 
+    logits_only = True
+
     def __init__(self, *, label_smoothing: Fraction = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -14,7 +13,7 @@ from torch.nn import functional
 from flowclf.arguments import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from flowclf.classifier import Encoding, require_invertible
 from flowclf.errors import UsageError
-from flowclf.losses.base import Binding, Loss, LossTerms
+from flowclf.losses.base import Binding, Loss, LossTerms, frozen, warmed_up
 from flowclf.losses.likelihood import code_length
 from flowclf.nuisance_networks import ConvolutionalProbe, mlp
 
@@ -38,18 +37,6 @@ class NuisanceClassifier(nn.Module):
     def forward(self, nuisance: Tensor) -> Tensor:
         """Logits, (B, K)."""
         return self.layers(nuisance)  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 class IndependenceCrossEntropy(Loss):
@@ -137,13 +124,12 @@ class IndependenceCrossEntropy(Loss):
         binding = self.binding
         bits = code_length(binding, encoding, labels)
         cross_entropy = functional.cross_entropy(encoding.logits, labels)
-        with _frozen(self.adversaries):
+        with frozen(self.adversaries):
             log_probs = torch.stack([player(encoding.nuisance).log_softmax(1) for player in self.adversaries])
         of_labels = -log_probs.gather(2, labels[None, :, None].expand(len(log_probs), -1, 1)).mean()
         divergence = -log_probs.mean() - math.log(binding.classes)
         nuisance = divergence if self.nuisance_target == "uniform" else -of_labels
-        since = self.progress - self.nuisance_delay
-        grown = min(1.0, max(0.0, since / self.nuisance_warmup)) if self.nuisance_warmup else float(since >= 0)
+        grown = warmed_up(self.progress, self.nuisance_delay, self.nuisance_warmup)
         total = self.classification_weight * cross_entropy + self.likelihood_weight * bits
         if grown:
             total = total + grown * self.nuisance_weight * nuisance

@@ -56,11 +56,13 @@ class BijectiveNode(InvertibleModule):
     Attributes:
         exact_inverse: whether :meth:`invert` gives the input back up to rounding, so that a training that recomputes activations
             need not keep it. None where nobody knows: then it is measured.
+        kept_logits: K, of a node that never changes what a ``SplitHead`` for K classes with ``dct=True`` reads as logits; else 0.
         keeps_grid: whether what is on the grid of :mod:`flowclf.fixed_point` can stay on it, both ways, without rounding.
     """
 
     exact_inverse: bool | None = None
     keeps_grid: bool = False
+    kept_logits: int = 0
 
     def __init__(self, dims_in: Iterable[Sequence[int]], dims_c: Iterable[Sequence[int]] | None = None) -> None:
         dims_in = list(dims_in)

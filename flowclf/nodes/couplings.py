@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from flowclf.arguments import PositiveFloat, SubnetSpec
 from flowclf.errors import GraphError
 from flowclf.fixed_point import Peak, round_to_grid
-from flowclf.nodes.base import BijectiveNode, Shape, channels_of
+from flowclf.nodes.base import BijectiveNode, Shape, channels_of, elements, positions
 from flowclf.nodes.gradients import BackwardStep, gradients
-from flowclf.subnets import build_subnet
+from flowclf.subnets import build_subnet, takes_vectors
 
 __all__ = ["AdditiveCoupling", "AffineCoupling", "set_subnet_dtype"]
 
@@ -47,8 +47,10 @@ class Coupling(BijectiveNode):
         super().__init__(dims_in, dims_c)
         self.swap = swap
         given, self.changed = self._parts()
+        self.whole_maps = len(self.shape) == 3 and takes_vectors(subnet)
+        size = positions(self.shape) if self.whole_maps else 1
         conditions = sum(self._condition_channels(shape) for shape in self.dims_c)
-        self.subnet = self._make_subnet(subnet, given + conditions, outputs_per_channel * self.changed)
+        self.subnet = self._make_subnet(subnet, given * size + conditions, outputs_per_channel * self.changed * size)
         self.subnet_dtype: torch.dtype | None = None
 
     def _parts(self) -> tuple[int, int]:
@@ -62,12 +64,12 @@ class Coupling(BijectiveNode):
         return (second, first) if self.swap else (first, second)
 
     def _make_subnet(self, spec: Subnet, channels_in: int, channels_out: int) -> nn.Module:
-        return build_subnet(spec, channels_in, channels_out, spatial=len(self.shape) == 3)
+        return build_subnet(spec, channels_in, channels_out, spatial=len(self.shape) == 3 and not self.whole_maps)
 
     def _condition_channels(self, shape: Shape) -> int:
         if len(shape) != 1 and shape[1:] != self.shape[1:]:
             raise GraphError(f"{type(self).__name__} on {self.shape} takes conditions (D,) or (C, {self.shape[1:]}), found {shape}")
-        return shape[0]
+        return elements(shape) if self.whole_maps else shape[0]
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         given = x.shape[1] - self.changed
@@ -78,10 +80,16 @@ class Coupling(BijectiveNode):
         return torch.cat((changed, given) if self.swap else (given, changed), dim=1)
 
     def _parameters_from(self, given: Tensor, conditions: Sequence[Tensor]) -> Tensor:
-        if conditions:
-            size = given.shape[2:]
+        size = given.shape[2:]
+        if self.whole_maps:
+            given = torch.cat([value.flatten(1) for value in (given, *conditions)], dim=1)
+        elif conditions:
             spread = [c if c.dim() == given.dim() else c[:, :, None, None].expand(-1, -1, *size) for c in conditions]
             given = torch.cat((given, *spread), dim=1)
+        output = self._run_subnet(given)
+        return output.view(len(output), -1, *size) if self.whole_maps else output
+
+    def _run_subnet(self, given: Tensor) -> Tensor:
         if self.subnet_dtype is None or not self._uses_subnet_dtype():
             return self.subnet(given)  # type: ignore[no-any-return]
         with torch.autocast(given.device.type, dtype=self.subnet_dtype):

@@ -59,7 +59,7 @@ class LogitCoupling(AffineCoupling):
         dims_in = list(dims_in)
         check_logit_channels(dims_in, classes, "LogitCoupling")
         super().__init__(dims_in, [*(dims_c or ()), (classes,)], subnet=subnet, bound=bound, swap=swap)
-        self.classes = classes
+        self.classes = self.kept_logits = classes
         self.logit_scale = logit_scale
         start = 0 if swap else channels_of(self.shape) - self.changed
         # How many of the transformed channels carry a logit; they come first.

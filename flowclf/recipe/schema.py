@@ -60,6 +60,8 @@ def _slug(value: str) -> str:
 class Augment(Section):
     """Random changes to training images."""
 
+    rotation: NonNegativeFloat = Field(0.0, le=180, description="Largest angle by which an image is turned, either way, degrees.")
+    zoom: NonNegativeFloat = Field(0.0, lt=1, description="Largest share by which an image is magnified or shrunk.")
     shift: NonNegativeInt = Field(0, description="Largest translation along each axis, pixels.")
     crop: NonNegativeInt = Field(0, description="Padding before a random crop to the images' own size, pixels.")
     flip: bool = Field(False, description="Mirror left and right with probability 1/2.")

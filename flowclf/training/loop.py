@@ -194,9 +194,9 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
         self.loss.set_progress(self.step / self.total_steps)
-        encoding = self.classifier(x)
+        encoding = Encoding.of_logits(self.classifier.logits(x), x) if self.loss.logits_only else self.classifier(x)
         if self.adversary_optimizer is not None:
-            detached = Encoding(*(value.detach() for value in encoding))
+            detached = encoding.detach()
             for _ in range(self.loss.adversary_steps):
                 self.adversary_optimizer.zero_grad(set_to_none=True)
                 self.loss.adversary_loss(detached, labels).backward()  # type: ignore[no-untyped-call]

@@ -94,11 +94,37 @@ def test_noise_is_gaussian_of_a_strength_of_each_images_own() -> None:
     assert 0.45 < (dark == 0).double().mean() < 0.55
 
 
+def test_turning_is_about_the_middle_and_keeps_lengths() -> None:
+    # A bar on the right of the middle, in an image wider than high, seen a thousand times.
+    image = torch.zeros(1, 1, 41, 61, dtype=torch.uint8)
+    image[:, :, 19:22, 44:47] = 200
+    turned = Augmentation(rotation=30.0)(image.expand(1000, -1, -1, -1), torch.Generator().manual_seed(0)).double()
+    rows, columns = torch.arange(41.0).double() - 20, torch.arange(61.0).double() - 30
+    mass = turned.sum((1, 2, 3))
+    down = (turned.sum(3)[:, 0] * rows).sum(1) / mass
+    right = (turned.sum(2)[:, 0] * columns).sum(1) / mass
+    torch.testing.assert_close((down**2 + right**2).sqrt(), torch.full((1000,), 15.0).double(), atol=0.2, rtol=0)
+    angles = torch.atan2(down, right).rad2deg()
+    assert -30.5 < angles.min() < -29
+    assert 29 < angles.max() < 30.5
+    assert angles.std() == pytest.approx(60 / 12**0.5, rel=0.05)
+
+
+def test_zoom_is_of_the_whole_image() -> None:
+    image = torch.zeros(1, 1, 40, 60, dtype=torch.uint8)
+    image[:, :, 15:25, 20:40] = 200
+    zoomed = Augmentation(zoom=0.2)(image.expand(1000, -1, -1, -1), torch.Generator().manual_seed(0)).double()
+    areas = zoomed.sum((1, 2, 3)) / (200 * 10 * 20)
+    assert 0.8**2 - 0.02 < areas.min() < 0.8**2 + 0.02
+    assert 1.2**2 - 0.02 < areas.max() < 1.2**2 + 0.02
+    torch.testing.assert_close(zoomed.flip(-1), zoomed, atol=1, rtol=0)
+
+
 @given(seeds)
 def test_a_seed_gives_the_same_images_and_leaves_the_global_state(seed: int) -> None:
     images = random_images((6, 3, 8, 8), seed)
     original = images.clone()
-    augment = Augmentation(shift=2, crop=1, flip=True, noise=0.2)
+    augment = Augmentation(rotation=9.0, zoom=0.1, shift=2, crop=1, flip=True, noise=0.2)
     state = torch.get_rng_state()
     first = augment(images, torch.Generator().manual_seed(seed))
     second = augment(images, torch.Generator().manual_seed(seed))
@@ -122,6 +148,8 @@ def test_the_default_changes_nothing() -> None:
         ({"flip": 1}, "flip: expected true or false, found 1"),
         ({"noise": 1.5}, "noise: expected a share of the pixels' range, 0 to 1, found 1.5"),
         ({"noise": True}, "noise: expected a share of the pixels' range, 0 to 1, found True"),
+        ({"rotation": -1.0}, "rotation: expected degrees, 0 to 180, found -1.0"),
+        ({"zoom": 1}, "zoom: expected a share of at least 0 and below 1, found 1"),
         ({"shfit": 1}, "unknown argument 'shfit'; did you mean 'shift'?"),
     ],
 )

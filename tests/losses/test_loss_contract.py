@@ -26,6 +26,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "independence, convolutional": ("independence_cross_entropy", {"nuisance_network": "conv"}),
     "independence, two players": ("independence_cross_entropy", {"nuisance_network": "both", "nuisance_hidden": [12]}),
+    "metamers": ("metamer_cross_entropy", {"width": 4}),
+    "metamers, later": ("metamer_cross_entropy", {"width": 4, "share": 0.0, "delay": 0.5, "warmup": 0.2}),
 }
 every_case = pytest.mark.parametrize(("name", "arguments"), CASES.values(), ids=CASES)
 LABELS = torch.arange(12) % 4
@@ -46,7 +48,7 @@ def encode(clf: InvertibleClassifier) -> Encoding:
 
 
 def detached(encoding: Encoding) -> Encoding:
-    return Encoding(*(value.detach() for value in encoding))
+    return encoding.detach()
 
 
 def gradients(parameters: Any) -> list[Tensor]:

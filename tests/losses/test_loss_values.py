@@ -14,7 +14,7 @@ import flowclf
 from flowclf import Encoding, InvertibleClassifier, Preprocessing, build_classifier, registry
 from flowclf.data import DataSet
 from flowclf.errors import UsageError
-from flowclf.losses import CrossEntropy, FactorialPriorMLE, IndependenceCrossEntropy, Loss, LossTerms
+from flowclf.losses import CrossEntropy, FactorialPriorMLE, IndependenceCrossEntropy, Loss, LossTerms, MetamerCrossEntropy
 
 LABELS = torch.arange(12) % 4
 
@@ -34,6 +34,72 @@ def test_cross_entropy_is_the_log_of_the_probability() -> None:
     terms = CrossEntropy()(encoding, torch.tensor([0, 2]))
     assert terms.total.item() == pytest.approx(expected, rel=1e-6)
     assert terms.parts == {"cross_entropy_nats": terms.total}
+
+
+def test_losses_that_look_at_logits_alone_say_so() -> None:
+    assert CrossEntropy().logits_only
+    assert (CrossEntropy() + 2 * CrossEntropy(label_smoothing=0.1)).logits_only
+    assert not IndependenceCrossEntropy().logits_only
+    assert not (CrossEntropy() + FactorialPriorMLE()).logits_only
+    assert not Loss().logits_only
+
+
+# Cross-entropy of metamers.
+
+
+def test_metamers_have_the_logits_of_one_and_the_nuisances_of_the_next(image_classifier: InvertibleClassifier) -> None:
+    clf = image_classifier
+    x, encoding = encoding_of(clf)
+    loss = MetamerCrossEntropy(width=4, share=0.5).bind(clf)
+    terms = loss(encoding, LABELS)
+    metamers = torch.stack(
+        [clf.inverse(encoding.logits[i - 1 : i], encoding.nuisance[j : j + 1])[0] for i, j in [(12, 0), (1, 1), (2, 2), (3, 3)]]
+        + [clf.inverse(encoding.logits[3:5], encoding.nuisance[4:6])[i] for i in range(2)]
+    )
+    classes = torch.tensor([LABELS[11], *LABELS[:5]])
+    expected = functional.cross_entropy(loss.critic(metamers), classes)
+    torch.testing.assert_close(terms.parts["metamer_cross_entropy_nats"], expected.detach(), atol=1e-4, rtol=1e-4)
+    of_critic = functional.cross_entropy(loss.critic(x), LABELS)
+    torch.testing.assert_close(terms.parts["critic_cross_entropy_nats"], of_critic.detach())
+    torch.testing.assert_close(terms.total, expected + of_critic, atol=1e-4, rtol=1e-4)
+
+
+def test_the_critic_learns_from_the_data_alone(image_classifier: InvertibleClassifier) -> None:
+    x, encoding = encoding_of(image_classifier)
+    loss = MetamerCrossEntropy(width=4).bind(image_classifier)
+    loss(encoding, LABELS).total.backward()
+    found = [parameter.grad for parameter in loss.critic.parameters()]
+    expected = torch.autograd.grad(functional.cross_entropy(loss.critic(x), LABELS), list(loss.critic.parameters()))
+    assert all(map(torch.equal, found, expected))
+
+
+def test_metamers_teach_the_bijection_once_the_delay_is_over(image_classifier: InvertibleClassifier) -> None:
+    loss = MetamerCrossEntropy(width=4, delay=0.5, warmup=0.2).bind(image_classifier)
+    norms = []
+    for progress in (0.4, 0.6, 0.8):
+        image_classifier.zero_grad()
+        loss.set_progress(progress)
+        loss(encoding_of(image_classifier)[1], LABELS).total.backward()
+        grads = [parameter.grad for parameter in image_classifier.parameters() if parameter.grad is not None]
+        norms.append(float(sum(grad.square().sum() for grad in grads)) if grads else 0.0)
+    assert norms[0] == 0
+    assert 0 < norms[1] < norms[2]
+
+
+def test_metamers_need_the_inputs(image_classifier: InvertibleClassifier) -> None:
+    encoding = encoding_of(image_classifier)[1]._replace(inputs=None)
+    with pytest.raises(UsageError, match="needs an encoding with the inputs"):
+        MetamerCrossEntropy(width=4).bind(image_classifier)(encoding, LABELS)
+
+
+def test_critics_of_vectors_and_of_images_of_any_size() -> None:
+    clf = build_classifier((5,), ["actnorm", "split_head"], classes=3)
+    assert MetamerCrossEntropy(width=4).bind(clf)(clf(torch.randn(6, 5)), torch.arange(6) % 3).total.isfinite()
+    clf = build_classifier((3, 6, 10), ["squeeze", "actnorm", "split_head"], classes=3)
+    assert MetamerCrossEntropy(width=4).bind(clf)(clf(torch.randn(6, 3, 6, 10)), torch.arange(6) % 3).total.isfinite()
+
+
+# Cross-entropy, smoothed.
 
 
 def test_label_smoothing_spreads_the_target() -> None:
@@ -191,7 +257,7 @@ def test_the_bijection_unlearns_what_the_nuisances_say(target: str) -> None:
     adversary = loss.adversary_optimizer()
     for _ in range(50):
         adversary.zero_grad()
-        loss.adversary_loss(Encoding(*(value.detach() for value in clf(x))), labels).backward()
+        loss.adversary_loss(clf(x).detach(), labels).backward()
         adversary.step()
     before = loss(clf(x), labels)
     optimizer = torch.optim.SGD(clf.parameters(), lr=1e-2)

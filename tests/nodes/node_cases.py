@@ -21,6 +21,7 @@ from flowclf.nodes import (
     FactorOut,
     InvertibleConv1x1,
     LogitCoupling,
+    LogitMixing,
     LogitReadout,
     NflowsTransform,
     Permutation,
@@ -148,11 +149,17 @@ CASES: dict[str, Case] = {
     "affine-image-conditions": Case(
         "affine_coupling", coupling(AffineCoupling, swap=True), images((2, 4)), [(3, 4, 2)], _map_and_vector
     ),
+    "affine-whole-maps": Case(
+        "affine_coupling", plain(AffineCoupling, subnet=DENSE), images((2, 3), (1, 3)), [(3, 2, 2)], _map_and_vector
+    ),
     "affine-vector": Case("affine_coupling", coupling(AffineCoupling, swap=True), vectors(2), [(5,)]),
     "affine-vector-conditions": Case("affine_coupling", coupling(AffineCoupling), vectors(2), [(5,)], _vector_condition),
     "logit-image": Case("logit_coupling", coupling(LogitCoupling, classes=3), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "logit-image-swap": Case("logit_coupling", coupling(LogitCoupling, classes=3, swap=True), images((4, 6), (2, 3)), [(5, 3, 2)]),
+    "logit-whole-maps": Case("logit_coupling", plain(LogitCoupling, classes=3, subnet=DENSE), images((4, 5), (2, 3)), [(5, 3, 2)]),
     "logit-vector-conditions": Case("logit_coupling", coupling(LogitCoupling, classes=2), vectors(4), [(6,)], _vector_condition),
+    "logit-mixing-image": Case("logit_mixing", plain(LogitMixing, classes=3), images((3, 6), (2, 3)), [(5, 3, 2)]),
+    "logit-mixing-vector": Case("logit_mixing", plain(LogitMixing, classes=2), vectors(2), [(6,)]),
     "readout-image": Case("logit_readout", coupling(LogitReadout, classes=3, logit_scale=2.0), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "readout-image-conditions": Case(
         "logit_readout", coupling(LogitReadout, classes=2, features=3), images((2, 4), (2, 3)), [(3, 3, 2)], _map_and_vector

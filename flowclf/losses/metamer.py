@@ -1,0 +1,115 @@
+"""Cross-entropy of metamers: what the logits say must be what one sees in the picture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowclf.arguments import Fraction, NonNegativeFloat, PositiveInt
+from flowclf.classifier import Encoding, InvertibleClassifier, require_invertible
+from flowclf.errors import UsageError
+from flowclf.losses.base import Binding, Loss, LossTerms, frozen, warmed_up
+from flowclf.nodes.base import Shape, elements
+from flowclf.nuisance_networks import mlp
+
+__all__ = ["MetamerCrossEntropy"]
+
+
+class MetamerCrossEntropy(Loss):
+    r"""-log C(F^-1(z_s(x_i), z_n(x_j)))_{y_i}, mean over pairs of a batch, nats, with a critic C that learns from the data alone.
+
+    A metamer of x_i has its logits and the nuisances of another sample (paper, section 2.3). If logits and nuisances
+    are independent, metamers are distributed as the data are, and their class is that of their logits. This term asks for
+    the second directly: C, an ordinary classifier of network inputs that is trained beside F on
+    -log C(x_i)_{y_i}, has to see the logits' class in the metamer. Its gradient teaches the inverse to draw the class, and takes
+    out of the nuisances what draws another. C is a judge that F can learn to please, so metamers are to be judged afterwards by a
+    network that had no part in the training.
+
+    Logits are taken as given: no gradient reaches them from here. Beside another loss, ``delay`` and ``warmup`` bring the term in
+    when metamers begin to look like something.
+
+    Args:
+        width: channels of the critic's first layer, for feature maps; units of its hidden layers, for vectors.
+        noise: standard deviation of Gaussian noise on all that the critic sees, in training, in units of the network's inputs. A critic
+            that reads through noise looks at strokes, and is harder to please with what no eye would see.
+        share: of the batch for which a metamer is made; each costs an inverse and its gradient.
+        delay: share of the training before the metamers' weight leaves 0.
+        warmup: share of the training over which it then grows to 1.
+
+    Raises:
+        UsageError: an encoding without the inputs that it is of.
+
+    Example:
+        >>> import torch
+        >>> from flowclf.classifier import build_classifier
+        >>> clf = build_classifier((1, 8, 8), ["squeeze", "split_head"], classes=10)
+        >>> loss = MetamerCrossEntropy(width=4).bind(clf)
+        >>> sorted(loss(clf(clf.preprocessing(torch.rand(4, 1, 8, 8))), torch.tensor([1, 2, 3, 4])).parts)
+        ['critic_cross_entropy_nats', 'metamer_cross_entropy_nats']
+    """
+
+    invertible_only = True
+
+    def __init__(
+        self,
+        *,
+        width: PositiveInt = 32,
+        noise: NonNegativeFloat = 0.0,
+        share: Fraction = 0.5,
+        delay: Fraction = 0.0,
+        warmup: Fraction = 0.0,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.noise = noise
+        self.share = share
+        self.delay = delay
+        self.warmup = warmup
+
+    def build(self, binding: Binding) -> None:
+        """Make the critic."""
+        self.critic = critic(binding.classifier.input_shape, binding.classes, self.width)
+
+    @property
+    def _classifier(self) -> InvertibleClassifier:
+        return require_invertible(self.binding.classifier, type(self).__name__)
+
+    def _judge(self, x: Tensor) -> Tensor:
+        noisy = x + self.noise * torch.randn_like(x) if self.training and self.noise else x
+        return self.critic(noisy)  # type: ignore[no-any-return]
+
+    def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
+        """Parts: ``critic_cross_entropy_nats``, of C on the data, and ``metamer_cross_entropy_nats``."""
+        if encoding.inputs is None:
+            raise UsageError(f"{type(self).__name__} needs an encoding with the inputs that it is of: Encoding(..., inputs=x)")
+        total = of_critic = functional.cross_entropy(self._judge(encoding.inputs.detach()), labels)
+        pairs = max(1, round(self.share * len(labels)))
+        # Batches are in random order: the next sample is as good a donor as any.
+        logits, classes = encoding.logits.detach().roll(1, 0)[:pairs], labels.roll(1)[:pairs]
+        grown = warmed_up(self.progress, self.delay, self.warmup)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and grown > 0), frozen(self.critic):
+            metamers = self._classifier.inverse(logits, encoding.nuisance[:pairs])
+            of_metamers = functional.cross_entropy(self._judge(metamers), classes)
+        if grown:
+            total = total + grown * of_metamers
+        parts = {"critic_cross_entropy_nats": of_critic.detach(), "metamer_cross_entropy_nats": of_metamers.detach()}
+        return LossTerms(total, parts)
+
+
+def critic(shape: Shape, classes: int, width: int) -> nn.Module:
+    """A small convolutional network for feature maps (C, H, W), a fully connected one for vectors (D,).
+
+    Args:
+        shape: of its inputs.
+        classes: K.
+        width: channels of its first layer, or units of its hidden layers.
+    """
+    if len(shape) == 1:
+        return mlp(elements(shape), classes, (width, width))
+    channels, *size = shape
+    layers: list[nn.Module] = []
+    for outputs, stride in ((width, 2), (2 * width, 2), (2 * width, 1)):
+        layers += [nn.Conv2d(channels, outputs, 3 if layers else 5, stride, 1 if layers else 2), nn.ReLU()]
+        channels, size = outputs, [-(-side // stride) for side in size]
+    return nn.Sequential(*layers, nn.Flatten(), mlp(channels * size[0] * size[1], classes, (4 * width,)))
