@@ -31,8 +31,11 @@ class MetamerCrossEntropy(Loss):
 
     Args:
         width: channels of the critic's first layer, for feature maps; units of its hidden layers, for vectors.
-        noise: standard deviation of Gaussian noise on all that the critic sees, in training, in units of the network's inputs. A critic
-            that reads through noise looks at strokes, and is harder to please with what no eye would see.
+        noise: largest standard deviation of Gaussian noise on what the critic sees in training, in units of the network's inputs; each
+            sample's own is uniform from 0 to it. A critic that reads through noise looks at strokes, and is harder to please with
+            what no eye would see.
+        range_weight: factor of what leaves the range of images: the squared distance of the metamers' pixels to it, -1 to 1 in the
+            network's inputs, mean over pixels. Without it an inverse tends to write chequers that clipping would remove.
         share: of the batch for which a metamer is made; each costs an inverse and its gradient.
         delay: share of the training before the metamers' weight leaves 0.
         warmup: share of the training over which it then grows to 1.
@@ -56,6 +59,7 @@ class MetamerCrossEntropy(Loss):
         *,
         width: PositiveInt = 32,
         noise: NonNegativeFloat = 0.0,
+        range_weight: NonNegativeFloat = 0.0,
         share: Fraction = 0.5,
         delay: Fraction = 0.0,
         warmup: Fraction = 0.0,
@@ -63,6 +67,7 @@ class MetamerCrossEntropy(Loss):
         super().__init__()
         self.width = width
         self.noise = noise
+        self.range_weight = range_weight
         self.share = share
         self.delay = delay
         self.warmup = warmup
@@ -76,8 +81,10 @@ class MetamerCrossEntropy(Loss):
         return require_invertible(self.binding.classifier, type(self).__name__)
 
     def _judge(self, x: Tensor) -> Tensor:
-        noisy = x + self.noise * torch.randn_like(x) if self.training and self.noise else x
-        return self.critic(noisy)  # type: ignore[no-any-return]
+        if self.training and self.noise:
+            strength = self.noise * torch.rand(len(x), *(1,) * (x.dim() - 1), device=x.device, dtype=x.dtype)
+            x = x + strength * torch.randn_like(x)
+        return self.critic(x)  # type: ignore[no-any-return]
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """Parts: ``critic_cross_entropy_nats``, of C on the data, and ``metamer_cross_entropy_nats``."""
@@ -93,6 +100,8 @@ class MetamerCrossEntropy(Loss):
             of_metamers = functional.cross_entropy(self._judge(metamers), classes)
         if grown:
             total = total + grown * of_metamers
+            if self.range_weight and self.binding.preprocessing.bits is not None:
+                total = total + grown * self.range_weight * (metamers - metamers.clamp(-1, 1)).square().mean()
         parts = {"critic_cross_entropy_nats": of_critic.detach(), "metamer_cross_entropy_nats": of_metamers.detach()}
         return LossTerms(total, parts)
 

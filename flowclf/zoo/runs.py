@@ -63,7 +63,7 @@ def read_run(path: str | Path) -> FinishedRun:
     except (OSError, UnicodeDecodeError, RecipeError) as error:
         raise CheckpointError(f"{path}: the recipe of the run cannot be read: {error}") from error
     changed = list(_changes(recipes.resolved(given), recipes.resolved(recipe)))[:_MAX_CHANGES]
-    shipped = _shipped_name(text)
+    shipped = _shipped_name(given)
     record = RecipeRecord(
         name=shipped or given.name,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
@@ -98,10 +98,11 @@ def _json(file: Path) -> dict[str, Any]:
     return document
 
 
-def _shipped_name(text: str) -> str | None:
-    """What ``flowclf recipe run`` calls the recipe of this text, if flowclf ships it."""
+def _shipped_name(given: Recipe) -> str | None:
+    """What ``flowclf recipe run`` calls the recipe, if flowclf ships one that says the same, whatever its comments say."""
     # Not by the name that the recipe gives itself: one in a folder has the folder in its name here, and only here.
-    return next((name for name in recipes.bundled() if recipes.find(name).read_text(encoding="utf-8") == text), None)
+    wanted = recipes.resolved(given)
+    return next((name for name in recipes.bundled() if recipes.resolved(recipes.load(recipes.find(name)).recipe) == wanted), None)
 
 
 def _changes(before: Any, after: Any, key: str = "") -> Iterator[str]:
