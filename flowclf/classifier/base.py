@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +15,32 @@ from flowclf.preprocessing import Preprocessing
 __all__ = ["Classifier", "Encoding", "LogitsOnly", "shape_text"]
 
 
-class Encoding(NamedTuple):
-    """What a classifier makes of a batch.
-
-    Attributes:
-        logits: z_s, (B, K).
-        nuisance: z_n, (B, D-K); (B, 0) of a network without an inverse, or where a loss has no use for them.
-        log_det: log|det dF/dx|, (B,), nats; zeros for a network that has none.
-        inputs: what was encoded, (B, C, H, W) or (B, D); None where nobody kept it.
-    """
-
+class _Outputs(NamedTuple):
     logits: Tensor
     nuisance: Tensor
     log_det: Tensor
-    inputs: Tensor | None = None
+
+
+class Encoding(_Outputs):
+    """What a classifier makes of a batch: the three outputs, as a tuple, and beside them what they are of.
+
+    Args:
+        logits: z_s, (B, K).
+        nuisance: z_n, (B, D-K); (B, 0) of a network without an inverse, or where a loss has no use for them.
+        log_det: log|det dF/dx|, (B,), nats; zeros for a network that has none.
+        inputs: what was encoded, (B, C, H, W) or (B, D); None where nobody kept it. Not an item of the tuple.
+
+    Example:
+        >>> logits, nuisance, log_det = Encoding(torch.zeros(2, 10), torch.zeros(2, 5), torch.zeros(2))
+    """
+
+    inputs: Tensor | None
+
+    def __new__(cls, logits: Tensor, nuisance: Tensor, log_det: Tensor, inputs: Tensor | None = None) -> Self:
+        """The tuple, with its attribute."""
+        made = super().__new__(cls, logits, nuisance, log_det)
+        made.inputs = inputs
+        return made
 
     def detach(self) -> Encoding:
         """The same without gradients."""

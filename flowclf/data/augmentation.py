@@ -1,4 +1,4 @@
-"""Random changes to training images that keep their class: turning, scaling, shift, crop, flip, noise, on whole batches of uint8 tensors."""
+"""Random changes to training images that keep their class, on whole batches of uint8 tensors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Augmentation:
             uniform from 0 to it. Values beyond the range are clipped.
 
     Raises:
-        UsageError: an angle outside 0 to 180, a zoom outside 0 to 1 (1 excluded), a number of pixels that is not an integer of at least 0, a flip that is not a bool, or noise outside 0 to 1.
+        UsageError: an angle outside 0 to 180, a zoom outside 0 to 1 (1 excluded), a number of pixels
+            that is not an integer of at least 0, a flip that is not a bool, or noise outside 0 to 1.
 
     Example:
         >>> images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)

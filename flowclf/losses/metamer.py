@@ -31,9 +31,9 @@ class MetamerCrossEntropy(Loss):
 
     Args:
         width: channels of the critic's first layer, for feature maps; units of its hidden layers, for vectors.
-        noise: largest standard deviation of Gaussian noise on what the critic sees in training, in units of the network's inputs; each
-            sample's own is uniform from 0 to it. A critic that reads through noise looks at strokes, and is harder to please with
-            what no eye would see.
+        noise: largest standard deviation of Gaussian noise on what the critic sees in training, in units of the network's inputs;
+            each sample's own is uniform from 0 to it. A critic that reads through noise looks at strokes, and is harder to please
+            with what no eye would see.
         range_weight: factor of what leaves the range of images: the squared distance of the metamers' pixels to it, -1 to 1 in the
             network's inputs, mean over pixels. Without it an inverse tends to write chequers that clipping would remove.
         share: of the batch for which a metamer is made; each costs an inverse and its gradient.

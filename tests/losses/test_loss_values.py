@@ -64,6 +64,32 @@ def test_metamers_have_the_logits_of_one_and_the_nuisances_of_the_next(image_cla
     torch.testing.assert_close(terms.total, expected + of_critic, atol=1e-4, rtol=1e-4)
 
 
+def test_metamers_out_of_range_cost_their_squared_distance(image_classifier: InvertibleClassifier) -> None:
+    clf = image_classifier
+    _, encoding = encoding_of(clf)
+    plain, ranged = (MetamerCrossEntropy(width=4, share=1.0, range_weight=weight).bind(clf) for weight in (0.0, 3.0))
+    ranged.load_state_dict(plain.state_dict())
+    metamers = clf.inverse(encoding.logits.roll(1, 0), encoding.nuisance)
+    excess = (metamers.abs() - 1).clamp(min=0).square().mean()
+    assert excess > 0
+    torch.testing.assert_close(ranged(encoding, LABELS).total - plain(encoding, LABELS).total, 3 * excess, atol=1e-4, rtol=1e-4)
+    vectors = build_classifier((5,), ["actnorm", "split_head"], classes=3)
+    plain, ranged = (MetamerCrossEntropy(width=4, range_weight=weight).bind(vectors) for weight in (0.0, 3.0))
+    ranged.load_state_dict(plain.state_dict())
+    encoding = vectors(10 * torch.randn(6, 5))
+    assert torch.equal(ranged(encoding, LABELS[:6] % 3).total, plain(encoding, LABELS[:6] % 3).total)
+
+
+def test_the_critic_reads_through_noise_in_training_alone(image_classifier: InvertibleClassifier) -> None:
+    _, encoding = encoding_of(image_classifier)
+    loss = MetamerCrossEntropy(width=4, noise=0.5).bind(image_classifier)
+    first, second = (loss(encoding, LABELS).total for _ in range(2))
+    assert not torch.equal(first, second)
+    loss.eval()
+    first, second = (loss(encoding, LABELS).total for _ in range(2))
+    assert torch.equal(first, second)
+
+
 def test_the_critic_learns_from_the_data_alone(image_classifier: InvertibleClassifier) -> None:
     x, encoding = encoding_of(image_classifier)
     loss = MetamerCrossEntropy(width=4).bind(image_classifier)
@@ -87,7 +113,7 @@ def test_metamers_teach_the_bijection_once_the_delay_is_over(image_classifier: I
 
 
 def test_metamers_need_the_inputs(image_classifier: InvertibleClassifier) -> None:
-    encoding = encoding_of(image_classifier)[1]._replace(inputs=None)
+    encoding = Encoding(*encoding_of(image_classifier)[1])
     with pytest.raises(UsageError, match="needs an encoding with the inputs"):
         MetamerCrossEntropy(width=4).bind(image_classifier)(encoding, LABELS)
 
