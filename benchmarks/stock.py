@@ -1,8 +1,9 @@
 """The training of a recipe, written plainly: stock FrEIA, torchvision images, a loop of one's own.
 
 Blocks, subnets, batch, optimiser, schedule, clipping, moving average and validation are those of flowclf. Where stock FrEIA has no
-such node, what does less work stands in: rotations are fixed ones, the couplings that see the logits are blocks like the
-others, and a readout is an ordinary network behind the graph. It trains on cross-entropy without log-determinants, in float32.
+such node, what does less work stands in: rotations are fixed ones, a readout is an ordinary network beside the graph, and the
+couplings that see the logits are blocks like the others, in a graph of their own. It trains on cross-entropy without
+log-determinants, in float32.
 """
 
 from __future__ import annotations
@@ -67,23 +68,32 @@ class Images:
             yield (levels + torch.rand_like(levels)) * 2.0 ** (1 - self.bits) - 1, labels
 
 
-def network(arguments: dict[str, Any]) -> nn.Module:
-    """A ``GraphINN`` of the recipe's size.
+def network(arguments: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+    """Two graphs of the recipe's size: what the logits are read from, and what only transforms the nuisances after that.
 
     Args:
         arguments: those of :func:`flowclf.models.firevnet`, with lists for blocks and width.
     """
+    stages, width = arguments["stages"], arguments["width"][-1]
+    made: list[Any] = []
+    for count, channels in zip(arguments["blocks"], arguments["width"], strict=True):
+        made += [None, *[channels] * count]
+    maps = (4**stages, SIDE // 2**stages, SIDE // 2**stages)
+    return _graph((1, SIDE, SIDE), made, arguments), _graph(maps, [width] * 2 * arguments["logit_couplings"], arguments)
+
+
+def _graph(shape: tuple[int, ...], widths: list[int | None], arguments: dict[str, Any]) -> nn.Module:
+    """A ``GraphINN`` of blocks with subnets of these widths, and of a squeeze where None stands."""
     from FrEIA import modules
     from FrEIA.framework import GraphINN, InputNode, Node, OutputNode
 
-    made: list[Any] = [InputNode(1, SIDE, SIDE, name="input")]
-    counts, widths = list(arguments["blocks"]), list(arguments["width"])
-    counts[-1] += 2 * arguments["logit_couplings"]
-    for stage, (count, width) in enumerate(zip(counts, widths, strict=True)):
-        made.append(Node(made[-1], modules.IRevNetDownsampling, {}, name=f"squeeze {stage}"))
+    made: list[Any] = [InputNode(*shape, name="input")]
+    for index, width in enumerate(widths):
+        if width is None:
+            made.append(Node(made[-1], modules.IRevNetDownsampling, {}, name=f"squeeze {index}"))
+            continue
         options = {"subnet_constructor": _started(width), "affine_clamping": arguments["bound"], "permute_soft": True}
-        for index in range(count):
-            made.append(Node(made[-1], modules.AllInOneBlock, dict(options), name=f"block {stage} {index}"))
+        made.append(Node(made[-1], modules.AllInOneBlock, options, name=f"block {index}"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph: nn.Module = GraphINN([*made, OutputNode(made[-1], name="output")])
@@ -123,17 +133,19 @@ class Training:
         recipe: what is meant.
         train: images trained on.
         validation: images held out.
+        whole: run all of the network in each step, as a graph that gives logits and nuisances does, not only what the loss needs.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, train: int, validation: int) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, train: int, validation: int, whole: bool) -> None:
         self.folder = folder
         self.settings = recipe.train
         self.arguments: dict[str, Any] = recipe.model.arguments  # type: ignore[union-attr]
         self.images = Images(folder, recipe, train, validation)
         torch.manual_seed(recipe.seed)
-        self.graph = network(self.arguments)
+        self.graph, self.rest = network(self.arguments)
+        self.whole = whole
         self.readout = readout(self.arguments)
-        self.model = nn.ModuleList([self.graph, *([self.readout] if self.readout else [])])
+        self.model = nn.ModuleList([self.graph, self.rest, *([self.readout] if self.readout else [])])
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         options = dict(self.settings.optimizer)
         assert options.pop("name") == "adamax"
@@ -162,7 +174,10 @@ class Training:
         total = 0.0
         self.model.train()
         for x, labels in self.images.batches(self.images.train):
-            loss = functional.cross_entropy(self.logits(self.graph(x, jac=False)[0]), labels)
+            z = self.graph(x, jac=False)[0]
+            if self.whole:
+                self.rest(z, jac=False)
+            loss = functional.cross_entropy(self.logits(z), labels)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if self.settings.gradient_clip:
@@ -187,7 +202,8 @@ class Training:
             for x, labels in self.images.batches(self.images.validation):
                 z, log_det = self.graph(x)
                 wrong += float((self.logits(z).argmax(1) != labels).sum())
-                nats += float((z.flatten(1).square().sum(1) / 2 - log_det).sum())
+                z, more = self.rest(z)
+                nats += float((z.flatten(1).square().sum(1) / 2 - log_det - more).sum())
                 count += len(labels)
         return {"validation.error": wrong / count, "validation.nats": nats / count}
 

@@ -83,7 +83,8 @@ def test_whole_trainings_take_turns(tmp_path: Path, capsys: pytest.CaptureFixtur
     text = out.read_text(encoding="utf-8")
     assert f"{load('mnist-ce').recipe.train.epochs} epochs of 2 steps" in text
     assert "with 0.003 of the images" in text
-    assert "| FrEIA |" in text
+    assert "| FrEIA, the whole graph |" in text
+    assert "| FrEIA, what the loss needs |" in text
     assert "| flowclf |" in text
     assert "1.00x" in text
     assert text in capsys.readouterr().out
@@ -91,18 +92,21 @@ def test_whole_trainings_take_turns(tmp_path: Path, capsys: pytest.CaptureFixtur
         training.main(["--share", "2"])
 
 
-def test_the_plain_training_is_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_plain_training_is_one(tmp_path: Path, whole: bool) -> None:
     recipe = load("mnist-ce", ["train.schedule.warmup_steps=0", "data.batch_size=32", "train.epochs=3"]).recipe
-    plain = stock.Training(tmp_path, recipe, train=320, validation=40)
+    plain = stock.Training(tmp_path, recipe, train=320, validation=40, whole=whole)
+    used = [*plain.graph.parameters(), *(plain.readout.parameters() if plain.readout else [])]
+    used = [parameter for parameter in used if parameter.requires_grad]
     x, labels = next(plain.images.batches(plain.images.train))
     assert x.shape == (32, 1, 28, 28)
     assert -1 <= float(x.min()) < float(x.max()) < 1
     assert labels.dtype == torch.int64
     plain.epoch()
-    weights = [parameter.detach().clone() for parameter in plain.parameters]
+    weights = [parameter.detach().clone() for parameter in used]
     plain.epoch()
     assert plain.rows[1]["cross_entropy_nats"] < plain.rows[0]["cross_entropy_nats"]
-    assert all(not torch.equal(old, new) for old, new in zip(weights, plain.parameters, strict=True))
+    assert all(not torch.equal(old, new) for old, new in zip(weights, used, strict=True))
     assert any(not torch.equal(own, mean) for own, mean in zip(plain.parameters, plain.average, strict=True))
     assert sum(1 for _ in (tmp_path / "metrics.jsonl").open(encoding="utf-8")) == 2
     ours = build_model(recipe, build_data(recipe)).parameter_count()
