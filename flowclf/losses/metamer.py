@@ -19,7 +19,7 @@ __all__ = ["MetamerCrossEntropy"]
 class MetamerCrossEntropy(Loss):
     r"""-log C(F^-1(z_s(x_i), z_n(x_j)))_{y_i}, mean over pairs of a batch, nats, with a critic C that learns from the data alone.
 
-    A metamer of x_i has its logits and the nuisances of another sample (paper, section 2.3). If logits and nuisances
+    A metamer of x_i has its logits and the nuisances of another sample (paper, section 2.2). If logits and nuisances
     are independent, metamers are distributed as the data are, and their class is that of their logits. This term asks for
     the second directly: C, an ordinary classifier of network inputs that is trained beside F on
     -log C(x_i)_{y_i}, has to see the logits' class in the metamer. Its gradient teaches the inverse to draw the class, and takes
