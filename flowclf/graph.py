@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -28,6 +28,7 @@ __all__ = [
     "MAX_NODES",
     "Graph",
     "NodeRow",
+    "NodeSet",
     "Specs",
     "after_the_logits",
     "build_graph",
@@ -43,6 +44,7 @@ __all__ = [
 
 Graph: TypeAlias = GraphINN
 Specs: TypeAlias = Sequence[Any]
+NodeSet: TypeAlias = frozenset[Node]
 MAX_NODES = 10_000
 MAX_REPEAT_DEPTH = 10
 
@@ -247,7 +249,7 @@ def _steps(graph: Graph) -> tuple[Node, ...]:
     return tuple(node for node in graph.node_list if node.module is not None)
 
 
-def after_the_logits(graph: Graph) -> frozenset[Node]:
+def after_the_logits(graph: Graph) -> NodeSet:
     """The nodes between which and the head nothing changes the logits: whoever wants those alone need not run them.
 
     They are nodes with ``kept_logits``, each of which feeds the next or, in the end, the head's first input.
@@ -270,7 +272,7 @@ def execute(
     *,
     rev: bool = False,
     log_det: bool = True,
-    left_out: Collection[Node] = (),
+    left_out: NodeSet = frozenset(),
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Run a graph forward, or backward with ``rev``.
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
 import torch
-from FrEIA.framework import Node
 from torch import Tensor
 
 from flowclf import reversible
@@ -17,6 +16,7 @@ from flowclf.fixed_point import Peak, round_to_grid
 from flowclf.graph import (
     Graph,
     NodeRow,
+    NodeSet,
     Specs,
     after_the_logits,
     build_graph,
@@ -133,7 +133,7 @@ class InvertibleClassifier(Classifier):
         return grid_peak(self.graph, self._input_peak) if self.stream == "fixed_point" else None
 
     def _run(
-        self, values: Sequence[Tensor], *, rev: bool, log_det: bool, left_out: Collection[Node] = ()
+        self, values: Sequence[Tensor], *, rev: bool, log_det: bool, left_out: NodeSet = frozenset()
     ) -> tuple[tuple[Tensor, ...], Tensor | None]:
         if self.stream == "fixed_point":
             values = self._on_grid(values, rev)
@@ -164,7 +164,7 @@ class InvertibleClassifier(Classifier):
         """Logits (B, K) and nuisances (B, D-K) of network inputs, without the work for the log-determinant."""
         return self._latents(x)
 
-    def _latents(self, x: Tensor, left_out: Collection[Node] = ()) -> tuple[Tensor, Tensor]:
+    def _latents(self, x: Tensor, left_out: NodeSet = frozenset()) -> tuple[Tensor, Tensor]:
         self._check_input(x)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
