@@ -54,7 +54,14 @@ train: {optimizer: {name: sgd}, schedule: {name: trapezoid, warmup_steps: 3}, em
 def test_the_example_of_the_design():
     recipe = loads(DESIGN).recipe
     assert (recipe.name, recipe.seed, recipe.data.name, recipe.data.batch_size) == ("mnist", 0, "mnist", 128)
-    assert recipe.data.augment.model_dump() == {"shift": 2, "crop": 0, "flip": False, "noise": 0.0}
+    assert recipe.data.augment.model_dump() == {
+        "rotation": 0.0,
+        "zoom": 0.0,
+        "shift": 2,
+        "crop": 0,
+        "flip": False,
+        "noise": 0.0,
+    }
     assert recipe.data.arguments == {}
     assert recipe.model.name == "firevnet"
     assert recipe.model.arguments | {"stages": 2, "blocks": 4, "width": 64, "coupling": "affine"} == recipe.model.arguments
