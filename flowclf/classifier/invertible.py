@@ -139,9 +139,11 @@ class InvertibleClassifier(Classifier):
             values = self._on_grid(values, rev)
         # The stream stays in its own precision under anyone's autocast; couplings choose the precision of their subnets.
         with torch.autocast(values[0].device.type, enabled=False):
-            if self.activations == "recompute" and not left_out:
-                return reversible.execute(self.graph, values, rev=rev, log_det=log_det, keep_every=self.keep_every)
-            if self.activations not in ("store", "recompute"):
+            if self.activations == "recompute":
+                return reversible.execute(
+                    self.graph, values, rev=rev, log_det=log_det, keep_every=self.keep_every, left_out=left_out
+                )
+            if self.activations != "store":
                 raise UsageError(f"activations must be 'store' or 'recompute', found {self.activations!r}")
             return execute(self.graph, values, rev=rev, log_det=log_det, left_out=left_out)
 
@@ -173,8 +175,6 @@ class InvertibleClassifier(Classifier):
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (B, K) of network inputs; nodes that come after them and only transform nuisances do not run."""
-        if self.activations == "recompute" and torch.is_grad_enabled():
-            return self.latents(x)[0]
         return self._latents(x, after_the_logits(self.graph))[0]
 
     def inverse(self, logits: Tensor, nuisance: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flowclf import graph as plain
 from flowclf.errors import UsageError
-from flowclf.graph import Graph
+from flowclf.graph import Graph, NodeSet
 from flowclf.heap import keep_freed_memory
 from flowclf.reversible.backprop import Run, differentiable
 from flowclf.reversible.plan import make_plan
@@ -27,6 +27,7 @@ def execute(
     rev: bool = False,
     log_det: bool = True,
     keep_every: int | None = None,
+    left_out: NodeSet = frozenset(),
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Run a graph, keeping for the backward pass its outputs, conditions and parameters only.
 
@@ -40,6 +41,7 @@ def execute(
         log_det: add up the log-determinants.
         keep_every: k keeps the input of every k-th node as well, so that errors of inverses add up over k nodes at most; None
             keeps none.
+        left_out: as for :func:`flowclf.graph.execute`; forward only.
 
     Returns:
         The outputs, or with ``rev`` the inputs, and the log-determinant of the direction, (B,), nats, or None.
@@ -58,13 +60,13 @@ def execute(
     if keep_every is not None and keep_every < 1:
         raise UsageError(f"keep_every must be at least 1, or None, found {keep_every}")
     if torch.is_grad_enabled():
-        plan = make_plan(graph, values, conditions, rev=rev)
+        plan = make_plan(graph, values, conditions, rev=rev, left_out=left_out)
         if plan.live:
             keep_freed_memory()
             run = Run(plan, values[0].device, log_det=log_det, keep_every=keep_every)
             results = differentiable(run, values, conditions)
             return (results[:-1], results[-1]) if log_det else (results, None)
-    return plain.execute(graph, values, conditions, rev=rev, log_det=log_det)
+    return plain.execute(graph, values, conditions, rev=rev, log_det=log_det, left_out=left_out)
 
 
 class Recompute(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from flowclf.errors import GraphError
-from flowclf.graph import Graph
+from flowclf.graph import Graph, NodeSet
 
 __all__ = ["Edge", "Plan", "Site", "Step", "make_plan"]
 
@@ -84,7 +84,9 @@ def _check(graph: Graph) -> None:
                 )
 
 
-def make_plan(graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool) -> Plan:
+def make_plan(
+    graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool, left_out: NodeSet = frozenset()
+) -> Plan:
     """The steps of a graph, with what needs a gradient given the tensors that go in.
 
     Args:
@@ -92,6 +94,7 @@ def make_plan(graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tenso
         values: inputs, or with ``rev`` outputs, in the graph's order.
         conditions: in the graph's order.
         rev: run the inverse.
+        left_out: nodes with one input and one output, in whose place their input is handed on; forward only.
 
     Raises:
         GraphError: an output used twice or not at all, or another number of values or conditions than the graph takes.
@@ -108,12 +111,17 @@ def make_plan(graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tenso
     parameters: list[Tensor] = []
     steps: list[Step] = []
     nodes = [node for node in graph.node_list if node.module is not None]
-    for index, node in enumerate(reversed(nodes) if rev else nodes):
-        reads, writes = tuple(tuple(edge) for edge in node.inputs), tuple((node, n) for n in range(len(node.output_dims)))
+    handed_on: dict[Edge, Edge] = {}
+    for node in reversed(nodes) if rev else nodes:
+        reads: tuple[Edge, ...] = tuple(handed_on.get(tuple(edge), tuple(edge)) for edge in node.inputs)
+        if node in left_out:
+            handed_on[node, 0] = reads[0]
+            continue
+        writes: tuple[Edge, ...] = tuple((node, n) for n in range(len(node.output_dims)))
         if rev:
             reads, writes = writes, reads
         chosen = tuple(graph.condition_nodes.index(condition) for condition in node.conditions)
-        step = Step(index, node.name, node.module, tuple(node.module.modules()), reads, writes, chosen)
+        step = Step(len(steps), node.name, node.module, tuple(node.module.modules()), reads, writes, chosen)
         for module in step.modules:
             for name, parameter in module._parameters.items():
                 if parameter is not None and parameter.requires_grad:

@@ -64,6 +64,8 @@ def read_run(path: str | Path) -> FinishedRun:
         raise CheckpointError(f"{path}: the recipe of the run cannot be read: {error}") from error
     changed = list(_changes(recipes.resolved(given), recipes.resolved(recipe)))[:_MAX_CHANGES]
     shipped = _shipped_name(given)
+    # Comments may have been added since: the file that a reader finds is the one that flowclf ships.
+    text = recipes.find(shipped).read_text(encoding="utf-8") if shipped else text
     record = RecipeRecord(
         name=shipped or given.name,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
@@ -99,10 +101,14 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _shipped_name(given: Recipe) -> str | None:
-    """What ``flowclf recipe run`` calls the recipe, if flowclf ships one that says the same, whatever its comments say."""
+    """What ``flowclf recipe run`` calls the recipe, if flowclf ships one that does the same, whatever name and words it goes by."""
     # Not by the name that the recipe gives itself: one in a folder has the folder in its name here, and only here.
-    wanted = recipes.resolved(given)
-    return next((name for name in recipes.bundled() if recipes.resolved(recipes.load(recipes.find(name)).recipe) == wanted), None)
+    wanted = _what_it_does(given)
+    return next((name for name in recipes.bundled() if _what_it_does(recipes.load(recipes.find(name)).recipe) == wanted), None)
+
+
+def _what_it_does(recipe: Recipe) -> dict[str, Any]:
+    return {key: value for key, value in recipes.resolved(recipe).items() if key not in ("name", "description")}
 
 
 def _changes(before: Any, after: Any, key: str = "") -> Iterator[str]:
