@@ -29,6 +29,7 @@ class LogitMixing(BijectiveNode):
         GraphError: fewer channels than classes.
 
     Example:
+        >>> import torch
         >>> node = LogitMixing([(16, 7, 7)], classes=10)
         >>> x = torch.randn(2, 16, 7, 7)
         >>> (z,), log_det = node((x,))

@@ -86,7 +86,6 @@ def test_a_registered_subnet_can_be_named(scratch_registries: None) -> None:
 @pytest.mark.parametrize(
     ("shape", "subnet", "words"),
     [
-        ((4, 2, 2), "dense", ["dense", "vectors", "feature maps"]),
         ((4,), "conv", ["conv", "feature maps", "vectors"]),
         ((4, 2, 2), {"conv": {"kernel": 4}}, ["odd", "4"]),
         ((4, 2, 2), {"conv": {"widht": 4}}, ["conv", "widht"]),
@@ -98,6 +97,22 @@ def test_wrong_subnets_are_refused(shape: tuple[int, ...], subnet: Any, words: l
     with pytest.raises(GraphError) as caught:
         AffineCoupling([shape], subnet=subnet)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_a_dense_subnet_sees_all_pixels_of_feature_maps_at_once() -> None:
+    node = AffineCoupling([(4, 2, 3)], [(5,)], subnet="dense")
+    sizes = [layer.in_features for layer in node.subnet if isinstance(layer, nn.Linear)]
+    assert sizes[0] == 2 * 6 + 5
+    nn.init.normal_(node.subnet[-1].weight)
+    x = torch.randn(1, 4, 2, 3, requires_grad=True)
+    node((x,), c=[torch.randn(1, 5)])[0][0][0, 3, 0, 0].backward()
+    assert x.grad is not None
+    assert x.grad[0, :2].ne(0).all()
+
+
+def test_a_readout_of_feature_maps_takes_no_dense_subnet() -> None:
+    with pytest.raises(GraphError, match=r"dense takes vectors \(D,\), found feature maps"):
+        LogitReadout([(4, 2, 2)], classes=3, subnet="dense")
 
 
 def test_an_unknown_subnet_is_refused_with_the_nearest_name() -> None:
