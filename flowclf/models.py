@@ -56,7 +56,8 @@ def firevnet(
         dct: read the logits from the lowest frequencies of the last feature maps.
 
     Raises:
-        UsageError: a list whose length is not the number of stages, or couplings given logits that are not channels' means.
+        UsageError: a list whose length is not the number of stages, couplings given logits that are not channels' means, or their
+            mixing or subnet without them.
 
     Example:
         >>> firevnet(stages=1, blocks=1)[0]
@@ -65,6 +66,9 @@ def firevnet(
     for name, used in (("readout_width", readout_width), ("logit_couplings", logit_couplings)):
         if used and not dct:
             raise UsageError(f"firevnet: {name} needs dct: true, which reads the logits from the channels' means")
+    for name, given in (("logit_mixing", logit_mixing), ("logit_subnet", logit_subnet)):
+        if given and not logit_couplings:
+            raise UsageError(f"firevnet: {name} is of couplings given the logits, found logit_couplings: 0")
     block_counts = _per_stage("blocks", blocks, stages)
     widths = _per_stage("width", width, stages)
     norm = ["actnorm"] if actnorm else []
@@ -81,8 +85,8 @@ def firevnet(
         subnet = {"residual": {"width": readout_width, "blocks": readout_blocks}}
         specs.append({"logit_readout": {"subnet": subnet, "logit_scale": logit_scale}})
     if logit_couplings:
-        given = logit_subnet or {"conv": {"width": widths[-1], "normalization": normalization}}
-        shared: dict[str, Any] = {"subnet": given, "bound": bound, "logit_scale": logit_scale}
+        own = logit_subnet or {"conv": {"width": widths[-1], "normalization": normalization}}
+        shared: dict[str, Any] = {"subnet": own, "bound": bound, "logit_scale": logit_scale}
         mixed = ["logit_mixing"] if logit_mixing else []
         pair = [node for swap in (True, False) for node in (*mixed, {"logit_coupling": {**shared, "swap": swap}})]
         specs.append({"repeat": logit_couplings, "nodes": pair})

@@ -104,6 +104,12 @@ def test_lists_of_another_length_are_refused(arguments: dict[str, Any]) -> None:
         firevnet(**arguments)
 
 
+@pytest.mark.parametrize("arguments", [{"logit_mixing": True}, {"logit_subnet": "dense"}])
+def test_what_is_of_logit_couplings_is_refused_without_them(arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="is of couplings given the logits, found logit_couplings: 0"):
+        firevnet(**arguments)
+
+
 def test_a_coupling_that_is_not_there_is_refused_when_the_graph_is_built() -> None:
     with pytest.raises(RegistryError, match="unknown node 'afine_coupling'; did you mean 'affine_coupling'"):
         build_classifier((1, 8, 8), firevnet(coupling="afine"), classes=4)

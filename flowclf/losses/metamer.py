@@ -74,7 +74,7 @@ class MetamerCrossEntropy(Loss):
 
     def build(self, binding: Binding) -> None:
         """Make the critic."""
-        self.critic = critic(binding.classifier.input_shape, binding.classes, self.width)
+        self.critic = _make_critic(binding.classifier.input_shape, binding.classes, self.width)
 
     @property
     def _classifier(self) -> InvertibleClassifier:
@@ -106,7 +106,7 @@ class MetamerCrossEntropy(Loss):
         return LossTerms(total, parts)
 
 
-def critic(shape: Shape, classes: int, width: int) -> nn.Module:
+def _make_critic(shape: Shape, classes: int, width: int) -> nn.Module:
     """A small convolutional network for feature maps (C, H, W), a fully connected one for vectors (D,).
 
     Args:

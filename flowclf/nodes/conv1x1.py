@@ -130,8 +130,8 @@ def rotation(generator: Tensor) -> Tensor:
     # The Cayley transform: half the time of a matrix exponential, and orthogonal to the last bits just the same.
     skew = generator - generator.T
     identity = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
-    rotation: Tensor = torch.linalg.solve_ex(identity + skew, identity - skew)[0]
-    return rotation
+    result: Tensor = torch.linalg.solve_ex(identity + skew, identity - skew)[0]
+    return result
 
 
 def mix(x: Tensor, matrix: Tensor) -> Tensor:
