@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf.arguments import Fraction, NonNegativeFloat, PositiveInt
+from flowclf.arguments import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from flowclf.classifier import Encoding, InvertibleClassifier, require_invertible
 from flowclf.errors import UsageError
 from flowclf.losses.base import Binding, Loss, LossTerms, frozen, warmed_up
@@ -37,6 +37,9 @@ class MetamerCrossEntropy(Loss):
         range_weight: factor of what leaves the range of images: the squared distance of the metamers' pixels to it, -1 to 1 in the
             network's inputs, mean over pixels. Without it an inverse tends to write chequers that clipping would remove.
         share: of the batch for which a metamer is made; each costs an inverse and its gradient.
+        critic_weight: factor of the critic's own cross-entropy. Where its gradient is small beside that of the other losses, and
+            both are clipped together, the optimiser's weight decay draws the critic to 0, where it says nothing ever after: make up
+            here for a small weight of this term in a sum.
         delay: share of the training before the metamers' weight leaves 0.
         warmup: share of the training over which it then grows to 1.
 
@@ -61,6 +64,7 @@ class MetamerCrossEntropy(Loss):
         noise: NonNegativeFloat = 0.0,
         range_weight: NonNegativeFloat = 0.0,
         share: Fraction = 0.5,
+        critic_weight: PositiveFloat = 1.0,
         delay: Fraction = 0.0,
         warmup: Fraction = 0.0,
     ) -> None:
@@ -69,6 +73,7 @@ class MetamerCrossEntropy(Loss):
         self.noise = noise
         self.range_weight = range_weight
         self.share = share
+        self.critic_weight = critic_weight
         self.delay = delay
         self.warmup = warmup
 
@@ -90,7 +95,8 @@ class MetamerCrossEntropy(Loss):
         """Parts: ``critic_cross_entropy_nats``, of C on the data, and ``metamer_cross_entropy_nats``."""
         if encoding.inputs is None:
             raise UsageError(f"{type(self).__name__} needs an encoding with the inputs that it is of: Encoding(..., inputs=x)")
-        total = of_critic = functional.cross_entropy(self._judge(encoding.inputs.detach()), labels)
+        of_critic = functional.cross_entropy(self._judge(encoding.inputs.detach()), labels)
+        total = self.critic_weight * of_critic
         pairs = max(1, round(self.share * len(labels)))
         # Batches are in random order: the next sample is as good a donor as any.
         logits, classes = encoding.logits.detach().roll(1, 0)[:pairs], labels.roll(1)[:pairs]
