@@ -47,6 +47,7 @@ def run(
         loaded = _load(recipe, overrides or [])
 
     import flowclf.run
+    from flowclf.run_folder import RunFolder
 
     if dry_run and loaded is not None:
         plan = flowclf.run.plan(loaded, device=device.value)
@@ -60,7 +61,8 @@ def run(
             result = flowclf.run.run(loaded, out, device.value, progress)
         elif resume is not None:
             result = flowclf.run.resume(resume, device.value, progress)
-    results = {"run.directory": str(result.folder), **result.results}
+    # The page to look at comes last, where a long table ends.
+    results = {"run.directory": str(result.folder), **result.results, "run.report": str(RunFolder(result.folder).report)}
     if as_json:
         print_json(results)
     else:

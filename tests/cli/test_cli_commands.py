@@ -89,6 +89,7 @@ def test_a_run(calls, capsys):
     lines = dict(line.split("\t") for line in output.out.splitlines())
     assert lines["run.directory"].endswith("done")
     assert lines["test.error"] == "0.0123457"
+    assert output.out.splitlines()[-1] == f"run.report\t{Path(lines['run.directory']) / 'report.html'}"
     assert output.err == "training\n"
 
 
