@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -17,16 +18,23 @@ from flowclf.registry import nearest
 
 __all__ = ["Augmentation"]
 
+_BETWEEN_POINTS = 7
+"""Pixels between two points at which a displacement is drawn."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
     """What is random about a training image. The default changes nothing.
 
-    The order is rotation and zoom, crop, shift, flip, noise; each image of a batch gets its own.
+    The order is rotation, zoom and elastic distortion, crop, shift, flip, noise; each image of a batch gets its own.
 
     Args:
         rotation: largest angle by which an image is turned about its middle, either way, in degrees; bilinear, with 0 from outside.
         zoom: largest share by which an image is magnified or shrunk, together with the turning and in the same way.
+        elastic: standard deviation of random displacements along each axis, in pixels, at points about 7 pixels apart; they are
+            interpolated smoothly between these, and the image is distorted so, together with the turning. About 1 suits
+            handwriting (P. Simard et al., Best practices for convolutional neural networks applied to visual document
+            analysis, 2003, section 2).
         shift: largest translation along each axis, in pixels; every whole number from -shift to shift is equally
             likely. What comes in from outside is 0, the background.
         crop: pixels of padding on each side, by reflection, before a window of the image's own size is cut at random;
@@ -36,7 +44,7 @@ class Augmentation:
             uniform from 0 to it. Values beyond the range are clipped.
 
     Raises:
-        UsageError: an angle outside 0 to 180, a zoom outside 0 to 1 (1 excluded), a number of pixels
+        UsageError: an angle outside 0 to 180, a zoom outside 0 to 1 (1 excluded), a displacement below 0, a number of pixels
             that is not an integer of at least 0, a flip that is not a bool, or noise outside 0 to 1.
 
     Example:
@@ -47,6 +55,7 @@ class Augmentation:
 
     rotation: NonNegativeFloat = 0.0
     zoom: Fraction = 0.0
+    elastic: NonNegativeFloat = 0.0
     shift: NonNegativeInt = 0
     crop: NonNegativeInt = 0
     flip: bool = False
@@ -62,6 +71,7 @@ class Augmentation:
         for name, meaning, below in (
             ("noise", "a share of the pixels' range, 0 to 1", 1.0),
             ("rotation", "degrees, 0 to 180", 180.0),
+            ("elastic", "pixels, at least 0", sys.float_info.max),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= below:
@@ -122,8 +132,8 @@ class Augmentation:
         """
         self.check(images.shape[1:])
         height, width = images.shape[-2:]
-        if self.rotation or self.zoom:
-            images = _turned(images, math.radians(self.rotation), self.zoom, generator)
+        if self.rotation or self.zoom or self.elastic:
+            images = _warped(images, math.radians(self.rotation), self.zoom, self.elastic, generator)
         if self.crop:
             rows, columns = (_reflected(size, self.crop).to(images.device) for size in (height, width))
             padded = images.index_select(2, rows).index_select(3, columns)
@@ -151,8 +161,16 @@ def _reflected(size: int, padding: int) -> Tensor:
     return (size - 1) - ((size - 1) - indices).abs()
 
 
-def _turned(images: Tensor, rotation: float, zoom: float, generator: torch.Generator) -> Tensor:
-    """Each image turned about its middle by a random angle, radians, and magnified by a random factor from 1 - zoom to 1 + zoom."""
+def _warped(images: Tensor, rotation: float, zoom: float, elastic: float, generator: torch.Generator) -> Tensor:
+    """Each image turned about its middle by a random angle, magnified by a random factor, and distorted smoothly.
+
+    Args:
+        images: (B, C, H, W), uint8.
+        rotation: largest angle, radians.
+        zoom: the factor is from 1 - zoom to 1 + zoom.
+        elastic: standard deviation of the displacements where they are drawn, pixels; 0 draws none.
+        generator: on the CPU.
+    """
     angle, share = (2 * torch.rand(2, len(images), generator=generator) - 1) * torch.tensor([[rotation], [zoom]])
     height, width = images.shape[-2:]
     cosine, sine = angle.cos() / (1 + share), angle.sin() / (1 + share)
@@ -162,6 +180,11 @@ def _turned(images: Tensor, rotation: float, zoom: float, generator: torch.Gener
     second = torch.stack((sine * width / height, cosine, nothing), dim=1)
     maps = torch.stack((first, second), dim=1).to(images.device)
     grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
+    if elastic:
+        points = [max(2, round(side / _BETWEEN_POINTS) + 1) for side in (height, width)]
+        drawn = elastic * torch.randn(len(images), 2, *points, generator=generator)
+        pixels = functional.interpolate(drawn.to(images.device), (height, width), mode="bicubic", align_corners=True)
+        grid = grid + pixels.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height], device=images.device)
     return functional.grid_sample(images.float(), grid, align_corners=False).round().to(torch.uint8)
 
 

@@ -120,11 +120,43 @@ def test_zoom_is_of_the_whole_image() -> None:
     torch.testing.assert_close(zoomed.flip(-1), zoomed, atol=1, rtol=0)
 
 
+def middles(images: Tensor, columns: slice) -> Tensor:
+    """Where the mass of each image's part lies, from its middle: right and down, pixels, (B, 2)."""
+    part = images[:, 0, :, columns].double()
+    down, right = torch.arange(part.shape[1]).double(), torch.arange(part.shape[2]).double()
+    mass = part.sum((1, 2))
+    places = torch.stack(((part.sum(1) * right).sum(1) / mass, (part.sum(2) * down).sum(1) / mass), dim=1)
+    return places - torch.tensor([(part.shape[2] - 1) / 2, (part.shape[1] - 1) / 2])
+
+
+def test_elastic_distortion_moves_what_is_close_together_and_what_is_apart_independently() -> None:
+    # Displacements are drawn at every seventh pixel from the corner: here in the middle of the two spots.
+    image = torch.zeros(1, 1, 29, 43, dtype=torch.uint8)
+    image[:, :, 14, 14] = image[:, :, 14, 28] = 200
+    distorted = Augmentation(elastic=0.4)(image.expand(2000, -1, -1, -1), torch.Generator().manual_seed(0))
+    one, other = middles(distorted, slice(7, 22)), middles(distorted, slice(21, 36))
+    for places in (one, other):
+        assert places.mean(0).abs().max() < 0.05
+        torch.testing.assert_close(places.std(0), torch.full((2,), 0.4).double(), atol=0.04, rtol=0)
+    correlations = torch.corrcoef(torch.cat((one, other), dim=1).T)
+    assert (correlations - torch.eye(4)).abs().max() < 0.1
+    twice = Augmentation(elastic=0.8)(image.expand(2000, -1, -1, -1), torch.Generator().manual_seed(0))
+    assert middles(twice, slice(7, 22)).std() > 1.7 * one.std()
+
+
+def test_elastic_distortion_comes_after_the_draws_of_the_others() -> None:
+    """A recipe without it trains on the images that it always had."""
+    images = random_images((6, 1, 14, 14), 0)
+    plain = Augmentation(rotation=9.0, zoom=0.1)(images, torch.Generator().manual_seed(1))
+    distorted = Augmentation(rotation=9.0, zoom=0.1, elastic=1e-6)(images, torch.Generator().manual_seed(1))
+    assert (plain.int() - distorted.int()).abs().max() <= 1
+
+
 @given(seeds)
 def test_a_seed_gives_the_same_images_and_leaves_the_global_state(seed: int) -> None:
     images = random_images((6, 3, 8, 8), seed)
     original = images.clone()
-    augment = Augmentation(rotation=9.0, zoom=0.1, shift=2, crop=1, flip=True, noise=0.2)
+    augment = Augmentation(rotation=9.0, zoom=0.1, elastic=0.7, shift=2, crop=1, flip=True, noise=0.2)
     state = torch.get_rng_state()
     first = augment(images, torch.Generator().manual_seed(seed))
     second = augment(images, torch.Generator().manual_seed(seed))
@@ -149,6 +181,8 @@ def test_the_default_changes_nothing() -> None:
         ({"noise": 1.5}, "noise: expected a share of the pixels' range, 0 to 1, found 1.5"),
         ({"noise": True}, "noise: expected a share of the pixels' range, 0 to 1, found True"),
         ({"rotation": -1.0}, "rotation: expected degrees, 0 to 180, found -1.0"),
+        ({"elastic": -0.5}, "elastic: expected pixels, at least 0, found -0.5"),
+        ({"elastic": float("nan")}, "elastic: expected pixels, at least 0, found nan"),
         ({"zoom": 1}, "zoom: expected a share of at least 0 and below 1, found 1"),
         ({"shfit": 1}, "unknown argument 'shfit'; did you mean 'shift'?"),
     ],

@@ -57,6 +57,7 @@ def test_the_example_of_the_design():
     assert recipe.data.augment.model_dump() == {
         "rotation": 0.0,
         "zoom": 0.0,
+        "elastic": 0.0,
         "shift": 2,
         "crop": 0,
         "flip": False,
