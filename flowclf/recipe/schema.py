@@ -40,7 +40,6 @@ __all__ = [
     "Loss",
     "OneCycle",
     "Probe",
-    "Readout",
     "Recipe",
     "Sgd",
     "Step",
@@ -180,13 +179,6 @@ Optimizer = Annotated[Adamax | Adam | AdamW | Sgd, OPTIMIZERS]
 Schedule = Annotated[Constant | OneCycle | Step | Cosine | Trapezoid, SCHEDULES]
 
 
-class Readout(Section):
-    """Epochs after the training, of the readout of the logits alone, by cross-entropy; everything else stays."""
-
-    epochs: NonNegativeInt = Field(0, description="Passes over the training set; 0 for none.")
-    lr: PositiveFloat = Field(1e-3, description="Learning rate at first, with the training's optimiser; it falls linearly to 0.")
-
-
 class Train(Section):
     """How long, and how."""
 
@@ -208,7 +200,6 @@ class Train(Section):
         description="Numbers between nodes; fixed_point: on a grid, so that a network of additive couplings inverts bit for bit.",
     )
     checkpoint_every_steps: PositiveInt | None = Field(None, description="Besides one after every epoch; null for none.")
-    readout: Readout = Readout()
 
 
 class Probe(Section):

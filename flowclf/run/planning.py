@@ -51,17 +51,14 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
         "parameters": classifier.parameter_count(),
         "adversary_parameters": adversary,
         "epochs": trainer.settings.epochs,
-        "readout_epochs": trainer.settings.readout["epochs"],
         "steps": trainer.total_steps,
         "nodes": rows,
     }
     adversary_text = f"; adversary: {adversary:,} parameters, {loss.adversary_steps} steps a batch" if adversary else ""
-    readout = trainer.settings.readout["epochs"]
     lines = [
         f"Recipe {recipe.name}, seed {recipe.seed}, on {chosen}",
         f"Data: {data}",
-        f"Training: {trainer.settings.epochs} epochs of {data.steps_per_epoch} steps{adversary_text}"
-        + (f"; then {readout} of the readout alone" if readout else ""),
+        f"Training: {trainer.settings.epochs} epochs of {data.steps_per_epoch} steps{adversary_text}",
         f"Evaluation: protocol {recipe.evaluate.protocol}"
         + (f", oracle {recipe.evaluate.oracle}" if recipe.evaluate.oracle else ""),
         repr(classifier),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
@@ -17,8 +17,8 @@ from flowclf.data import DataSet, mix_seed
 from flowclf.errors import GridOverflowError, NonFiniteLossError, UsageError
 from flowclf.fixed_point import LIMIT
 from flowclf.heap import keep_freed_memory
-from flowclf.losses import CrossEntropy, Loss
-from flowclf.nodes import LogitReadout, set_subnet_dtype
+from flowclf.losses import Loss
+from flowclf.nodes import set_subnet_dtype
 from flowclf.training.ema import MovingAverage
 from flowclf.training.optimization import build_optimizer, build_schedule
 from flowclf.training.precision import Precision, subnet_dtype
@@ -43,10 +43,6 @@ class TrainSettings:
         precision: of the couplings' subnets, in training only: auto, fp32 or bf16.
         checkpoint_every_steps: save the state this often, besides after every epoch; None for epochs alone.
         activations: ``store``, or ``recompute`` them on the way back, see :mod:`flowclf.reversible`.
-        readout: ``epochs`` that follow, in which the :class:`~flowclf.nodes.LogitReadout` alone is trained on by cross-entropy, and
-            ``lr``, the learning rate at first, of the same optimiser; it falls linearly to 0. All other weights stay as they are
-            then; nuisances change only where they are transformed given the logits. (A classifier retrained on features that
-            stay: B. Kang et al., Decoupling representation and classifier for long-tailed recognition, 2020.)
     """
 
     epochs: int = 5
@@ -57,7 +53,6 @@ class TrainSettings:
     precision: Precision = "auto"
     checkpoint_every_steps: int | None = None
     activations: Literal["store", "recompute"] = "store"
-    readout: Mapping[str, Any] = field(default_factory=lambda: {"epochs": 0, "lr": 1e-3})
 
 
 class Trainer:
@@ -94,18 +89,17 @@ class Trainer:
         self.settings = settings
         self.loss = loss if loss._binding is not None else loss.bind(classifier)
         self.steps_per_epoch = data.steps_per_epoch
-        self._main_steps = settings.epochs * self.steps_per_epoch
-        self.total_steps = self._main_steps + settings.readout["epochs"] * self.steps_per_epoch
-        self._readouts = _find_readouts(classifier) if settings.readout["epochs"] else []
+        self.total_steps = settings.epochs * self.steps_per_epoch
         self.step = 0
         self.rows: list[Row] = []
         self.seconds = 0.0
         self._sums: dict[str, float] = {}
         parameters = [*classifier.parameters(), *self.loss.main_parameters()]
-        self._use([parameter for parameter in parameters if parameter.requires_grad], settings.optimizer)
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.optimizer = build_optimizer([classifier, self.loss], self._parameters, settings.optimizer)
+        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.adversary_optimizer = self.loss.adversary_optimizer() if any(True for _ in self.loss.adversary_parameters()) else None
-        self.schedule = build_schedule(settings.schedule, self._main_steps, self.steps_per_epoch)
-        self._current = self.loss
+        self.schedule = build_schedule(settings.schedule, self.total_steps, self.steps_per_epoch)
         invertible = isinstance(classifier, InvertibleClassifier)
         self.dtype = subnet_dtype(settings.precision, classifier.device) if invertible else None
         if not classifier.initialized:
@@ -113,44 +107,6 @@ class Trainer:
             generator = torch.Generator().manual_seed(mix_seed(data.seed, "initialization"))
             classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
         self.ema = MovingAverage(classifier, settings.ema) if settings.ema else None
-
-    def _use(self, parameters: list[nn.Parameter], optimizer: Mapping[str, Any]) -> None:
-        self._parameters = parameters
-        self.optimizer = build_optimizer([self.classifier, self.loss], parameters, optimizer)
-        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
-
-    def _turn_to_readout(self) -> None:
-        """From here on the readout alone is trained, from the weights that the training ends with."""
-        self.finish()
-        if self.ema is not None:
-            self.ema = MovingAverage(self.classifier, self.ema.decay)
-        readout = [parameter for node in self._readouts for parameter in node.parameters() if parameter.requires_grad]
-        self._use(readout, {**self.settings.optimizer, "lr": self.settings.readout["lr"]})
-        own = build_schedule({"name": "trapezoid", "decay": 1.0}, self.total_steps - self._main_steps, self.steps_per_epoch)
-        self.schedule = lambda step: own(step - self._main_steps)
-        self._current = CrossEntropy().bind(self.classifier)
-        self.adversary_optimizer = None
-
-    def _set_training(self) -> None:
-        """Training mode for what is trained: a batch norm elsewhere keeps its statistics while the readout alone is."""
-        self._current.train()
-        self.classifier.train(self._current is self.loss)
-        for node in self._readouts:
-            node.train()
-
-    @contextlib.contextmanager
-    def _others_frozen(self) -> Iterator[None]:
-        """Once the readout alone is trained, no other weight of the classifier asks for a gradient inside the block."""
-        trained = {id(parameter) for parameter in self._parameters}
-        wanting = [parameter for parameter in self.classifier.parameters() if parameter.requires_grad]
-        others = [parameter for parameter in wanting if id(parameter) not in trained]
-        for parameter in others:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in others:
-                parameter.requires_grad_(True)
 
     @property
     def epoch(self) -> int:
@@ -183,15 +139,11 @@ class Trainer:
         try:
             with _training_mode(self.classifier, self.settings, self.dtype), progress.task("training", self.total_steps) as task:
                 task.advance(self.step)
-                stopped = False
-                while self.step < last and not stopped:
-                    if self.step == self._main_steps and self._current is self.loss:
-                        self._turn_to_readout()
-                    with self._others_frozen():
-                        stopped = self._epoch(last, task, on_state, stop, progress)
+                while self.step < last and not self._epoch(last, task, on_state, stop, progress):
+                    pass
         finally:
             self.classifier.eval()
-            self._current.eval()
+            self.loss.eval()
         return self.rows
 
     def _epoch(
@@ -204,7 +156,8 @@ class Trainer:
     ) -> bool:
         """The rest of the current epoch; True if ``stop`` ended it."""
         every = self.settings.checkpoint_every_steps
-        self._set_training()
+        self.classifier.train()
+        self.loss.train()
         started = time.perf_counter()
         for batch in self.data.train_batches(self.epoch, start=self.step % self.steps_per_epoch):
             x = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator).to(self.classifier.dtype)
@@ -240,15 +193,15 @@ class Trainer:
         factor = self.schedule(self.step)
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
-        self._current.set_progress(self.step / self._main_steps)
-        encoding = Encoding.of_logits(self.classifier.logits(x), x) if self._current.logits_only else self.classifier(x)
+        self.loss.set_progress(self.step / self.total_steps)
+        encoding = Encoding.of_logits(self.classifier.logits(x), x) if self.loss.logits_only else self.classifier(x)
         if self.adversary_optimizer is not None:
             detached = encoding.detach()
             for _ in range(self.loss.adversary_steps):
                 self.adversary_optimizer.zero_grad(set_to_none=True)
                 self.loss.adversary_loss(detached, labels).backward()  # type: ignore[no-untyped-call]
                 self.adversary_optimizer.step()
-        terms = self._current(encoding, labels)
+        terms = self.loss(encoding, labels)
         self.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
@@ -297,7 +250,7 @@ class Trainer:
                     log_prob = self.classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
                     bits = float(self.classifier.preprocessing.bits_per_dim(log_prob).sum())
                     totals["bits_per_dim"] = totals.get("bits_per_dim", 0.0) + bits
-        self._set_training()
+        self.classifier.train()
         return {f"validation.{name}": total / len(split) for name, total in totals.items()}
 
     def _row(self) -> Row:
@@ -331,8 +284,6 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of the same recipe."""
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        if self.step > self._main_steps and self._current is self.loss:
-            self._turn_to_readout()
         self.rows, self._sums = list(state["rows"]), {name: float(total) for name, total in state["sums"].items()}
         self.classifier.load_state_dict(state["classifier"])
         self.loss.load_state_dict(state["loss"])
@@ -344,13 +295,6 @@ class Trainer:
         torch.set_rng_state(state["random"].cpu())
         if state["random_cuda"]:
             torch.cuda.set_rng_state_all([value.cpu() for value in state["random_cuda"]])
-
-
-def _find_readouts(classifier: Classifier) -> list[nn.Module]:
-    found: list[nn.Module] = [module for module in classifier.modules() if isinstance(module, LogitReadout)]
-    if not any(parameter.requires_grad for node in found for parameter in node.parameters()):
-        raise UsageError("train: readout: its epochs train a LogitReadout alone; this classifier has none with weights to train")
-    return found
 
 
 @contextlib.contextmanager

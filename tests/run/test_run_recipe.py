@@ -220,24 +220,6 @@ def test_a_plan_builds_the_model_and_writes_nothing(arrays: Path, tmp_path: Path
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_epochs_of_the_readout_alone_follow(arrays: Path, tmp_path: Path) -> None:
-    text = recipe_text(arrays).replace("  - factor_out\n", "").replace("{split_head: {", "{split_head: {dct: true, ")
-    changes = ["train.readout.epochs=2", "train.readout.lr=1e-3"]
-    with pytest.raises(UsageError, match=r"train: readout: .* has none"):
-        run(loads(text, changes), tmp_path / "out", "cpu")
-    assert not (tmp_path / "out").exists()
-    text = text.replace("  - {split_head", "  - {logit_readout: {subnet: {residual: {width: 4, blocks: 1}}}}\n  - {split_head")
-    planned = plan(loads(text, changes), "cpu")
-    assert "2 epochs of 9 steps" in planned.text
-    assert "; then 2 of the readout alone\n" in planned.text
-    assert (planned.data["epochs"], planned.data["readout_epochs"], planned.data["steps"]) == (2, 2, 36)
-    result = run(loads(text, changes), tmp_path / "out", "cpu")
-    assert (result.results["train.epochs"], result.results["train.steps"]) == (4, 36)
-    told = ["train.bits_per_dim" in row for row in read_rows(tmp_path / "out")]
-    assert told == [True, True, False, False]
-    assert "2 of the readout" not in plan(loads(text), "cpu").text
-
-
 def test_a_finished_run_evaluates_predicts_and_draws_metamers(
     arrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
