@@ -113,8 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{min(speeds):.2f} to {max(speeds):.2f} times as long for one. It gives logits and nuisances in each step, as a "
         "`GraphINN` does; in the other row the plain training stops where the logits are read, as flowclf does under "
         "cross-entropy. Both are plain trainings with FrEIA's stock nodes (`AllInOneBlock` with fixed rotations), the same "
-        "subnets and readout, optimiser, schedule, clipping and moving average, without log-determinants, and torchvision's "
-        "images in a DataLoader: see "
+        "subnets (and readout, if any), optimiser, schedule, clipping and moving average, without log-determinants, and "
+        "torchvision's images in a DataLoader: see "
         f"`benchmarks/stock.py`.\n\n{about_machine}."
     )
     header = ["", "build, s", "epoch, s", "whole training, s", "speed", "validation error"]
