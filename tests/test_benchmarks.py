@@ -92,10 +92,12 @@ def test_whole_trainings_take_turns(tmp_path: Path, capsys: pytest.CaptureFixtur
         training.main(["--share", "2"])
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_the_plain_training_is_one(tmp_path: Path, whole: bool) -> None:
-    recipe = load("mnist-ce", ["train.schedule.warmup_steps=0", "data.batch_size=32", "train.epochs=3"]).recipe
+@pytest.mark.parametrize(("whole", "readout_width"), [(True, 0), (False, 32)])
+def test_the_plain_training_is_one(tmp_path: Path, whole: bool, readout_width: int) -> None:
+    changes = ["train.schedule.warmup_steps=0", "data.batch_size=32", "train.epochs=3", f"model.readout_width={readout_width}"]
+    recipe = load("mnist-ce", changes).recipe
     plain = stock.Training(tmp_path, recipe, train=320, validation=40, whole=whole)
+    assert (plain.readout is not None) == (readout_width > 0)
     used = [*plain.graph.parameters(), *(plain.readout.parameters() if plain.readout else [])]
     used = [parameter for parameter in used if parameter.requires_grad]
     x, labels = next(plain.images.batches(plain.images.train))
