@@ -43,9 +43,10 @@ class Images:
         recipe: whose batch size, shift and depth are meant.
         train: how many images are trained on.
         validation: how many more are held out.
+        device: where batches go.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, train: int, validation: int) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, train: int, validation: int, device: str = "cpu") -> None:
         torchvision = import_torchvision()
         raw = folder / "MNIST" / "raw"
         raw.mkdir(parents=True, exist_ok=True)
@@ -58,14 +59,15 @@ class Images:
         order = torch.randperm(60_000, generator=torch.Generator().manual_seed(recipe.seed)).tolist()
         sets = [torchvision.datasets.MNIST(str(folder), transform=one) for one in (moved, still)]
         self.bits = recipe.data.bits
+        self.device = device
         self.train = DataLoader(Subset(sets[0], order[validation : validation + train]), recipe.data.batch_size, shuffle=True)
         self.validation = DataLoader(Subset(sets[1], order[:validation]), VALIDATION_BATCH)
 
     def batches(self, loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs (B, 1, 28, 28) in [-1, 1) with the noise of their depth, and labels (B,)."""
         for images, labels in loader:
-            levels = (images >> (8 - self.bits)).float()
-            yield (levels + torch.rand_like(levels)) * 2.0 ** (1 - self.bits) - 1, labels
+            levels = (images.to(self.device) >> (8 - self.bits)).float()
+            yield (levels + torch.rand_like(levels)) * 2.0 ** (1 - self.bits) - 1, labels.to(self.device)
 
 
 def network(arguments: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
@@ -134,18 +136,19 @@ class Training:
         train: images trained on.
         validation: images held out.
         whole: run all of the network in each step, as a graph that gives logits and nuisances does, not only what the loss needs.
+        device: where it runs.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, train: int, validation: int, whole: bool) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, train: int, validation: int, whole: bool, device: str = "cpu") -> None:
         self.folder = folder
         self.settings = recipe.train
         self.arguments: dict[str, Any] = recipe.model.arguments  # type: ignore[union-attr]
-        self.images = Images(folder, recipe, train, validation)
+        self.images = Images(folder, recipe, train, validation, device)
         torch.manual_seed(recipe.seed)
         self.graph, self.rest = network(self.arguments)
         self.whole = whole
         self.readout = readout(self.arguments)
-        self.model = nn.ModuleList([self.graph, self.rest, *([self.readout] if self.readout else [])])
+        self.model = nn.ModuleList([self.graph, self.rest, *([self.readout] if self.readout else [])]).to(device)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         options = dict(self.settings.optimizer)
         assert options.pop("name") == "adamax"

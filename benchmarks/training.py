@@ -26,14 +26,15 @@ from flowclf.training.state import save_state
 
 TRAIN, VALIDATION = 55_000, 5_000
 OURS, STOCK, WHOLE = "flowclf", "FrEIA, what the loss needs", "FrEIA, the whole graph"
+LAUNCHED = "flowclf, without CUDA graphs"
 
 
 class Ours:
     """The training as ``flowclf recipe run`` carries it out, epoch by epoch."""
 
-    def __init__(self, folder: Path, recipe: Any) -> None:
+    def __init__(self, folder: Path, recipe: Any, device: str = "cpu") -> None:
         self.folder = RunFolder(folder)
-        self.trainer = build_trainer(recipe, torch.device("cpu"))
+        self.trainer = build_trainer(recipe, torch.device(device))
 
     def epoch(self) -> None:
         """Train for an epoch, validate, write the metrics and the state."""
@@ -50,7 +51,7 @@ class Ours:
 
 
 def measure(
-    recipe: str, share: float, clock: Callable[[], float], folder: Path
+    recipe: str, share: float, clock: Callable[[], float], folder: Path, device: str = "cpu"
 ) -> tuple[dict[str, list[float]], dict[str, float], int]:
     """Seconds of building and of each epoch, in turns; the validation errors at the end; and the steps of an epoch.
 
@@ -59,20 +60,28 @@ def measure(
         share: of the images, training and validation alike.
         clock: what counts as time.
         folder: for what the trainings write.
+        device: where all of them run.
     """
     train, validation = max(2, round(share * TRAIN)), max(1, round(share * VALIDATION))
     limits = [f"data.validation={validation}", f"data.train_limit={train}"] if share < 1 else []
     loaded = load(recipe, limits).recipe
     made: dict[str, Any] = {}
-    builders = {
-        STOCK: lambda: made.update({STOCK: stock.Training(folder / "stock", loaded, train, validation, whole=False)}),
-        WHOLE: lambda: made.update({WHOLE: stock.Training(folder / "whole", loaded, train, validation, whole=True)}),
-        OURS: lambda: made.update({OURS: Ours(folder / OURS, loaded)}),
+
+    def plain(folder: Path, whole: bool) -> stock.Training:
+        return stock.Training(folder, loaded, train, validation, whole, device)
+
+    builders: dict[str, Callable[[], Any]] = {
+        WHOLE: lambda: plain(folder / "whole", whole=True),
+        OURS: lambda: Ours(folder / OURS, loaded, device),
+        STOCK: lambda: plain(folder / "stock", whole=False),
     }
-    times = {name: [seconds(builder, clock=clock)] for name, builder in builders.items()}
+    if device.startswith("cuda"):
+        launched = load(recipe, [*limits, "train.cuda_graphs=never"]).recipe
+        builders[LAUNCHED] = lambda: Ours(folder / "launched", launched, device)
+    times = {name: [seconds(lambda name=name: made.update({name: builders[name]()}), device, clock)] for name in builders}
     for epoch in range(loaded.train.epochs):
-        for name in (STOCK, OURS, WHOLE) if epoch % 2 else (WHOLE, OURS, STOCK):
-            times[name].append(seconds(made[name].epoch, clock=clock))
+        for name in reversed(builders) if epoch % 2 else builders:
+            times[name].append(seconds(made[name].epoch, device, clock))
     errors = {name: training.rows[-1]["validation.error"] for name, training in made.items()}
     return times, errors, made[OURS].trainer.steps_per_epoch
 
@@ -82,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--recipe", default="mnist-ce", help="of a firevnet on MNIST with cross-entropy, Adamax and moving average")
     parser.add_argument("--share", type=float, default=1.0, help="of the images to measure on; the whole training is extrapolated")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu, with one thread, where other work shares the machine")
     parser.add_argument("--out", type=Path, help="the Markdown file to write; one in benchmarks/results by default")
@@ -89,9 +99,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not 0 < chosen.share <= 1:
         raise SystemExit(f"--share must be above 0 and at most 1, found {chosen.share}")
     silence(chosen.threads)
-    about_machine = machine()
+    about_machine = machine(chosen.device)
     with tempfile.TemporaryDirectory() as folder:
-        times, errors, steps = measure(chosen.recipe, chosen.share, CLOCKS[chosen.clock], Path(folder))
+        times, errors, steps = measure(chosen.recipe, chosen.share, CLOCKS[chosen.clock], Path(folder), chosen.device)
     whole = {name: built + sum(epochs) / chosen.share for name, (built, *epochs) in times.items()}
     speeds = [theirs / ours for theirs, ours in zip(times[WHOLE][1:], times[OURS][1:], strict=True)]
     body = [
@@ -103,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{whole[WHOLE] / whole[name]:.2f}x",
             f"{100 * errors[name]:.2f} %",
         ]
-        for name in (WHOLE, STOCK, OURS)
+        for name in (WHOLE, STOCK, *([LAUNCHED] if LAUNCHED in times else []), OURS)
     ]
     unit = "processor time" if chosen.clock == "cpu" else "time"
     measured = "All of it was run" if chosen.share == 1 else f"Run with {chosen.share:g} of the images, the whole is extrapolated"

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from flowclf.errors import UsageError
 from flowclf.fixed_point import round_to_grid
+from flowclf.transfer import moved
 
 __all__ = ["Preprocessing"]
 
@@ -113,7 +114,7 @@ class Preprocessing(nn.Module):
         levels = (data >> (8 - self.bits)).to(torch.get_default_dtype())
         shape = (data.shape[0], *self.input_shape)
         device = data.device if generator is None else generator.device
-        noise = torch.rand(shape, generator=generator, device=device).to(data.device)
+        noise = moved(torch.rand(shape, generator=generator, device=device), data.device)
         if self.fixed_point:
             parts = 2.0 ** (16 - self.bits)
             noise = (noise * parts).floor().add(0.5).div(parts)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from flowclf.arguments import Fraction, NonNegativeFloat, NonNegativeInt
 from flowclf.errors import UsageError
 from flowclf.registry import nearest
+from flowclf.transfer import moved
 
 __all__ = ["Augmentation"]
 
@@ -135,7 +136,7 @@ class Augmentation:
         if self.rotation or self.zoom or self.elastic:
             images = _warped(images, math.radians(self.rotation), self.zoom, self.elastic, generator)
         if self.crop:
-            rows, columns = (_reflected(size, self.crop).to(images.device) for size in (height, width))
+            rows, columns = (moved(_reflected(size, self.crop), images.device) for size in (height, width))
             padded = images.index_select(2, rows).index_select(3, columns)
             images = _windows(padded, height, width, generator)
         if self.shift:
@@ -143,11 +144,11 @@ class Augmentation:
             images = _windows(padded, height, width, generator)
         if self.flip:
             mirrored = torch.rand(len(images), generator=generator) < 0.5
-            images = torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(-1), images)
+            images = torch.where(moved(mirrored, images.device)[:, None, None, None], images.flip(-1), images)
         if self.noise:
             strength = 255 * self.noise * torch.rand(len(images), 1, 1, 1, generator=generator)
             noise = strength * torch.randn(images.shape, generator=generator)
-            images = (images + noise.to(images.device)).round().clamp(0, 255).to(torch.uint8)
+            images = (images + moved(noise, images.device)).round().clamp(0, 255).to(torch.uint8)
         return images
 
     def describe(self) -> dict[str, Any]:
@@ -178,25 +179,24 @@ def _warped(images: Tensor, rotation: float, zoom: float, elastic: float, genera
     # Coordinates run from -1 to 1 along both sides, whatever their lengths.
     first = torch.stack((cosine, -sine * height / width, nothing), dim=1)
     second = torch.stack((sine * width / height, cosine, nothing), dim=1)
-    maps = torch.stack((first, second), dim=1).to(images.device)
+    maps = moved(torch.stack((first, second), dim=1), images.device)
     grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
     if elastic:
         points = [max(2, round(side / _BETWEEN_POINTS) + 1) for side in (height, width)]
         drawn = elastic * torch.randn(len(images), 2, *points, generator=generator)
-        pixels = functional.interpolate(drawn.to(images.device), (height, width), mode="bicubic", align_corners=True)
-        grid = grid + pixels.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height], device=images.device)
+        pixels = functional.interpolate(moved(drawn, images.device), (height, width), mode="bicubic", align_corners=True)
+        grid = grid + pixels.permute(0, 2, 3, 1) * moved(torch.tensor([2 / width, 2 / height]), images.device)
     return functional.grid_sample(images.float(), grid, align_corners=False).round().to(torch.uint8)
 
 
 def _windows(padded: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
     """A random window of each padded image, by one gather over flat pixels: thrice as fast as three index tensors."""
     batch, channels, padded_height, padded_width = padded.shape
-    offsets = torch.stack(
-        [
-            torch.randint(padded_height - height + 1, (batch,), generator=generator),
-            torch.randint(padded_width - width + 1, (batch,), generator=generator),
-        ]
-    ).to(padded.device)
+    drawn = [
+        torch.randint(padded_height - height + 1, (batch,), generator=generator),
+        torch.randint(padded_width - width + 1, (batch,), generator=generator),
+    ]
+    offsets = moved(torch.stack(drawn), padded.device)
     start = offsets[0] * padded_width + offsets[1]
     device = padded.device
     window = torch.arange(height, device=device)[:, None] * padded_width + torch.arange(width, device=device)

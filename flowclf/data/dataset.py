@@ -13,6 +13,7 @@ from flowclf.data.conversion import check_positive, raw_data_from
 from flowclf.data.records import Batch, Oracle, RawData, Split, check_raw_data
 from flowclf.data.seeding import generator
 from flowclf.errors import UsageError
+from flowclf.transfer import moved
 
 __all__ = ["DataSet"]
 
@@ -219,7 +220,7 @@ class DataSet:
         return self._batches(epoch, start)
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        order = torch.randperm(len(self.train), generator=generator(self.seed, "order", epoch)).to(self.device)
+        order = moved(torch.randperm(len(self.train), generator=generator(self.seed, "order", epoch)), self.device)
         for position in range(start, self.steps_per_epoch):
             chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
             source = generator(self.seed, "batch", epoch, position)

@@ -199,6 +199,11 @@ class Train(Section):
         "float",
         description="Numbers between nodes; fixed_point: on a grid, so that a network of additive couplings inverts bit for bit.",
     )
+    cuda_graphs: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="On a GPU, record passes and replay them in place of launching each kernel; auto: unless a node, subnet or "
+        "loss of one's own might compute something on the host.",
+    )
     checkpoint_every_steps: PositiveInt | None = Field(None, description="Besides one after every epoch; null for none.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
+from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.data import DataSet, mix_seed
 from flowclf.errors import GridOverflowError, NonFiniteLossError, UsageError
 from flowclf.fixed_point import LIMIT
 from flowclf.heap import keep_freed_memory
 from flowclf.losses import Loss
 from flowclf.nodes import set_subnet_dtype
+from flowclf.training.cuda_graphs import Passes
 from flowclf.training.ema import MovingAverage
 from flowclf.training.optimization import build_optimizer, build_schedule
 from flowclf.training.precision import Precision, subnet_dtype
@@ -28,6 +30,8 @@ __all__ = ["Row", "TrainSettings", "Trainer"]
 
 Row = dict[str, Any]
 _INITIALIZATION_SAMPLES = 512
+_READ_EVERY = 16
+"""On a GPU, steps between two looks at what it has computed: each look waits for it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class TrainSettings:
         precision: of the couplings' subnets, in training only: auto, fp32 or bf16.
         checkpoint_every_steps: save the state this often, besides after every epoch; None for epochs alone.
         activations: ``store``, or ``recompute`` them on the way back, see :mod:`flowclf.reversible`.
+        cuda_graphs: whether a GPU replays passes that it has recorded once, see :mod:`flowclf.training.cuda_graphs`; ``auto``:
+            where that is known to compute the same.
     """
 
     epochs: int = 5
@@ -53,6 +59,7 @@ class TrainSettings:
     precision: Precision = "auto"
     checkpoint_every_steps: int | None = None
     activations: Literal["store", "recompute"] = "store"
+    cuda_graphs: Literal["auto", "always", "never"] = "auto"
 
 
 class Trainer:
@@ -94,6 +101,9 @@ class Trainer:
         self.rows: list[Row] = []
         self.seconds = 0.0
         self._sums: dict[str, float] = {}
+        self._unread: list[tuple[int, tuple[str, ...], Tensor]] = []
+        self._numbers: dict[str, float] = {}
+        self._read_every = _READ_EVERY if classifier.device.type == "cuda" else 1
         parameters = [*classifier.parameters(), *self.loss.main_parameters()]
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer = build_optimizer([classifier, self.loss], self._parameters, settings.optimizer)
@@ -107,6 +117,7 @@ class Trainer:
             generator = torch.Generator().manual_seed(mix_seed(data.seed, "initialization"))
             classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
         self.ema = MovingAverage(classifier, settings.ema) if settings.ema else None
+        self._passes = Passes(classifier, self.loss, settings.cuda_graphs)
 
     @property
     def epoch(self) -> int:
@@ -130,7 +141,8 @@ class Trainer:
             until: step after which to stop.
 
         Raises:
-            NonFiniteLossError: a term of the loss or the gradient is not finite; weights are those before the step.
+            NonFiniteLossError: a term of the loss or the gradient is not finite. On a CPU weights are those before the step; a GPU
+                is asked every 16 steps and before a state is saved, so that weights are lost and the last saved state is good.
             GridOverflowError: a stream in fixed point had left its grid by the end of an epoch or before a state was saved.
         """
         keep_freed_memory()
@@ -168,6 +180,7 @@ class Trainer:
             ended = self.step % self.steps_per_epoch == 0
             finished = stopping or self.step == last
             if ended or finished or (every and self.step % every == 0):
+                self._read()
                 self.seconds += time.perf_counter() - started
                 self._check_grid()
                 if ended:
@@ -194,41 +207,44 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
         self.loss.set_progress(self.step / self.total_steps)
-        encoding = Encoding.of_logits(self.classifier.logits(x), x) if self.loss.logits_only else self.classifier(x)
+        encoding = self._passes.encode(x)
         if self.adversary_optimizer is not None:
             detached = encoding.detach()
             for _ in range(self.loss.adversary_steps):
                 self.adversary_optimizer.zero_grad(set_to_none=True)
-                self.loss.adversary_loss(detached, labels).backward()  # type: ignore[no-untyped-call]
+                self._passes.adversary_loss(detached, labels).backward()  # type: ignore[no-untyped-call]
                 self.adversary_optimizer.step()
         terms = self.loss(encoding, labels)
         self.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        numbers = _read({"loss": terms.total, **terms.parts, "gradient_norm": norm})
-        self._check_finite(numbers)
+        values = {"loss": terms.total, **terms.parts, "gradient_norm": norm}
+        stacked = torch.stack([value.detach().to(norm.device, torch.float64).reshape(()) for value in values.values()])
+        self._unread.append((self.step, tuple(values), stacked))
+        if len(self._unread) >= self._read_every:
+            self._read()
         limit = self.settings.gradient_clip
-        # Well below the limit the factor is 1, and multiplying by it costs a third of an optimiser's step.
-        if limit is not None and numbers["gradient_norm"] > 0.99 * limit:
+        # Well below the limit the factor is 1, and multiplying by it costs a third of an optimiser's step on a CPU.
+        if limit is not None and (self._read_every > 1 or self._numbers["gradient_norm"] > 0.99 * limit):
             torch.nn.utils.clip_grads_with_norm_(self._parameters, limit, norm)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update()
-        for name, number in numbers.items():
-            self._sums[name] = self._sums.get(name, 0.0) + number
-        del numbers["gradient_norm"]
-        return numbers
+        return {name: number for name, number in self._numbers.items() if name != "gradient_norm"}
 
-    def _check_finite(self, numbers: Mapping[str, float]) -> None:
-        wrong = {name: number for name, number in numbers.items() if not _finite(number)}
-        named = {name: number for name, number in wrong.items() if name not in ("loss", "gradient_norm")}
-        if named or "loss" in wrong:
-            told = named or {"loss": numbers["loss"]}
-            raise NonFiniteLossError(f"step {self.step}: {', '.join(f'{name} is {number}' for name, number in told.items())}")
-        if wrong:
-            found = numbers["gradient_norm"]
-            raise NonFiniteLossError(f"step {self.step}: the norm of the gradient is {found}; the loss is {numbers['loss']}")
+    def _read(self) -> None:
+        """Look at what the steps since the last look gave, and add it up."""
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        # They come from the device together: it is waited for once.
+        told = iter(torch.cat([values for _, _, values in unread]).tolist())
+        for step, names, _ in unread:
+            self._numbers = dict(zip(names, told, strict=False))
+            _check_finite(step, self._numbers)
+            for name, number in self._numbers.items():
+                self._sums[name] = self._sums.get(name, 0.0) + number
 
     @torch.no_grad()
     def _validate(self) -> Row:
@@ -313,12 +329,12 @@ def _training_mode(classifier: Classifier, settings: TrainSettings, dtype: torch
         classifier.activations = activations
 
 
-def _read(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalars as numbers. They come from the device together: it is waited for once."""
-    device = next(iter(values.values())).device
-    stacked = torch.stack([value.detach().to(device, torch.float64).reshape(()) for value in values.values()])
-    return dict(zip(values, stacked.tolist(), strict=True))
-
-
-def _finite(number: float) -> bool:
-    return number - number == 0.0
+def _check_finite(step: int, numbers: Mapping[str, float]) -> None:
+    wrong = {name: number for name, number in numbers.items() if not math.isfinite(number)}
+    named = {name: number for name, number in wrong.items() if name not in ("loss", "gradient_norm")}
+    if named or "loss" in wrong:
+        told = named or {"loss": numbers["loss"]}
+        raise NonFiniteLossError(f"step {step}: {', '.join(f'{name} is {number}' for name, number in told.items())}")
+    if wrong:
+        found = numbers["gradient_norm"]
+        raise NonFiniteLossError(f"step {step}: the norm of the gradient is {found}; the loss is {numbers['loss']}")

@@ -1,0 +1,132 @@
+"""Passes recorded once and replayed: a step of many small kernels that waits for the GPU, not for Python.
+
+A pass of an invertible network is thousands of kernels, each shorter than what it takes to launch it. CUDA graphs launch them
+together. A replay repeats the kernels and nothing else: what a node computes on the host, a number drawn there or a counter, would
+be what it was when the pass was recorded. Measured on an NVIDIA H200: a step of independence cross-entropy, with three of the
+adversary, through nine couplings and four that see the logits, takes 25 ms in place of 71.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from flowclf.classifier import Classifier, Encoding, InvertibleClassifier
+from flowclf.errors import UsageError
+from flowclf.losses import Loss
+
+__all__ = ["Passes", "replays_are_safe"]
+
+_KNOWN = ("flowclf.", "torch.nn.", "FrEIA.", "nflows.")
+"""Packages whose modules compute on the device alone."""
+
+_Pass = Callable[..., Any]
+
+
+class Passes:
+    """The classifier's forward pass and the adversary's, with their gradients, as a training step needs them.
+
+    On a GPU they are recorded at the first batch of each shape, after three runs to warm up, and replayed from then on; buffers and
+    the GPU's random state are then as they were before. Replayed results lie where the next replay writes its own.
+
+    Args:
+        classifier: whose passes these are.
+        loss: bound to the classifier.
+        graphs: on a GPU, ``auto`` records where :func:`replays_are_safe`, and warns where that fails; ``always`` and ``never`` do
+            as they say. Elsewhere nothing is recorded.
+
+    Raises:
+        UsageError: none of the three, or ``always`` with a stream in fixed point, which watches its magnitudes on the host.
+    """
+
+    def __init__(self, classifier: Classifier, loss: Loss, graphs: Literal["auto", "always", "never"] = "auto") -> None:
+        if graphs not in ("auto", "always", "never"):
+            raise UsageError(f"train: cuda_graphs must be 'auto', 'always' or 'never', found {graphs!r}")
+        watched = isinstance(classifier, InvertibleClassifier) and classifier.stream == "fixed_point"
+        if watched and graphs == "always":
+            raise UsageError("train: cuda_graphs: a stream in fixed point cannot be replayed; use auto or never")
+        wanted = graphs == "always" or (graphs == "auto" and not watched and replays_are_safe(classifier, loss))
+        self._graphs = graphs
+        self._recording = wanted and classifier.device.type == "cuda"
+        self._encoder = _Encoder(classifier, loss.logits_only)
+        self._adversary = _Adversary(loss)
+        self._recorded: dict[tuple[str, tuple[torch.Size, ...]], _Pass] = {}
+
+    def encode(self, x: Tensor) -> Encoding:
+        """The encoding of network inputs; without nuisances where the loss looks at logits only."""
+        logits, nuisance, log_det = self._pass("encode", self._encoder, (x,))(x)
+        return Encoding(logits, nuisance, log_det, x)
+
+    def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
+        """What the adversary minimises, for an encoding without gradient."""
+        inputs = (*encoding, labels) if encoding.inputs is None else (*encoding, labels, encoding.inputs)
+        result: Tensor = self._pass("adversary", self._adversary, inputs)(*inputs)
+        return result
+
+    def _pass(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> _Pass:
+        if not self._recording:
+            return module
+        key = (name, tuple(tensor.shape for tensor in inputs))
+        if key not in self._recorded:
+            try:
+                self._recorded[key] = _record(module, inputs)
+            except RuntimeError as error:
+                if self._graphs == "always":
+                    raise
+                warnings.warn(f"passes are not replayed from CUDA graphs, since recording failed: {error}", stacklevel=2)
+                self._recording = False
+                return module
+        return self._recorded[key]
+
+
+def replays_are_safe(classifier: Classifier, loss: Loss) -> bool:
+    """Whether every module is of a package known to compute on the device alone: no node, subnet or loss of one's own.
+
+    Example:
+        >>> from flowclf.losses import CrossEntropy
+        >>> from flowclf.models import flat
+        >>> replays_are_safe(flat((8,), blocks=1), CrossEntropy())
+        True
+    """
+    return all(type(module).__module__.startswith(_KNOWN) for root in (classifier, loss) for module in root.modules())
+
+
+class _Encoder(nn.Module):
+    def __init__(self, classifier: Classifier, logits_only: bool) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.logits_only = logits_only
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(Encoding.of_logits(self.classifier.logits(x), x) if self.logits_only else self.classifier(x))
+
+
+class _Adversary(nn.Module):
+    def __init__(self, loss: Loss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, nuisance: Tensor, log_det: Tensor, labels: Tensor, x: Tensor | None = None) -> Tensor:
+        return self.loss.adversary_loss(Encoding(logits, nuisance, log_det, x), labels)
+
+
+def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> _Pass:
+    """The module's pass for inputs of these shapes, replayed."""
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    random = torch.cuda.get_rng_state(inputs[0].device)
+    # A copy for each shape: the replay takes the place of the module's own forward. The samples become the replay's inputs.
+    samples = tuple(tensor.clone() for tensor in inputs)
+    # Gradients will be added up on the stream of the warm-up, which then waits for the replay's: as intended, torch warns of it.
+    told = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
+    if told is not None:
+        told(False)
+    recorded: _Pass = torch.cuda.make_graphed_callables(copy.copy(module), samples, allow_unused_input=True)
+    for buffer, before in buffers:
+        buffer.copy_(before)
+    torch.cuda.set_rng_state(random, inputs[0].device)
+    return recorded

@@ -1,0 +1,165 @@
+"""On a GPU: replayed passes compute what launched ones do, and no step waits. What of it needs no GPU runs without one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import CONV, DENSE
+from torch import Tensor, nn
+
+from flowclf import build_classifier
+from flowclf.data import Augmentation, DataSet
+from flowclf.errors import NonFiniteLossError, UsageError
+from flowclf.losses import CrossEntropy, IndependenceCrossEntropy, Loss, MetamerCrossEntropy
+from flowclf.training import Trainer, TrainSettings
+from flowclf.training.cuda_graphs import Passes, replays_are_safe
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+NODES: list[Any] = [
+    "squeeze",
+    {"repeat": 2, "nodes": ["actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": CONV}}]},
+    "factor_out",
+    "squeeze",
+    "actnorm",
+    {"logit_readout": {"subnet": CONV}},
+    {"logit_coupling": {"subnet": CONV}},
+    {"split_head": {"dct": True}},
+]
+
+
+def make_data() -> DataSet:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(440) % 4
+    images = torch.randint(0, 100, (440, 8, 8), generator=generator) + 50 * labels[:, None, None]
+    augment = Augmentation(shift=1, rotation=10.0, zoom=0.1, elastic=0.5)
+    return DataSet.from_arrays(images.to(torch.uint8), labels, batch_size=20, validation=40, seed=1, augment=augment)
+
+
+def make_loss(kind: str) -> Loss:
+    if kind == "cross-entropy":
+        return CrossEntropy()
+    independence = IndependenceCrossEntropy(nuisance_hidden=[16], nuisance_network="both", nuisance_steps=2)
+    return independence if kind == "independence" else independence + MetamerCrossEntropy(width=8, noise=0.1)
+
+
+def make_trainer(kind: str, device: str, **settings: Any) -> Trainer:
+    torch.manual_seed(0)
+    clf = build_classifier((1, 8, 8), NODES, classes=4).to(device)
+    optimizer = {"name": "adamax", "lr": 5e-3}
+    arguments = {"epochs": 2, "optimizer": optimizer, "schedule": {"name": "constant"}, "ema": 0.9, "precision": "fp32", **settings}
+    return Trainer(clf, make_loss(kind), make_data(), TrainSettings(**arguments))
+
+
+def told(trainer: Trainer) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "seconds.train"} for row in trainer.run()]
+
+
+def weights_after(steps: int, kind: str, **settings: Any) -> Tensor:
+    trainer = make_trainer(kind, "cuda", **settings)
+    trainer.run(until=steps)
+    assert bool(trainer._passes._recorded) == (settings["cuda_graphs"] == "always")
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.classifier.parameters()])
+
+
+@gpu
+@pytest.mark.parametrize("activations", ["store", "recompute"])
+@pytest.mark.parametrize("kind", ["cross-entropy", "independence", "metamers"])
+def test_replayed_passes_train_as_launched_ones_do(kind: str, activations: str) -> None:
+    replayed, launched = (weights_after(1, kind, cuda_graphs=graphs, activations=activations) for graphs in ("always", "never"))
+    torch.testing.assert_close(replayed, launched, rtol=1e-5, atol=1e-6)
+    # Later steps differ from one run to the next, since some of a GPU's sums are in no fixed order.
+    replayed, launched = (weights_after(6, kind, cuda_graphs=graphs, activations=activations) for graphs in ("always", "never"))
+    assert (replayed - launched).norm() < 0.05 * (launched - weights_after(1, kind, cuda_graphs="never")).norm()
+
+
+@gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+@pytest.mark.parametrize("kind", ["cross-entropy", "independence", "metamers"])
+def test_no_step_waits_for_the_gpu(kind: str) -> None:
+    trainer = make_trainer(kind, "cuda", precision="bf16")
+    trainer.run(until=3)
+    trainer.classifier.train()
+    trainer.loss.train()
+    batches = trainer.data.train_batches(0, start=5)
+    next(batches)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(4):
+            batch = next(batches)
+            trainer._step(trainer.classifier.preprocessing.dequantize(batch.inputs, batch.generator), batch.labels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(trainer._unread) == 4
+
+
+@gpu
+def test_recording_leaves_buffers_and_random_numbers_alone() -> None:
+    clf = build_classifier((4,), ["actnorm", {"affine_coupling": {"subnet": DENSE}}, "split_head"], classes=2)
+    subnet = next(module for module in clf.modules() if isinstance(module, nn.Sequential))
+    subnet.insert(1, nn.BatchNorm1d(8))
+    subnet.append(nn.Dropout(0.5))
+    nn.init.normal_(subnet[-2].weight)
+    clf = clf.cuda().train()
+    x = torch.randn(32, 4, device="cuda")
+    clf.initialize(x)
+    before = {name: value.clone() for name, value in clf.named_buffers()}
+    random = torch.cuda.get_rng_state()
+    passes = Passes(clf, CrossEntropy().bind(clf), "always")
+    recorded = passes._pass("encode", passes._encoder, (x,))
+    assert all(torch.equal(value, before[name]) for name, value in clf.named_buffers())
+    assert torch.equal(torch.cuda.get_rng_state(), random)
+    first, second = (recorded(x)[1].clone() for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_looking_seldom_tells_the_same() -> None:
+    often, seldom = make_trainer("independence", "cpu"), make_trainer("independence", "cpu")
+    seldom._read_every = 16
+    for one, other in zip(told(often), told(seldom), strict=True):
+        assert one == pytest.approx(other, rel=1e-6)
+
+
+class Failing(CrossEntropy):
+    """Cross-entropy that is not a number from a step on."""
+
+    def __init__(self, step: float) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, encoding: Any, labels: Tensor) -> Any:
+        terms = super().forward(encoding, labels)
+        return terms._replace(total=terms.total * float("nan")) if self.progress >= self.step else terms
+
+
+def test_looking_seldom_finds_the_first_step_that_failed_and_saves_nothing_of_it() -> None:
+    trainer = make_trainer("cross-entropy", "cpu")
+    trainer = Trainer(trainer.classifier, Failing(7 / trainer.total_steps), trainer.data, TrainSettings(epochs=2))
+    trainer._read_every = 16
+    saved: list[int] = []
+    with pytest.raises(NonFiniteLossError, match="step 7: loss is nan"):
+        trainer.run(on_state=lambda one: saved.append(one.step))
+    assert not saved
+
+
+class Counting(nn.Linear):
+    """A subnet that counts on the host."""
+
+
+def test_replays_are_known_to_be_safe_of_modules_that_are_known() -> None:
+    clf = build_classifier((4,), ["actnorm", {"affine_coupling": {"subnet": DENSE}}, "split_head"], classes=2)
+    assert replays_are_safe(clf, CrossEntropy())
+    assert not replays_are_safe(clf, Failing(1.0))
+    next(module for module in clf.modules() if isinstance(module, nn.Sequential)).append(Counting(2, 2))
+    assert not replays_are_safe(clf, CrossEntropy())
+
+
+def test_graphs_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UsageError, match="cuda_graphs must be 'auto', 'always' or 'never', found 'yes'"):
+        make_trainer("cross-entropy", "cpu", cuda_graphs="yes")
+    nodes = [{"additive_coupling": {"subnet": DENSE}}, "split_head"]
+    exact = build_classifier((4,), nodes, classes=2, stream="fixed_point")
+    with pytest.raises(UsageError, match="a stream in fixed point cannot be replayed"):
+        Passes(exact, CrossEntropy().bind(exact), "always")
