@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,12 +30,15 @@ class Augmentation:
     The order is rotation, zoom and elastic distortion, crop, shift, flip, noise; each image of a batch gets its own.
 
     Args:
-        rotation: largest angle by which an image is turned about its middle, either way, in degrees; bilinear, with 0 from outside.
+        rotation: largest angle by which an image is turned about its middle, either way, in degrees, with 0 from outside.
         zoom: largest share by which an image is magnified or shrunk, together with the turning and in the same way.
         elastic: standard deviation of random displacements along each axis, in pixels, at points about 7 pixels apart; they are
             interpolated smoothly between these, and the image is distorted so, together with the turning. About 1 suits
             handwriting (P. Simard et al., Best practices for convolutional neural networks applied to visual document
             analysis, 2003, section 2).
+        unwarped: share of the images that turning, zoom and distortion leave as they are. What they touch they also soften: a
+            density fitted to such images alone lies beside that of images as they come.
+        interpolation: of what they touch, ``bilinear`` or ``bicubic``, which softens less.
         shift: largest translation along each axis, in pixels; every whole number from -shift to shift is equally
             likely. What comes in from outside is 0, the background.
         crop: pixels of padding on each side, by reflection, before a window of the image's own size is cut at random;
@@ -57,6 +60,8 @@ class Augmentation:
     rotation: NonNegativeFloat = 0.0
     zoom: Fraction = 0.0
     elastic: NonNegativeFloat = 0.0
+    unwarped: Fraction = 0.0
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     shift: NonNegativeInt = 0
     crop: NonNegativeInt = 0
     flip: bool = False
@@ -71,12 +76,15 @@ class Augmentation:
             raise UsageError(f"augment: flip: expected true or false, found {self.flip!r}")
         for name, meaning, below in (
             ("noise", "a share of the pixels' range, 0 to 1", 1.0),
+            ("unwarped", "a share of the images, 0 to 1", 1.0),
             ("rotation", "degrees, 0 to 180", 180.0),
             ("elastic", "pixels, at least 0", sys.float_info.max),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= below:
                 raise UsageError(f"augment: {name}: expected {meaning}, found {value!r}")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise UsageError(f"augment: interpolation: expected 'bilinear' or 'bicubic', found {self.interpolation!r}")
         if isinstance(self.zoom, bool) or not isinstance(self.zoom, int | float) or not 0 <= self.zoom < 1:
             raise UsageError(f"augment: zoom: expected a share of at least 0 and below 1, found {self.zoom!r}")
 
@@ -134,7 +142,7 @@ class Augmentation:
         self.check(images.shape[1:])
         height, width = images.shape[-2:]
         if self.rotation or self.zoom or self.elastic:
-            images = _warped(images, math.radians(self.rotation), self.zoom, self.elastic, generator)
+            images = self._warped(images, generator)
         if self.crop:
             rows, columns = (moved(_reflected(size, self.crop), images.device) for size in (height, width))
             padded = images.index_select(2, rows).index_select(3, columns)
@@ -151,6 +159,29 @@ class Augmentation:
             images = (images + moved(noise, images.device)).round().clamp(0, 255).to(torch.uint8)
         return images
 
+    def _warped(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Each image turned about its middle by a random angle, magnified by a random factor and distorted, or left alone."""
+        angle, share = 2 * torch.rand(2, len(images), generator=generator) - 1
+        angle, share = angle * math.radians(self.rotation), share * self.zoom
+        kept = torch.rand(len(images), generator=generator) < self.unwarped if self.unwarped else torch.zeros(len(images)).bool()
+        angle, share = angle.masked_fill(kept, 0.0), share.masked_fill(kept, 0.0)
+        height, width = images.shape[-2:]
+        cosine, sine = angle.cos() / (1 + share), angle.sin() / (1 + share)
+        nothing = torch.zeros_like(angle)
+        # Coordinates run from -1 to 1 along both sides, whatever their lengths.
+        first = torch.stack((cosine, -sine * height / width, nothing), dim=1)
+        second = torch.stack((sine * width / height, cosine, nothing), dim=1)
+        maps = moved(torch.stack((first, second), dim=1), images.device)
+        grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
+        if self.elastic:
+            points = [max(2, round(side / _BETWEEN_POINTS) + 1) for side in (height, width)]
+            drawn = self.elastic * torch.randn(len(images), 2, *points, generator=generator)
+            drawn = moved(drawn.masked_fill(kept[:, None, None, None], 0.0), images.device)
+            pixels = functional.interpolate(drawn, (height, width), mode="bicubic", align_corners=True)
+            grid = grid + pixels.permute(0, 2, 3, 1) * moved(torch.tensor([2 / width, 2 / height]), images.device)
+        warped = functional.grid_sample(images.float(), grid, mode=self.interpolation, align_corners=False)
+        return warped.round().clamp(0, 255).to(torch.uint8)
+
     def describe(self) -> dict[str, Any]:
         """The arguments, as plain JSON."""
         return asdict(self)
@@ -160,33 +191,6 @@ def _reflected(size: int, padding: int) -> Tensor:
     """Indices 0..size-1 with ``padding`` more on each side, by reflection that does not repeat the border."""
     indices = torch.arange(-padding, size + padding).abs()
     return (size - 1) - ((size - 1) - indices).abs()
-
-
-def _warped(images: Tensor, rotation: float, zoom: float, elastic: float, generator: torch.Generator) -> Tensor:
-    """Each image turned about its middle by a random angle, magnified by a random factor, and distorted smoothly.
-
-    Args:
-        images: (B, C, H, W), uint8.
-        rotation: largest angle, radians.
-        zoom: the factor is from 1 - zoom to 1 + zoom.
-        elastic: standard deviation of the displacements where they are drawn, pixels; 0 draws none.
-        generator: on the CPU.
-    """
-    angle, share = (2 * torch.rand(2, len(images), generator=generator) - 1) * torch.tensor([[rotation], [zoom]])
-    height, width = images.shape[-2:]
-    cosine, sine = angle.cos() / (1 + share), angle.sin() / (1 + share)
-    nothing = torch.zeros_like(angle)
-    # Coordinates run from -1 to 1 along both sides, whatever their lengths.
-    first = torch.stack((cosine, -sine * height / width, nothing), dim=1)
-    second = torch.stack((sine * width / height, cosine, nothing), dim=1)
-    maps = moved(torch.stack((first, second), dim=1), images.device)
-    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
-    if elastic:
-        points = [max(2, round(side / _BETWEEN_POINTS) + 1) for side in (height, width)]
-        drawn = elastic * torch.randn(len(images), 2, *points, generator=generator)
-        pixels = functional.interpolate(moved(drawn, images.device), (height, width), mode="bicubic", align_corners=True)
-        grid = grid + pixels.permute(0, 2, 3, 1) * moved(torch.tensor([2 / width, 2 / height]), images.device)
-    return functional.grid_sample(images.float(), grid, align_corners=False).round().to(torch.uint8)
 
 
 def _windows(padded: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -63,6 +63,8 @@ class Augment(Section):
     rotation: NonNegativeFloat = Field(0.0, le=180, description="Largest angle by which an image is turned, either way, degrees.")
     zoom: NonNegativeFloat = Field(0.0, lt=1, description="Largest share by which an image is magnified or shrunk.")
     elastic: NonNegativeFloat = Field(0.0, description="Standard deviation of smooth random displacements, pixels.")
+    unwarped: Fraction = Field(0.0, description="Share of the images that rotation, zoom and elastic leave as they are.")
+    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="Of rotation, zoom and elastic.")
     shift: NonNegativeInt = Field(0, description="Largest translation along each axis, pixels.")
     crop: NonNegativeInt = Field(0, description="Padding before a random crop to the images' own size, pixels.")
     flip: bool = Field(False, description="Mirror left and right with probability 1/2.")

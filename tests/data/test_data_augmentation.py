@@ -152,6 +152,29 @@ def test_elastic_distortion_comes_after_the_draws_of_the_others() -> None:
     assert (plain.int() - distorted.int()).abs().max() <= 1
 
 
+def test_a_share_of_the_images_is_left_as_it_is() -> None:
+    images = random_images((2000, 1, 9, 9), 0)
+    warped = Augmentation(rotation=30.0, zoom=0.2, elastic=1.0, unwarped=0.3)(images, torch.Generator().manual_seed(0))
+    same = (warped == images).flatten(1).all(1)
+    assert 0.27 < same.double().mean() < 0.33
+    none = Augmentation(rotation=30.0, zoom=0.2, elastic=1.0, unwarped=1.0)(images, torch.Generator().manual_seed(0))
+    assert torch.equal(none, images)
+
+
+def test_bicubic_interpolation_keeps_more_detail() -> None:
+    images = random_images((200, 1, 20, 20), 0)
+    bilinear, bicubic = (
+        Augmentation(rotation=20.0, interpolation=kind)(images, torch.Generator().manual_seed(0))[:, :, 6:14, 6:14].double()
+        for kind in ("bilinear", "bicubic")
+    )
+    assert bilinear.std() < bicubic.std() < images.double().std()
+    dark = torch.zeros(4, 1, 9, 9, dtype=torch.uint8)
+    dark[:, :, 4:] = 255
+    turned = Augmentation(rotation=20.0, interpolation="bicubic")(dark, torch.Generator().manual_seed(0))
+    assert turned[:, :, 0, 3:6].max() < 40
+    assert turned[:, :, 7, 3:6].min() > 215
+
+
 @given(seeds)
 def test_a_seed_gives_the_same_images_and_leaves_the_global_state(seed: int) -> None:
     images = random_images((6, 3, 8, 8), seed)
@@ -183,6 +206,8 @@ def test_the_default_changes_nothing() -> None:
         ({"rotation": -1.0}, "rotation: expected degrees, 0 to 180, found -1.0"),
         ({"elastic": -0.5}, "elastic: expected pixels, at least 0, found -0.5"),
         ({"elastic": float("nan")}, "elastic: expected pixels, at least 0, found nan"),
+        ({"unwarped": 2.0}, "unwarped: expected a share of the images, 0 to 1, found 2.0"),
+        ({"interpolation": "nearest"}, "interpolation: expected 'bilinear' or 'bicubic', found 'nearest'"),
         ({"zoom": 1}, "zoom: expected a share of at least 0 and below 1, found 1"),
         ({"shfit": 1}, "unknown argument 'shfit'; did you mean 'shift'?"),
     ],

@@ -58,6 +58,8 @@ def test_the_example_of_the_design():
         "rotation": 0.0,
         "zoom": 0.0,
         "elastic": 0.0,
+        "unwarped": 0.0,
+        "interpolation": "bilinear",
         "shift": 2,
         "crop": 0,
         "flip": False,
