@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,6 +16,7 @@ from flowclf import Encoding, InvertibleClassifier, Preprocessing, build_classif
 from flowclf.data import DataSet
 from flowclf.errors import UsageError
 from flowclf.losses import CrossEntropy, FactorialPriorMLE, IndependenceCrossEntropy, Loss, LossTerms, MetamerCrossEntropy
+from flowclf.losses.metamer import _blurred
 
 LABELS = torch.arange(12) % 4
 
@@ -88,6 +90,27 @@ def test_the_critic_reads_through_noise_in_training_alone(image_classifier: Inve
     loss.eval()
     first, second = (loss(encoding, LABELS).total for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_the_critic_sees_each_image_through_a_blur_of_its_own() -> None:
+    x = torch.rand(3, 2, 9, 13)
+    deviations = torch.tensor([1e-4, 0.7, 1.6])
+    blurred = _blurred(x, deviations, 1.6)
+    for one, deviation, found in zip(x, deviations.tolist(), blurred, strict=True):
+        expected = gaussian_filter(one.numpy(), (0, deviation, deviation), mode="nearest", radius=4)
+        torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_the_critic_sees_a_blur_in_training_alone(image_classifier: InvertibleClassifier) -> None:
+    _, encoding = encoding_of(image_classifier)
+    loss = MetamerCrossEntropy(width=4, blur=1.0).bind(image_classifier)
+    assert not torch.equal(loss(encoding, LABELS).total, loss(encoding, LABELS).total)
+    plain = MetamerCrossEntropy(width=4).bind(image_classifier)
+    plain.load_state_dict(loss.state_dict())
+    assert torch.equal(loss.eval()(encoding, LABELS).total, plain.eval()(encoding, LABELS).total)
+    vectors = build_classifier((5,), ["actnorm", "split_head"], classes=3)
+    with pytest.raises(UsageError, match=r"MetamerCrossEntropy: blur is of images, found inputs \(5,\)"):
+        MetamerCrossEntropy(blur=1.0).bind(vectors)
 
 
 def test_the_critic_learns_from_the_data_alone(image_classifier: InvertibleClassifier) -> None:
