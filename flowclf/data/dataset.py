@@ -245,7 +245,8 @@ class DataSet:
         }
 
     def __repr__(self) -> str:
-        changes = [f"{name}={value}" for name, value in self.augment.describe().items() if value]
+        usual = Augmentation().describe()
+        changes = [f"{name}={value}" for name, value in self.augment.describe().items() if value != usual[name]]
         parts = [
             f"{len(self.train)} train",
             f"{len(self.validation)} validation",

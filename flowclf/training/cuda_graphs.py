@@ -88,9 +88,9 @@ def replays_are_safe(classifier: Classifier, loss: Loss) -> bool:
     """Whether every module is of a package known to compute on the device alone: no node, subnet or loss of one's own.
 
     Example:
+        >>> from flowclf.classifier import build_classifier
         >>> from flowclf.losses import CrossEntropy
-        >>> from flowclf.models import flat
-        >>> replays_are_safe(flat((8,), blocks=1), CrossEntropy())
+        >>> replays_are_safe(build_classifier((4,), ["actnorm", "split_head"], classes=2), CrossEntropy())
         True
     """
     return all(type(module).__module__.startswith(_KNOWN) for root in (classifier, loss) for module in root.modules())
