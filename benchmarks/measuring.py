@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -187,7 +188,7 @@ def table(header: Sequence[str], body: Iterable[Sequence[str]], left_out: Iterab
 def write(name: str, title: str, text: str, chosen: argparse.Namespace, about: str) -> Path:
     """Write a benchmark's table with the command that repeats it, and print it."""
     path = chosen.out or RESULTS / f"{name}.md"
-    command = f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".rstrip()
+    command = f"python -m benchmarks.{name} {shlex.join(sys.argv[1:])}".rstrip()
     content = f"# {title}\n\n`{command}`\n\n{about}\n\n{text}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")

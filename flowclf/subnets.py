@@ -19,7 +19,7 @@ from flowclf.arguments import NonNegativeInt, PositiveInt, SubnetSpec
 from flowclf.bottleneck import bottleneck, is_fast
 from flowclf.errors import GraphError
 
-__all__ = ["PointwiseConv2d", "build_subnet", "conv", "dense", "pointwise", "residual"]
+__all__ = ["PointwiseConv2d", "build_subnet", "conv", "dense", "is_hooked", "pointwise", "residual"]
 
 _SPATIAL = {"conv": True, "dense": False, "residual": True}
 """Which of the subnets here take feature maps."""
@@ -67,14 +67,14 @@ class Bottleneck(nn.Sequential):
         """Feature maps of the same height and width."""
         match list(self):
             case [nn.Conv2d() as first, nn.ReLU(), PointwiseConv2d() as hidden, nn.ReLU(), nn.Conv2d() as last]:
-                usable = is_fast(x, first.weight, last.weight) and not any(_is_watched(module) for module in self)
+                usable = is_fast(x, first.weight, last.weight) and not any(map(is_hooked, self))
                 if usable and first.bias is not None and hidden.bias is not None and last.bias is not None:
                     return bottleneck(x, first.weight, hidden.weight, last.weight, (first.bias, hidden.bias, last.bias))
         result: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return result
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_hooked(module: nn.Module) -> bool:
     """Whether a hook expects to be called where the module runs."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 

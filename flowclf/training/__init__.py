@@ -34,7 +34,7 @@ def fit(
         The history: a row of metrics for each epoch.
 
     Raises:
-        NonFiniteLossError: a term of the loss or the gradient is not finite.
+        NonFiniteLossError: a term of the loss or the gradient is not finite; on a GPU the weights are lost by then.
         UsageError: data, loss or settings that do not fit.
     """
     trainer = Trainer(classifier, loss, data, TrainSettings(**settings))

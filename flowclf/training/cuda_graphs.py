@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from flowclf.classifier import Classifier, Encoding, InvertibleClassifier
 from flowclf.errors import UsageError
 from flowclf.losses import Loss
+from flowclf.subnets import is_hooked
 
 __all__ = ["Passes", "replays_are_safe"]
 
-_KNOWN = ("flowclf.", "torch.nn.", "FrEIA.", "nflows.")
-"""Packages whose modules compute on the device alone."""
+_KNOWN = ("flowclf.", "torch.nn.", "FrEIA.")
+"""Packages whose modules compute on the device alone, unless they have hooks. Several of nflows' ask for numbers on the host."""
 
 _Pass = Callable[..., Any]
 
@@ -31,12 +32,14 @@ _Pass = Callable[..., Any]
 class Passes:
     """The classifier's forward pass and the adversary's, with their gradients, as a training step needs them.
 
-    On a GPU they are recorded at the first batch of each shape, after three runs to warm up, and replayed from then on; buffers and
-    the GPU's random state are then as they were before. Replayed results lie where the next replay writes its own.
+    On a GPU they are recorded at the first whole batch, after three runs to warm up, and replayed from then on for such batches;
+    buffers and the GPU's random state are then as they were before. Replayed results lie where the next replay writes its own, and
+    all that a pass needs stays allocated. Torch's warning of gradients that come from another stream is turned off, for good.
 
     Args:
         classifier: whose passes these are.
         loss: bound to the classifier.
+        batch_size: samples of a whole batch; smaller ones are launched.
         graphs: on a GPU, ``auto`` records where :func:`replays_are_safe`, and warns where that fails; ``always`` and ``never`` do
             as they say. Elsewhere nothing is recorded.
 
@@ -44,7 +47,9 @@ class Passes:
         UsageError: none of the three, or ``always`` with a stream in fixed point, which watches its magnitudes on the host.
     """
 
-    def __init__(self, classifier: Classifier, loss: Loss, graphs: Literal["auto", "always", "never"] = "auto") -> None:
+    def __init__(
+        self, classifier: Classifier, loss: Loss, batch_size: int, graphs: Literal["auto", "always", "never"] = "auto"
+    ) -> None:
         if graphs not in ("auto", "always", "never"):
             raise UsageError(f"train: cuda_graphs must be 'auto', 'always' or 'never', found {graphs!r}")
         watched = isinstance(classifier, InvertibleClassifier) and classifier.stream == "fixed_point"
@@ -52,10 +57,11 @@ class Passes:
             raise UsageError("train: cuda_graphs: a stream in fixed point cannot be replayed; use auto or never")
         wanted = graphs == "always" or (graphs == "auto" and not watched and replays_are_safe(classifier, loss))
         self._graphs = graphs
+        self._batch_size = batch_size
         self._recording = wanted and classifier.device.type == "cuda"
         self._encoder = _Encoder(classifier, loss.logits_only)
         self._adversary = _Adversary(loss)
-        self._recorded: dict[tuple[str, tuple[torch.Size, ...]], _Pass] = {}
+        self._recorded: dict[str, _Pass] = {}
 
     def encode(self, x: Tensor) -> Encoding:
         """The encoding of network inputs; without nuisances where the loss looks at logits only."""
@@ -69,23 +75,22 @@ class Passes:
         return result
 
     def _pass(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> _Pass:
-        if not self._recording:
+        if not self._recording or len(inputs[0]) != self._batch_size:
             return module
-        key = (name, tuple(tensor.shape for tensor in inputs))
-        if key not in self._recorded:
+        if name not in self._recorded:
             try:
-                self._recorded[key] = _record(module, inputs)
+                self._recorded[name] = _record(module, inputs)
             except RuntimeError as error:
                 if self._graphs == "always":
                     raise
                 warnings.warn(f"passes are not replayed from CUDA graphs, since recording failed: {error}", stacklevel=2)
                 self._recording = False
                 return module
-        return self._recorded[key]
+        return self._recorded[name]
 
 
 def replays_are_safe(classifier: Classifier, loss: Loss) -> bool:
-    """Whether every module is of a package known to compute on the device alone: no node, subnet or loss of one's own.
+    """Whether every module is of a package known to compute on the device alone: no node, subnet, loss or hook of one's own.
 
     Example:
         >>> from flowclf.classifier import build_classifier
@@ -93,7 +98,8 @@ def replays_are_safe(classifier: Classifier, loss: Loss) -> bool:
         >>> replays_are_safe(build_classifier((4,), ["actnorm", "split_head"], classes=2), CrossEntropy())
         True
     """
-    return all(type(module).__module__.startswith(_KNOWN) for root in (classifier, loss) for module in root.modules())
+    modules = [module for root in (classifier, loss) for module in root.modules()]
+    return all(type(module).__module__.startswith(_KNOWN) and not is_hooked(module) for module in modules)
 
 
 class _Encoder(nn.Module):
@@ -118,15 +124,19 @@ class _Adversary(nn.Module):
 def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> _Pass:
     """The module's pass for inputs of these shapes, replayed."""
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    random = torch.cuda.get_rng_state(inputs[0].device)
-    # A copy for each shape: the replay takes the place of the module's own forward. The samples become the replay's inputs.
+    random, stream = torch.cuda.get_rng_state(inputs[0].device), torch.cuda.current_stream(inputs[0].device)
+    # The samples become the replay's inputs.
     samples = tuple(tensor.clone() for tensor in inputs)
     # Gradients will be added up on the stream of the warm-up, which then waits for the replay's: as intended, torch warns of it.
     told = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
     if told is not None:
         told(False)
-    recorded: _Pass = torch.cuda.make_graphed_callables(copy.copy(module), samples, allow_unused_input=True)
-    for buffer, before in buffers:
-        buffer.copy_(before)
-    torch.cuda.set_rng_state(random, inputs[0].device)
+    try:
+        # Of a copy, for the replay takes the place of the module's own forward.
+        recorded: _Pass = torch.cuda.make_graphed_callables(copy.copy(module), samples, allow_unused_input=True)
+    finally:
+        torch.cuda.set_stream(stream)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        torch.cuda.set_rng_state(random, inputs[0].device)
     return recorded

@@ -117,7 +117,7 @@ class Trainer:
             generator = torch.Generator().manual_seed(mix_seed(data.seed, "initialization"))
             classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
         self.ema = MovingAverage(classifier, settings.ema) if settings.ema else None
-        self._passes = Passes(classifier, self.loss, settings.cuda_graphs)
+        self._passes = Passes(classifier, self.loss, data.batch_size, settings.cuda_graphs)
 
     @property
     def epoch(self) -> int:
@@ -282,7 +282,12 @@ class Trainer:
         self.classifier.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs to be the same training: tensors, numbers and strings only."""
+        """All that a resumed training needs to be the same training: tensors, numbers and strings only.
+
+        Raises:
+            NonFiniteLossError: as :meth:`run`.
+        """
+        self._read()
         return {
             "step": self.step,
             "seconds": self.seconds,
@@ -300,6 +305,7 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of the same recipe."""
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self._unread, self._numbers = [], {}
         self.rows, self._sums = list(state["rows"]), {name: float(total) for name, total in state["sums"].items()}
         self.classifier.load_state_dict(state["classifier"])
         self.loss.load_state_dict(state["loss"])

@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from FrEIA.framework import InputNode, Node, OutputNode
+from FrEIA.modules import OrthogonalTransform
 from tiny import CONV, DENSE
 from torch import Tensor, nn
 
-from flowclf import build_classifier
+from flowclf import InvertibleClassifier, build_classifier
 from flowclf.data import Augmentation, DataSet
 from flowclf.errors import NonFiniteLossError, UsageError
 from flowclf.losses import CrossEntropy, IndependenceCrossEntropy, Loss, MetamerCrossEntropy
+from flowclf.nodes import SplitHead
 from flowclf.training import Trainer, TrainSettings
 from flowclf.training.cuda_graphs import Passes, replays_are_safe
 
@@ -107,7 +110,7 @@ def test_recording_leaves_buffers_and_random_numbers_alone() -> None:
     clf.initialize(x)
     before = {name: value.clone() for name, value in clf.named_buffers()}
     random = torch.cuda.get_rng_state()
-    passes = Passes(clf, CrossEntropy().bind(clf), "always")
+    passes = Passes(clf, CrossEntropy().bind(clf), 32, "always")
     recorded = passes._pass("encode", passes._encoder, (x,))
     assert all(torch.equal(value, before[name]) for name, value in clf.named_buffers())
     assert torch.equal(torch.cuda.get_rng_state(), random)
@@ -134,14 +137,29 @@ class Failing(CrossEntropy):
         return terms._replace(total=terms.total * float("nan")) if self.progress >= self.step else terms
 
 
-def test_looking_seldom_finds_the_first_step_that_failed_and_saves_nothing_of_it() -> None:
+@pytest.mark.parametrize(("step", "before"), [(7, [5]), (17, [5, 10, 15])])
+def test_looking_seldom_finds_the_first_step_that_failed_and_saves_nothing_of_it(step: int, before: list[int]) -> None:
     trainer = make_trainer("cross-entropy", "cpu")
-    trainer = Trainer(trainer.classifier, Failing(7 / trainer.total_steps), trainer.data, TrainSettings(epochs=2))
+    loss, settings = Failing(step / trainer.total_steps), TrainSettings(epochs=2, checkpoint_every_steps=5)
+    trainer = Trainer(trainer.classifier, loss, trainer.data, settings)
     trainer._read_every = 16
     saved: list[int] = []
-    with pytest.raises(NonFiniteLossError, match="step 7: loss is nan"):
+    with pytest.raises(NonFiniteLossError, match=f"step {step}: loss is nan"):
         trainer.run(on_state=lambda one: saved.append(one.step))
-    assert not saved
+    assert saved == before
+
+
+def test_what_was_not_looked_at_belongs_to_a_state_and_is_forgotten_when_one_is_loaded() -> None:
+    trainer = make_trainer("independence", "cpu")
+    trainer._read_every = 16
+    batches = trainer.data.train_batches(0)
+    x, labels = next((one.inputs.float() / 128 - 1, one.labels) for one in batches)
+    trainer._step(x, labels)
+    state = trainer.state_dict()
+    assert state["sums"]["loss"] > 0
+    trainer._step(x, labels)
+    trainer.load_state_dict(state)
+    assert trainer.state_dict()["sums"] == state["sums"]
 
 
 class Counting(nn.Linear):
@@ -152,8 +170,21 @@ def test_replays_are_known_to_be_safe_of_modules_that_are_known() -> None:
     clf = build_classifier((4,), ["actnorm", {"affine_coupling": {"subnet": DENSE}}, "split_head"], classes=2)
     assert replays_are_safe(clf, CrossEntropy())
     assert not replays_are_safe(clf, Failing(1.0))
+    hook = clf.register_forward_hook(lambda *_: None)
+    assert not replays_are_safe(clf, CrossEntropy())
+    hook.remove()
+    assert replays_are_safe(clf, CrossEntropy())
     next(module for module in clf.modules() if isinstance(module, nn.Sequential)).append(Counting(2, 2))
     assert not replays_are_safe(clf, CrossEntropy())
+
+
+def test_a_node_that_counts_its_backward_passes_is_not_replayed() -> None:
+    """FrEIA's OrthogonalTransform corrects its matrix on the host every few of them."""
+    nodes = [InputNode(4, name="input")]
+    nodes.append(Node(nodes[-1], OrthogonalTransform, {}, name="rotation"))
+    nodes.append(Node(nodes[-1], SplitHead, {"classes": 2, "dct": False}, name="head"))
+    graph = [*nodes, OutputNode((nodes[-1], 0), name="logits"), OutputNode((nodes[-1], 1), name="nuisances")]
+    assert not replays_are_safe(InvertibleClassifier(graph), CrossEntropy())
 
 
 def test_graphs_that_cannot_be_are_refused() -> None:
@@ -162,4 +193,4 @@ def test_graphs_that_cannot_be_are_refused() -> None:
     nodes = [{"additive_coupling": {"subnet": DENSE}}, "split_head"]
     exact = build_classifier((4,), nodes, classes=2, stream="fixed_point")
     with pytest.raises(UsageError, match="a stream in fixed point cannot be replayed"):
-        Passes(exact, CrossEntropy().bind(exact), "always")
+        Passes(exact, CrossEntropy().bind(exact), 32, "always")
