@@ -10,6 +10,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,17 @@ def measure(
 
     builders: dict[str, Callable[[], Any]] = {
         WHOLE: lambda: plain(folder / "whole", whole=True),
-        OURS: lambda: Ours(folder / OURS, loaded, device),
         STOCK: lambda: plain(folder / "stock", whole=False),
     }
     if device.startswith("cuda"):
         launched = load(recipe, [*limits, "train.cuda_graphs=never"]).recipe
         builders[LAUNCHED] = lambda: Ours(folder / "launched", launched, device)
-    times = {name: [seconds(lambda name=name: made.update({name: builders[name]()}), device, clock)] for name in builders}
+    builders[OURS] = lambda: Ours(folder / OURS, loaded, device)
+
+    def build(name: str) -> None:
+        made[name] = builders[name]()
+
+    times = {name: [seconds(partial(build, name), device, clock)] for name in builders}
     for epoch in range(loaded.train.epochs):
         for name in reversed(builders) if epoch % 2 else builders:
             times[name].append(seconds(made[name].epoch, device, clock))
@@ -113,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{whole[WHOLE] / whole[name]:.2f}x",
             f"{100 * errors[name]:.2f} %",
         ]
-        for name in (WHOLE, STOCK, *([LAUNCHED] if LAUNCHED in times else []), OURS)
+        for name in times
     ]
     unit = "processor time" if chosen.clock == "cpu" else "time"
     measured = "All of it was run" if chosen.share == 1 else f"Run with {chosen.share:g} of the images, the whole is extrapolated"

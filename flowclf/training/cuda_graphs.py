@@ -2,8 +2,7 @@
 
 A pass of an invertible network is thousands of kernels, each shorter than what it takes to launch it. CUDA graphs launch them
 together. A replay repeats the kernels and nothing else: what a node computes on the host, a number drawn there or a counter, would
-be what it was when the pass was recorded. Measured on an NVIDIA H200: a step of independence cross-entropy, with three of the
-adversary, through nine couplings and four that see the logits, takes 25 ms in place of 71.
+be what it was when the pass was recorded. ``benchmarks/results/training-gpu.md`` tells what it is worth.
 """
 
 from __future__ import annotations
@@ -69,8 +68,9 @@ class Passes:
         return Encoding(logits, nuisance, log_det, x)
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
-        """What the adversary minimises, for an encoding without gradient."""
-        inputs = (*encoding, labels) if encoding.inputs is None else (*encoding, labels, encoding.inputs)
+        """What the adversary minimises, for an encoding of :meth:`encode` without gradient."""
+        assert encoding.inputs is not None  # encode keeps them
+        inputs = (*encoding, encoding.inputs, labels)
         result: Tensor = self._pass("adversary", self._adversary, inputs)(*inputs)
         return result
 
@@ -117,7 +117,7 @@ class _Adversary(nn.Module):
         super().__init__()
         self.loss = loss
 
-    def forward(self, logits: Tensor, nuisance: Tensor, log_det: Tensor, labels: Tensor, x: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, nuisance: Tensor, log_det: Tensor, x: Tensor, labels: Tensor) -> Tensor:
         return self.loss.adversary_loss(Encoding(logits, nuisance, log_det, x), labels)
 
 

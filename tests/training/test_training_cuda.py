@@ -8,7 +8,7 @@ import pytest
 import torch
 from FrEIA.framework import InputNode, Node, OutputNode
 from FrEIA.modules import OrthogonalTransform
-from tiny import CONV, DENSE
+from tiny import DENSE, IMAGE_NODES
 from torch import Tensor, nn
 
 from flowclf import InvertibleClassifier, build_classifier
@@ -20,17 +20,6 @@ from flowclf.training import Trainer, TrainSettings
 from flowclf.training.cuda_graphs import Passes, replays_are_safe
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
-NODES: list[Any] = [
-    "squeeze",
-    {"repeat": 2, "nodes": ["actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": CONV}}]},
-    "factor_out",
-    "squeeze",
-    "actnorm",
-    {"logit_readout": {"subnet": CONV}},
-    {"logit_coupling": {"subnet": CONV}},
-    {"split_head": {"dct": True}},
-]
 
 
 def make_data() -> DataSet:
@@ -50,7 +39,7 @@ def make_loss(kind: str) -> Loss:
 
 def make_trainer(kind: str, device: str, **settings: Any) -> Trainer:
     torch.manual_seed(0)
-    clf = build_classifier((1, 8, 8), NODES, classes=4).to(device)
+    clf = build_classifier((1, 8, 8), IMAGE_NODES, classes=4).to(device)
     optimizer = {"name": "adamax", "lr": 5e-3}
     arguments = {"epochs": 2, "optimizer": optimizer, "schedule": {"name": "constant"}, "ema": 0.9, "precision": "fp32", **settings}
     return Trainer(clf, make_loss(kind), make_data(), TrainSettings(**arguments))
