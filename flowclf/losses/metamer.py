@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf.arguments import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from flowclf.arguments import Fraction, NonNegativeFloat, PositiveFloat, PositiveFraction, PositiveInt
 from flowclf.classifier import Encoding, InvertibleClassifier, require_invertible
 from flowclf.errors import UsageError
 from flowclf.losses.base import Binding, Loss, LossTerms, frozen, warmed_up
@@ -41,6 +41,9 @@ class MetamerCrossEntropy(Loss):
             vectors.
         range_weight: factor of what leaves the range of images: the squared distance of the metamers' pixels to it, -1 to 1 in the
             network's inputs, mean over pixels. Without it an inverse tends to write chequers that clipping would remove.
+        confidence: the probability of the logits' class from which on a metamer asks for nothing more: its cross-entropy counts
+            only by as much as it exceeds -log(confidence). A critic can always be pleased a little more, and what pleases it most
+            is one stencil a class, whoever the donor is; a metamer that it reads well enough keeps the donor's hand.
         share: of the batch for which a metamer is made; each costs an inverse and its gradient.
         critic_weight: factor of the critic's own cross-entropy. Where its gradient is small beside that of the other losses, and
             both are clipped together, the optimiser's weight decay draws the critic to 0, where it says nothing ever after: make up
@@ -69,6 +72,7 @@ class MetamerCrossEntropy(Loss):
         noise: NonNegativeFloat = 0.0,
         blur: NonNegativeFloat = 0.0,
         range_weight: NonNegativeFloat = 0.0,
+        confidence: PositiveFraction = 1.0,
         share: Fraction = 0.5,
         critic_weight: PositiveFloat = 1.0,
         delay: Fraction = 0.0,
@@ -79,6 +83,7 @@ class MetamerCrossEntropy(Loss):
         self.noise = noise
         self.blur = blur
         self.range_weight = range_weight
+        self.confidence = confidence
         self.share = share
         self.critic_weight = critic_weight
         self.delay = delay
@@ -118,12 +123,12 @@ class MetamerCrossEntropy(Loss):
         grown = warmed_up(self.progress, self.delay, self.warmup)
         with torch.set_grad_enabled(torch.is_grad_enabled() and grown > 0), frozen(self.critic):
             metamers = self._classifier.inverse(logits, encoding.nuisance[:pairs])
-            of_metamers = functional.cross_entropy(self._judge(metamers), classes)
+            of_each = functional.cross_entropy(self._judge(metamers), classes, reduction="none")
         if grown:
-            total = total + grown * of_metamers
+            total = total + grown * (of_each + math.log(self.confidence)).clamp_min(0).mean()
             if self.range_weight and self.binding.preprocessing.bits is not None:
                 total = total + grown * self.range_weight * (metamers - metamers.clamp(-1, 1)).square().mean()
-        parts = {"critic_cross_entropy_nats": of_critic.detach(), "metamer_cross_entropy_nats": of_metamers.detach()}
+        parts = {"critic_cross_entropy_nats": of_critic.detach(), "metamer_cross_entropy_nats": of_each.detach().mean()}
         return LossTerms(total, parts)
 
 

@@ -113,6 +113,27 @@ def test_the_critic_sees_a_blur_in_training_alone(image_classifier: InvertibleCl
         MetamerCrossEntropy(blur=1.0).bind(vectors)
 
 
+def test_a_metamer_that_is_read_well_enough_asks_for_nothing_more(image_classifier: InvertibleClassifier) -> None:
+    _, encoding = encoding_of(image_classifier)
+    plain = MetamerCrossEntropy(width=4, share=1.0).bind(image_classifier)
+    terms = plain(encoding, LABELS)
+    of_critic, of_metamers = (terms.parts[f"{name}_cross_entropy_nats"] for name in ("critic", "metamer"))
+    torch.testing.assert_close(terms.total.detach(), of_critic + of_metamers)
+
+    def exceeding(confidence: float) -> LossTerms:
+        loss = MetamerCrossEntropy(width=4, share=1.0, confidence=confidence).bind(image_classifier)
+        loss.load_state_dict(plain.state_dict())
+        return loss(encoding, LABELS)
+
+    # Every metamer's cross-entropy is above -log 0.99 here, and none above -log 1e-9.
+    assert torch.equal(exceeding(0.99).parts["metamer_cross_entropy_nats"], of_metamers)
+    torch.testing.assert_close(exceeding(0.99).total.detach(), of_critic + of_metamers + math.log(0.99))
+    pleased = exceeding(1e-9)
+    assert torch.equal(pleased.total.detach(), of_critic)
+    pleased.total.backward()
+    assert not any(parameter.grad.any() for parameter in image_classifier.parameters() if parameter.grad is not None)
+
+
 def test_the_critic_learns_from_the_data_alone(image_classifier: InvertibleClassifier) -> None:
     x, encoding = encoding_of(image_classifier)
     loss = MetamerCrossEntropy(width=4).bind(image_classifier)
