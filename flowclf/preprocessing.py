@@ -21,8 +21,10 @@ class Preprocessing(nn.Module):
     """Invertible map from images in [0, 1] to network inputs in [-1, 1], with the dequantisation that belongs to it.
 
     A pixel value v in 0..255 is reduced to q = floor(v / 2^(8 - bits)), and x = 2 (q + u) / 2^bits - 1 with u uniform in
-    [0, 1) is what the network is trained on. An image v / 255 without noise goes to x = 2 (v + 1/2) / 256 - 1: the middle
-    of its 8-bit bin, which lies inside its coarser bin at every depth. Padding is level 0 with the same noise.
+    [0, 1) is what the network is trained on. Padding is level 0 with the same noise. An image without noise is mapped by
+    x = (2 image - 1) (1 - 2^-bits), which takes black and white to the middles of the first and the last level: there the
+    network has seen them on average, whereas the edge of a level is a place that no training image has for its whole
+    background. At 8 bits every v / 255 goes to the middle of its level.
 
     With ``fixed_point`` all of this is on the grid of :mod:`flowclf.fixed_point`. There u takes N = 2^(16 - bits) values,
     (k + 1/2) / N: the middles of N equal parts of [0, 1), so that the mean over them is the midpoint rule for the integral over
@@ -84,17 +86,19 @@ class Preprocessing(nn.Module):
             raise UsageError(f"expected images as floating point in [0, 1], found {images.dtype}; divide 8-bit images by 255")
         if self.bits is None:
             return round_to_grid(images) if self.fixed_point else images
-        x = (255 * images + 0.5) / 128 - 1
+        x = (2 * images - 1) * (1 - 2.0**-self.bits)
         if self.fixed_point:
             x = round_to_grid(x)
-        # The middle of level 0 at the stated depth.
         return functional.pad(x, (self.pad,) * 4, value=2.0**-self.bits - 1) if self.pad else x
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Network inputs to images; the padding is cut off. Not clipped: [0, 1] is exceeded where x leaves [-1, 1]."""
+        """Network inputs to images; the padding is cut off.
+
+        Not clipped: [0, 1] is exceeded by up to half a level where x is in [-1, 1], and by more where it is not.
+        """
         if self.pad:
             x = x[..., self.pad : -self.pad, self.pad : -self.pad]
-        return x if self.bits is None else (128 * (x + 1) - 0.5) / 255
+        return x if self.bits is None else (x / (1 - 2.0**-self.bits) + 1) / 2
 
     def dequantize(self, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Stored data to network inputs, with noise: what training and likelihoods use.

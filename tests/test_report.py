@@ -115,7 +115,7 @@ def test_numbers_are_said_in_words(tmp_path: Path) -> None:
         "A fresh classifier that sees nothing else gets 27.7 % of the test set wrong.",
         "the nuisances hold at least 1.40 of the 2.30 nats",
         "no logit of theirs differs by more than 2.1 × 10⁻⁴",
-        "As 8-bit pictures 93.1 % of them keep their predicted class; 3.0 % of their pixels have to be clipped",
+        "As 8-bit pictures 93.1 % of them keep their predicted class; 3.0 % of their pixels leave the range of images",
         "test.chance_error 88.65 % wrong answers of always naming the most frequent class",
         "probe.mlp.test_error 27.70 % of the probe 'mlp'",
         "numerics.inverse_error_max 3.2e-05",

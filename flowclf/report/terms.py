@@ -43,7 +43,7 @@ MEANINGS: Mapping[str, str] = {
     "metamers.adversarial": "metamers that keep their prediction while the oracle's class changes (Definition 3)",
     "metamers.prediction_kept_8bit": "the same after clipping to the pixel range and rounding to 8 bits",
     "metamers.logit_change_8bit_mean": "mean |change of a logit| after clipping and rounding",
-    "metamers.pixels_out_of_range": "pixels of metamers outside of 0..255",
+    "metamers.pixels_out_of_range": "pixels of metamers darker or brighter than those of any image",
     "metamers.oracle.donor": "metamers that the oracle gives the class of the nuisances' donor: an attack's success",
     "metamers.oracle.logits": "metamers that the oracle gives the class of the logits' donor",
     "metamers.oracle.neither": "metamers that the oracle gives another class",

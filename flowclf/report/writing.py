@@ -191,7 +191,7 @@ def _metamer_finding(results: Mapping[str, Any]) -> str:
     if _has(results, "metamers.prediction_kept_8bit", "metamers.pixels_out_of_range"):
         text += (
             f"As 8-bit pictures {rough(results['metamers.prediction_kept_8bit'])} of them keep their predicted class; "
-            f"{rough(results['metamers.pixels_out_of_range'])} of their pixels have to be clipped for that. "
+            f"{rough(results['metamers.pixels_out_of_range'])} of their pixels leave the range of images and are clipped for that. "
         )
     if _has(results, "metamers.oracle.donor", "metamers.oracle.logits"):
         text += (

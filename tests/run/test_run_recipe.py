@@ -278,7 +278,8 @@ def test_a_plain_network_runs_and_judges_the_metamers_of_another_run(
     again = evaluate_model(str(result.folder), device="cpu")
     assert [again[f"metamers.oracle.{name}"] for name in ("donor", "logits", "neither")] == shares
     other = evaluate_model(str(result.folder), device="cpu", oracle=str(result.folder / "checkpoints" / "final"))
-    assert other["metamers.oracle.test_error"] == pytest.approx(other["test.error"], abs=0.05)
+    # One judges the 13 images with noise, the other without: one of them may fall the other way.
+    assert other["metamers.oracle.test_error"] == pytest.approx(other["test.error"], abs=1.01 / 13)
     image = tmp_path / "0.png"
     Image.fromarray(np.load(arrays)["images"][0]).save(image)
     (answer,) = predict(str(judge.folder), [image], "cpu")
