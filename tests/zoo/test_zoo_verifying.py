@@ -15,6 +15,7 @@ import torch
 import flowclf
 from flowclf import zoo
 from flowclf.cli.main import main
+from flowclf.data import load
 from flowclf.errors import ChecksumError, DataError, UsageError
 from flowclf.zoo import Comparison, measuring
 from flowclf.zoo.index import bundled_zoo
@@ -193,3 +194,11 @@ def test_the_models_that_travel_with_flowclf_are_whole() -> None:
         zoo.load(entry.name)
     named = {file.path for entry in entries for file in entry.files.values()} | {"index.json"}
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == named
+
+
+@torch.no_grad()
+def test_images_without_noise_are_classified_as_well_as_those_with_it() -> None:
+    clf, test = zoo.load("mnist-best"), load("mnist").test.head(500)
+    inputs = (clf.preprocessing(test.inputs / 255), clf.preprocessing.dequantize(test.inputs, torch.Generator().manual_seed(0)))
+    quiet, noisy = (int((clf.logits(x).argmax(1) != test.labels).sum()) for x in inputs)
+    assert quiet <= noisy + 3
