@@ -161,7 +161,7 @@ def metamer_statistics(
         ``metamers.distance_mean``: mean of ||x_met - x1||, network inputs;
         and for images
         ``metamers.prediction_kept_8bit``, ``metamers.logit_change_8bit_mean``: the same after :func:`quantized`;
-        ``metamers.pixels_out_of_range``: fraction of pixels outside of what images have with noise: |x_met| > 1.
+        ``metamers.pixels_out_of_range``: fraction of pixels outside of what images have with noise.
         With an oracle the fractions of pairs that it calls by the class of x2, the donor of the nuisances, of x1, which gave the
         logits, or of neither: ``metamers.oracle.donor`` (an attack's success), ``.logits``, ``.neither``; and
         ``metamers.adversarial``, of the metamers that are invariance-based adversarial examples (paper, definition 3):
@@ -170,7 +170,7 @@ def metamer_statistics(
     Raises:
         UsageError: fewer than one pair or two classes.
     """
-    bits = clf.preprocessing.bits
+    images = clf.preprocessing.bits is not None
     first, second = draw_pairs(labels, pairs, seed=seed)
     x, labels = x.to(clf.device, clf.dtype), labels.to(clf.device)
     total: dict[str, float] = {}
@@ -192,14 +192,13 @@ def metamer_statistics(
             add("distance_mean", (x_met - x[one]).flatten(1).norm(dim=1))
             raw = clf.preprocessing.inverse(x_met)
             shown = {"": (raw, kept)}
-            if bits is not None:
+            if images:
                 picture = quantized(clf, x_met)
                 of_picture = clf.latents(clf.preprocessing(picture))[0]
                 kept = of_picture.argmax(1) == logits.argmax(1)
                 add("prediction_kept_8bit", kept)
                 add("logit_change_8bit_mean", (of_picture - logits).abs().mean(1))
-                beyond = (2 * raw - 1).abs() * (1 - 2.0**-bits) > 1
-                add("pixels_out_of_range", beyond.double().flatten(1).mean(1))
+                add("pixels_out_of_range", clf.preprocessing.outside(x_met).double().flatten(1).mean(1))
                 shown["_8bit"] = (picture, kept)
             if oracle is not None:
                 before = oracle(clf.preprocessing.inverse(x[one])).argmax(1)

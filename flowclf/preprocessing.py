@@ -96,9 +96,12 @@ class Preprocessing(nn.Module):
 
         Not clipped: [0, 1] is exceeded by up to half a level where x is in [-1, 1], and by more where it is not.
         """
-        if self.pad:
-            x = x[..., self.pad : -self.pad, self.pad : -self.pad]
+        x = self._without_padding(x)
         return x if self.bits is None else (x / (1 - 2.0**-self.bits) + 1) / 2
+
+    def outside(self, x: Tensor) -> Tensor:
+        """Which pixels, (B, C, H, W), of network inputs are darker or brighter than those of any image with noise: |x| > 1."""
+        return self._without_padding(x).abs() > 1
 
     def dequantize(self, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Stored data to network inputs, with noise: what training and likelihoods use.
@@ -137,6 +140,9 @@ class Preprocessing(nn.Module):
         if self.bits is None:
             return bits
         return bits + (self.bits - 1) * math.prod(self.input_shape) / dimensions
+
+    def _without_padding(self, x: Tensor) -> Tensor:
+        return x[..., self.pad : -self.pad, self.pad : -self.pad] if self.pad else x
 
     def _check(self, data: Tensor) -> None:
         if tuple(data.shape[1:]) != self.image_shape:

@@ -52,9 +52,12 @@ def test_an_image_without_noise_is_what_training_has_seen_on_average(bits: int, 
     assert float((of_levels - middles.view(1, -1, 1, 1, 1)).abs().max()) < 2.0 ** (1 - bits)
     noisy = preprocessing.dequantize(values[0].expand(-1, 1, 16, 16), torch.Generator().manual_seed(bits)).double()
     around = noisy[..., pad : pad + 16, pad : pad + 16].mean((1, 2, 3))
-    torch.testing.assert_close(around, middles, rtol=0, atol=0.2 * 2.0 ** (1 - bits))
+    torch.testing.assert_close(around, middles, rtol=0, atol=0.1 * 2.0 ** (1 - bits))
     if pad:
         assert float((quiet[..., 0, :] - middles[0]).abs().max()) < 1e-6
+    assert not preprocessing.outside(noisy).any()
+    assert preprocessing.outside(1.1 * noisy.sign()).shape == (2**bits, 1, 16, 16)
+    assert preprocessing.outside(1.1 * noisy.sign()).all()
 
 
 def test_at_8_bits_an_image_without_noise_is_the_middle_of_its_levels() -> None:
