@@ -160,7 +160,7 @@ def metamer_statistics(
         ``metamers.prediction_kept``: fraction of pairs in which x_met and x1 have the same predicted class;
         ``metamers.distance_mean``: mean of ||x_met - x1||, network inputs;
         and for images
-        ``metamers.prediction_kept_8bit``, ``metamers.logit_change_8bit_mean``: the same after :func:`quantized`;
+        ``metamers.prediction_kept_8bit``, ``metamers.logit_change_8bit_mean``: of metamers after :func:`quantized`;
         ``metamers.pixels_out_of_range``: fraction of pixels outside of what images have with noise.
         With an oracle the fractions of pairs that it calls by the class of x2, the donor of the nuisances, of x1, which gave the
         logits, or of neither: ``metamers.oracle.donor`` (an attack's success), ``.logits``, ``.neither``; and

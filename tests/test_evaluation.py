@@ -19,6 +19,7 @@ from flowclf.evaluation import (
     PROTOCOLS,
     Evaluation,
     ProbeSettings,
+    check_fits,
     evaluate,
     evaluate_with_artifacts,
     metamer_pictures,
@@ -328,6 +329,10 @@ def test_data_that_know_the_truth_judge_the_metamers() -> None:
     assert set(evaluation.arrays) == {"calibration", "planes"}
     backwards = evaluate(clf, dataclasses.replace(data, oracle=reads), oracle=lambda x: -reads(x))
     assert backwards["metamers.oracle.donor"] == 1
+    planes = {name: value for name, value in evaluation.results.items() if name.startswith("planes.")}
+    assert planes
+    # The planes are compared with what the data know to be true, whoever judges the metamers.
+    assert {name: backwards[name] for name in planes} == planes
     assert plain.items() - evaluation.results.items() == {("seconds.evaluate", plain["seconds.evaluate"])}
 
 
@@ -388,6 +393,39 @@ def test_unknown_protocol_and_unfit_data_are_refused(data: DataSet) -> None:
     nothing = Split(data.validation.inputs[:0], data.validation.labels[:0])
     with pytest.raises(UsageError, match="expected validation data"):
         evaluate(clf, DataSet(data.name, data.class_names, data.train, nothing, data.test))
+    one = data.test.labels == 1
+    alike = Split(data.test.inputs[one], data.test.labels[one])
+    with pytest.raises(UsageError, match="expected test data of at least two classes"):
+        evaluate(clf, dataclasses.replace(data, test=alike))
+
+
+def test_classes_of_other_names_are_refused(data: DataSet) -> None:
+    nodes = ["squeeze", "actnorm", "split_head"]
+    named, unnamed = (flowclf.build_classifier((1, 8, 8), nodes, 3, class_names=names) for names in (("c", "b", "a"), None))
+    with pytest.raises(UsageError, match=r"'rows' has the classes \('a', 'b', 'c'\); the classifier's are \('c', 'b', 'a'\)"):
+        check_fits(named, data)
+    check_fits(named, dataclasses.replace(data, class_names=("0", "1", "2")))
+    check_fits(unnamed, data)
+
+
+def test_metamers_are_of_all_classes_where_the_test_part_is_long_and_sorted() -> None:
+    data = vector_data()
+    many = 6000
+    labels = torch.arange(2).repeat_interleave(many)
+    inputs = torch.randn(2 * many, 4, generator=torch.Generator().manual_seed(0))
+    results = evaluate(
+        flowclf.build_classifier((4,), ["actnorm", "split_head"], 2), dataclasses.replace(data, test=Split(inputs, labels))
+    )
+    assert results["test.examples"] == 2 * many
+    assert results["metamers.pairs"] == 1000
+
+
+def test_an_oracle_stays_as_it_was_and_may_be_of_another_precision(data: DataSet) -> None:
+    clf = image_classifier().double()
+    oracle = flowclf.plain_classifier((1, 8, 8), {"plain_cnn": {"widths": [2], "hidden": 0}}, 3).train()
+    results = evaluate(clf, data, oracle=oracle)
+    assert oracle.training
+    assert 0 <= results["metamers.oracle.donor"] <= 1
 
 
 def test_outputs_that_are_not_finite_stop_the_evaluation(data: DataSet) -> None:

@@ -218,6 +218,12 @@ def test_a_kernel_probe_finds_what_is_not_linear() -> None:
     assert not probe.training
 
 
+def test_a_kernel_probe_of_features_that_overflow_is_refused() -> None:
+    x, y = rings(50, 1)
+    with pytest.raises(UsageError, match="expected features whose differences are finite in float32"):
+        train_kernel_probe(x.sign() * 3e38, y, x, y, 2, centres=10)
+
+
 def test_a_kernel_probe_is_ridge_regression() -> None:
     """With every training point a centre, the closed form in the book; the scale alone is fitted on validation data."""
     x, y = rings(30, 1)

@@ -49,7 +49,8 @@ class Augmentation:
 
     Raises:
         UsageError: an angle outside 0 to 180, a zoom outside 0 to 1 (1 excluded), a displacement below 0, a number of pixels
-            that is not an integer of at least 0, a flip that is not a bool, or noise outside 0 to 1.
+            that is not an integer of at least 0, a flip that is not a bool, noise or a share of images outside 0 to 1, or another
+            interpolation.
 
     Example:
         >>> images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
@@ -109,7 +110,11 @@ class Augmentation:
 
     def __bool__(self) -> bool:
         """Whether anything changes at all."""
-        return self != Augmentation()
+        return bool(self._warps or self.shift or self.crop or self.flip or self.noise)
+
+    @property
+    def _warps(self) -> bool:
+        return bool(self.rotation or self.zoom or self.elastic)
 
     def check(self, shape: Sequence[int]) -> None:
         """Check that data of this shape, (C, H, W) or (D,), can be augmented so.
@@ -141,7 +146,7 @@ class Augmentation:
         """
         self.check(images.shape[1:])
         height, width = images.shape[-2:]
-        if self.rotation or self.zoom or self.elastic:
+        if self._warps:
             images = self._warped(images, generator)
         if self.crop:
             rows, columns = (moved(_reflected(size, self.crop), images.device) for size in (height, width))

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from flowclf.data.seeding import generator
 from flowclf.errors import DataError, UsageError
 
 __all__ = ["Batch", "Oracle", "RawData", "Split", "check_raw_data"]
@@ -71,6 +72,18 @@ class Split:
         if n < 0:
             raise UsageError(f"head: expected 0 or more elements, found {n}")
         return Split(self.inputs[:n], self.labels[:n])
+
+    def sample(self, n: int, seed: int) -> Split:
+        """``n`` elements drawn at random, in the order that they have here, or all of them where there are no more.
+
+        Raises:
+            UsageError: ``n`` is negative.
+        """
+        if len(self) <= n:
+            return self
+        chosen = torch.randperm(len(self), generator=generator(seed, "sample"))[: len(self.head(n))].sort().values
+        chosen = chosen.to(self.inputs.device)
+        return Split(self.inputs[chosen], self.labels[chosen])
 
     def __repr__(self) -> str:
         return f"Split({len(self)} of shape {tuple(self.inputs.shape[1:])}, {self.inputs.dtype}, on {self.inputs.device})"

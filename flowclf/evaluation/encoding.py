@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,16 +16,32 @@ from flowclf.training.progress import Progress
 __all__ = ["check_fits", "classify_all", "encode_all"]
 
 
-def check_fits(clf: Classifier, data: DataSet, splits: Mapping[str, Split]) -> None:
-    """Raise UsageError where data have another shape or number of classes than the classifier, or a part is empty."""
+def check_fits(clf: Classifier, data: DataSet, parts: Sequence[str] = ("train", "validation", "test")) -> None:
+    """Check that a classifier can be evaluated on data.
+
+    Args:
+        clf: any.
+        data: of its shape and classes.
+        parts: which parts of the data are needed.
+
+    Raises:
+        UsageError: data of another shape or number of classes, or whose classes have other names, unless one side has numbers
+            for names; a part that is empty, or test data of a single class, which have no metamers.
+    """
     if tuple(data.image_shape) != clf.preprocessing.image_shape or data.classes != clf.classes:
         raise UsageError(
             f"data set '{data.name}' has {data.classes} classes of shape {tuple(data.image_shape)}; "
             f"the classifier takes {clf.classes} of {clf.preprocessing.image_shape}"
         )
-    for name, split in splits.items():
+    unnamed = tuple(map(str, range(clf.classes)))
+    if data.class_names != clf.class_names and unnamed not in (data.class_names, clf.class_names):
+        raise UsageError(f"data set '{data.name}' has the classes {data.class_names}; the classifier's are {clf.class_names}")
+    for name in parts:
+        split: Split = getattr(data, name)
         if not len(split):
             raise UsageError(f"data set '{data.name}': expected {name} data to evaluate on, found none")
+        if name == "test" and isinstance(clf, InvertibleClassifier) and bool((split.labels == split.labels[0]).all()):
+            raise UsageError(f"data set '{data.name}': expected test data of at least two classes, for metamers")
 
 
 def encode_all(clf: InvertibleClassifier, splits: Mapping[str, Split], seed: int, progress: Progress) -> dict[str, Encoded]:

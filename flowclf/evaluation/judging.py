@@ -90,14 +90,15 @@ def evaluate(
         the other errors and cross-entropies are of, in ``full`` the one with the lowest test error, in ``quick`` the one with
         the lowest validation cross-entropy; ``probe.<name>.*`` is of each, ``probe.mutual_information_nats`` the bound of Lemma 9
         by the one chosen on validation data; ``probe.train_examples`` and ``probe.hidden`` say what was trained;
-        ``metamers.*`` of the first 10 000 test inputs: see :func:`flowclf.metamers.metamer_statistics`; the shares of an oracle's
-        answers with ``_low`` and ``_high``, and what it gets wrong itself, ``metamers.oracle.test_error`` and, with the noise
-        of dequantisation, ``.noisy_test_error``;
+        ``metamers.*`` of the test inputs, or 10 000 of them drawn at random: see :func:`flowclf.metamers.metamer_statistics`;
+        the shares of an oracle's answers with ``_low`` and ``_high``, and what it gets wrong itself,
+        ``metamers.oracle.test_error`` and, with the noise of dequantisation, ``.noisy_test_error``;
         ``planes.*`` where the data know the truth everywhere: see :func:`flowclf.planes.plane_arrays`;
         and what was evaluated, how, and in how many seconds. A plain network has no more than the first three of these lines.
 
     Raises:
-        UsageError: an unknown protocol; data of another shape or number of classes; an empty part.
+        UsageError: an unknown protocol; data of another shape, number or names of classes; an empty part, or a test part of a
+            single class; an oracle that cannot judge this classifier.
         FlowclfError: the classifier's outputs on the data are not finite.
 
     Example:
@@ -128,7 +129,7 @@ def evaluate_with_artifacts(
     settings = probe or ProbeSettings()
     judge = ready_oracle(data.oracle if oracle is None else oracle, clf)
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    check_fits(clf, data, splits)
+    check_fits(clf, data)
     results: dict[str, Any] = {"protocol": protocol, "evaluation.seed": seed, "data.name": data.name}
     if clf.preprocessing.bits is not None:
         results["data.bits"] = clf.preprocessing.bits
@@ -177,7 +178,7 @@ def _judge_invertible(
     results |= _numerics(clf, data.test, encoded["test"], seed)
     of_probes, best = probe_results(clf, chosen, settings, splits, encoded, seed, progress)
     results |= of_probes
-    part = data.test.head(_METAMER_IMAGES)
+    part = data.test.sample(_METAMER_IMAGES, seed)
     x = network_inputs(clf, part.inputs, torch.Generator().manual_seed(seed))
     with progress.task("metamers", chosen.pairs) as task:
         found = metamer_statistics(clf, x, part.labels, pairs=chosen.pairs, seed=seed, oracle=oracle, advance=task.advance)
@@ -188,7 +189,7 @@ def _judge_invertible(
     arrays = evaluation_arrays(clf, x, part.labels.to(x.device), encoded["test"], labels["test"], seed)
     if data.oracle is not None:
         # A network's answers mean little away from the data, where most of a plane lies; the truth is known everywhere.
-        arrays["planes"], of_planes = plane_arrays(clf, x, part.labels, probe=best, oracle=oracle, seed=seed)
+        arrays["planes"], of_planes = plane_arrays(clf, x, part.labels, probe=best, oracle=data.oracle, seed=seed)
         results |= of_planes
     return results, arrays
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.data import Oracle, Split
@@ -20,7 +20,9 @@ _BATCH = 250
 
 
 def ready_oracle(oracle: Oracle | Classifier | None, clf: Classifier) -> Oracle | None:
-    """The oracle as a function of images in [0, 1] or vectors, where the classifier is.
+    """The oracle as a function of images in [0, 1] or vectors, on whatever device and of whatever precision they come.
+
+    A classifier that is one judges in eval mode, and is left as it was.
 
     Raises:
         UsageError: a classifier of other images or classes than those that it is to judge, or one for a plain network, which
@@ -36,7 +38,13 @@ def ready_oracle(oracle: Oracle | Classifier | None, clf: Classifier) -> Oracle 
         )
     if oracle.class_names != clf.class_names:
         raise UsageError(f"the oracle's classes are {oracle.class_names}, the classifier's {clf.class_names}")
-    return oracle.to(clf.device).eval().logits_only()
+    logits = oracle.logits_only()
+
+    def judge(x: Tensor) -> Tensor:
+        with evaluating(oracle):
+            return logits(x.to(oracle.device, oracle.dtype)).to(x.device)  # type: ignore[no-any-return]
+
+    return judge
 
 
 def oracle_results(

@@ -63,7 +63,7 @@ def nuisance_probe(
     chosen, settings, progress = protocol_named(protocol), probe or ProbeSettings(), progress or SilentProgress()
     train = data.train if settings.examples is None else data.train.head(settings.examples)
     splits = {"train": train, "validation": data.validation}
-    check_fits(clf, data, splits)
+    check_fits(clf, data, ("train", "validation"))
     encoded = encode_all(clf, splits, seed, progress)
     labels = {name: split.labels.cpu() for name, split in splits.items()}
     features = {name: part.nuisance for name, part in encoded.items()}

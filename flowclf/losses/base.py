@@ -188,6 +188,13 @@ def _terms(loss: Loss) -> list[tuple[float, Loss]]:
     return [(1.0, loss)]
 
 
+def _plays(loss: Loss) -> bool:
+    """Whether a loss ever plays against an adversary."""
+    if isinstance(loss, WeightedSum):
+        return any(map(_plays, loss.losses))  # type: ignore[arg-type]
+    return type(loss).adversary_loss is not Loss.adversary_loss
+
+
 class WeightedSum(Loss):
     """A sum of losses with weights; made by ``+`` and ``*``. Parts of the same name are numbered.
 
@@ -201,7 +208,8 @@ class WeightedSum(Loss):
         super().__init__()
         self.weights = [weight for weight, _ in terms]
         self.losses = nn.ModuleList(loss for _, loss in terms)
-        players = [loss for _, loss in terms if loss.adversary_steps]
+        # Not by its steps: they may be none at another time of the training.
+        players = [loss for _, loss in terms if _plays(loss)]
         if len(players) > 1:
             names = ", ".join(type(loss).__name__ for loss in players)
             raise UsageError(f"at most one loss of a sum can play against an adversary, found {names}")

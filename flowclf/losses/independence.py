@@ -103,8 +103,8 @@ class IndependenceCrossEntropy(Loss):
 
     @property
     def adversary_steps(self) -> int:  # type: ignore[override]
-        """None while w is 0."""
-        return self.nuisance_steps if self.progress >= self.nuisance_delay else 0
+        """None before w leaves 0, nor where its value is 0."""
+        return self.nuisance_steps if self.nuisance_weight and self.progress >= self.nuisance_delay else 0
 
     def build(self, binding: Binding) -> None:
         """Make the nuisance classifier, or both.

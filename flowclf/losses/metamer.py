@@ -28,7 +28,8 @@ class MetamerCrossEntropy(Loss):
     out of the nuisances what draws another. C is a judge that F can learn to please, so metamers are to be judged afterwards by a
     network that had no part in the training.
 
-    Logits are taken as given: no gradient reaches them from here. Beside another loss, ``delay`` and ``warmup`` bring the term in
+    Logits are taken as given: no gradient reaches them from here. In bf16 the inverse is one in train mode, rough as the subnets
+    are there, and takes no longer than forward. Beside another loss, ``delay`` and ``warmup`` bring the term in
     when metamers begin to look like something.
 
     Args:

@@ -88,7 +88,7 @@ def train_kernel_probe(
         The probe, in eval mode, on ``device``.
 
     Raises:
-        UsageError: as :func:`~flowclf.probes.train_probe`; or no centre, bandwidth or penalty.
+        UsageError: as :func:`~flowclf.probes.train_probe`; no centre, bandwidth or penalty; or features near float32's limit.
     """
     check_features("training", train_features, train_labels, classes)
     check_features("validation", validation_features, validation_labels, classes)
@@ -102,7 +102,7 @@ def train_kernel_probe(
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     chosen = (features[order[:centres].to(device)] - mean) / std
     typical = torch.pdist(chosen[:1000]).median().item() if len(chosen) > 1 else 1.0
-    best: Probe | None = None
+    candidates: list[Probe] = []
     with torch.no_grad():
         for width in bandwidths:
             bandwidth = max(width * typical, 1e-6)
@@ -112,13 +112,10 @@ def train_kernel_probe(
                 values = torch.cat([probe(part.to(mean)) for part in torch.split(validation_features, _CHUNK)])
                 machine.scale = _scale(values, validation_labels.to(values.device))
                 probe.validation, probe.epochs = judge_probe(probe, validation_features, validation_labels), 1
-                if best is None or probe.validation.cross_entropy_nats < best.validation.cross_entropy_nats:
-                    best = probe
+                candidates.append(probe)
             if advance is not None:
                 advance(1)
-    if best is None:
-        raise UsageError("a kernel probe: expected values that are finite, found none")
-    return best
+    return min(candidates, key=lambda probe: probe.validation.cross_entropy_nats)
 
 
 def _ridge(
@@ -141,6 +138,8 @@ def _ridge(
         gram += values.T @ values
         moment += values.T @ (functional.one_hot(target, classes).double() - 1 / classes)
     unit = gram.diagonal().mean()
+    if not unit.isfinite():
+        raise UsageError("a kernel probe: expected features whose differences are finite in float32, found larger ones")
     solutions = []
     for penalty in penalties:
         damped = gram + penalty * unit * torch.eye(size, dtype=gram.dtype, device=gram.device)

@@ -41,7 +41,7 @@ MEANINGS: Mapping[str, str] = {
     "metamers.prediction_kept": "metamers with the predicted class of the logits' donor",
     "metamers.distance_mean": "mean distance of a metamer from the donor of its logits, network inputs",
     "metamers.adversarial": "metamers that keep their prediction while the oracle's class changes (Definition 3)",
-    "metamers.prediction_kept_8bit": "the same after clipping to the pixel range and rounding to 8 bits",
+    "metamers.prediction_kept_8bit": "metamers that keep the prediction when clipped to the pixel range and rounded to 8 bits",
     "metamers.logit_change_8bit_mean": "mean |change of a logit| after clipping and rounding",
     "metamers.pixels_out_of_range": "pixels of metamers darker or brighter than those of any image",
     "metamers.oracle.donor": "metamers that the oracle gives the class of the nuisances' donor: an attack's success",

@@ -13,7 +13,7 @@ from flowclf import checkpoint
 from flowclf.building import build_probe_settings, build_trainer, resolve_device
 from flowclf.data import Oracle
 from flowclf.errors import InterruptedRunError
-from flowclf.evaluation import Evaluation, evaluate_with_artifacts
+from flowclf.evaluation import Evaluation, check_fits, evaluate_with_artifacts
 from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
 from flowclf.recipe import LoadedRecipe, dump, load
@@ -57,6 +57,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", pro
     # Everything is built before the folder is made: what cannot run leaves nothing behind.
     trainer = build_trainer(loaded.recipe, chosen)
     oracle = open_oracle(loaded.recipe, trainer.classifier)
+    check_fits(trainer.classifier, trainer.data)
     folder = RunFolder.create(loaded.recipe.name, out)
     write_text(folder.recipe, loaded.source_text)
     write_text(folder.resolved, dump(loaded.recipe))

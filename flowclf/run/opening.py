@@ -54,20 +54,31 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
 
 
 def open_data(opened: OpenedModel, name: str | None) -> DataSet:
-    """The data named, a user's own at a path, or those of the model's run."""
+    """The data named, a user's own at a path, or those of the model's run; split as those are.
+
+    Raises:
+        UsageError: no such data, or data without a model's run to tell them; or a folder of images whose classes, the names of its
+            folders in their order, are not the model's.
+    """
     if name is None:
         if opened.recipe is None:
             raise UsageError("a checkpoint without its run does not tell its data: name them with --data")
         return build_data(opened.recipe)
-    path = Path(name)
+    path, seed = Path(name), 0 if opened.recipe is None else opened.recipe.seed
     if path.is_dir():
         channels, height, width = image_shape(opened.classifier)
         if height != width:
             raise UsageError(f"--data {name}: a folder is read as square images, the model takes {height} x {width}")
-        return load_data("image_folder", root=name, size=height, channels=channels, validation=0.1)
+        data = load_data("image_folder", root=name, size=height, channels=channels, validation=0.1, seed=seed)
+        if data.class_names != opened.classifier.class_names:
+            raise UsageError(
+                f"--data {name}: its folders, in the order of their names, are {data.class_names}; expected the model's classes, "
+                f"{opened.classifier.class_names}"
+            )
+        return data
     if path.suffix == ".npz":
-        return load_data("arrays", path=name, validation=0.1)
-    return load_data(name)
+        return load_data("arrays", path=name, validation=0.1, seed=seed)
+    return load_data(name, seed=seed)
 
 
 def open_oracle(recipe: Recipe, classifier: Classifier) -> Oracle | None:

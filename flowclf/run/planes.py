@@ -61,7 +61,7 @@ def planes(
         probe=build_probe_settings(recipe) if recipe else None,
         progress=progress or SilentProgress(),
     )
-    test = chosen.test.head(_POINTS)
+    test = chosen.test.sample(_POINTS, own_seed)
     x = network_inputs(classifier, test.inputs, torch.Generator().manual_seed(own_seed))
     arrays, numbers = plane_arrays(classifier, x, test.labels, probe=probe, oracle=chosen.oracle, seed=seed)
     save_figure(plane_panels(arrays, classifier.class_names), out, arrays)

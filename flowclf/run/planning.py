@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowclf.building import build_trainer, resolve_device
+from flowclf.evaluation import check_fits
 from flowclf.recipe import LoadedRecipe
 from flowclf.run.opening import open_oracle
 
@@ -32,6 +33,7 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
     trainer = build_trainer(recipe, chosen)
     classifier, data, loss = trainer.classifier, trainer.data, trainer.loss
     open_oracle(recipe, classifier)
+    check_fits(classifier, data)
     rows = [
         {
             "name": row.name,

@@ -68,8 +68,13 @@ class Passes:
         return Encoding(logits, nuisance, log_det, x)
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
-        """What the adversary minimises, for an encoding of :meth:`encode` without gradient."""
-        assert encoding.inputs is not None  # encode keeps them
+        """What the adversary minimises, for an encoding of :meth:`encode` without gradient.
+
+        Raises:
+            UsageError: an encoding from elsewhere, without the inputs that it is of.
+        """
+        if encoding.inputs is None:
+            raise UsageError("the adversary's loss: expected an encoding with its inputs, as encode gives it")
         inputs = (*encoding, encoding.inputs, labels)
         result: Tensor = self._pass("adversary", self._adversary, inputs)(*inputs)
         return result

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import ValidationError
 
 import flowclf.data
 from flowclf.building import build_data, build_probe_settings
 from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.data import DataSet
+from flowclf.documents import first_problem
+from flowclf.errors import ZooError
 from flowclf.evaluation import check_fits, classify_all, encode_all, evaluate
 from flowclf.metrics import cross_entropy_nats, error, network_inputs
 from flowclf.numerics import inverse_error
 from flowclf.recipe import Recipe
+from flowclf.signatures.components import component_model
 from flowclf.training import SilentProgress
 from flowclf.zoo.schema import DataRecord
 
@@ -32,10 +36,15 @@ def test_data(record: DataRecord) -> DataSet:
     """The data that an entry names, of which the test part is measured on.
 
     Raises:
-        UsageError: a data set that is not registered, or does not take its arguments.
+        RegistryError: a data set that is not registered.
+        ZooError: arguments that it does not take.
         DataError, ChecksumError, UnreachableError: data that cannot be had.
     """
-    return flowclf.data.load(record.name, validation=1, **record.arguments)
+    try:
+        section = component_model("datasets", record.name).model_validate(record.arguments)
+    except ValidationError as error:
+        raise ZooError(f"data set '{record.name}' of an index: {first_problem(error)}") from None
+    return flowclf.data.load(record.name, validation=1, **section.arguments)
 
 
 def measure(model: Classifier, data: DataSet, seed: int, progress: Progress | None = None) -> dict[str, float]:
@@ -56,7 +65,7 @@ def measure(model: Classifier, data: DataSet, seed: int, progress: Progress | No
         FlowclfError: an output that is not finite.
     """
     splits, progress = {"test": data.test}, progress or SilentProgress()
-    check_fits(model, data, splits)
+    check_fits(model, data, ("test",))
     labels = data.test.labels.cpu()
     if not isinstance(model, InvertibleClassifier):
         return _classification(classify_all(model, splits, seed, progress)["test"], labels)

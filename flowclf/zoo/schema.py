@@ -115,7 +115,7 @@ class Training(Strict):
 
     Attributes:
         command: that trains it again.
-        machine: processor, cores and system, or the GPU.
+        machine: threads, processor and system, or the GPU and those.
         seconds: of training.
         torch: version.
     """
@@ -131,7 +131,7 @@ class ZooEntry(Strict):
 
     Attributes:
         name: lower-case letters, digits and hyphens.
-        version: counts up whenever the weights change.
+        version: counts up whenever the model's files or figures change.
         description: a sentence.
         kind: of classifier: ``invertible``, or ``plain`` for an ordinary network.
         architecture: name of the registered architecture, or ``nodes`` for a list of nodes.
@@ -144,7 +144,7 @@ class ZooEntry(Strict):
         preprocessing: from images in [0, 1] to what the network takes.
         licence: of the weights.
         citation: what to cite.
-        reported: what the run that trained it reported, as its ``results.json`` has it.
+        reported: what the run that trained it reported, as its ``results.json`` has it, or a later evaluation as that of the run.
         measured: what the stored model measured when it was put into the zoo.
         training: command, machine, time.
         flowclf: version that trained it.
@@ -159,7 +159,7 @@ class ZooEntry(Strict):
     parameters: Annotated[int, Gt(0)]
     classes: Annotated[int, Ge(2)]
     recipe: RecipeRecord
-    seed: Annotated[int, Ge(0)]
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)]
     files: Annotated[dict[FileName, ZooFile], Len(2, 100)]
     data: DataRecord
     preprocessing: Preprocessing

@@ -97,6 +97,13 @@ def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | Non
     model = load_entry(zoo, entry)
     if model.preprocessing.config() != entry.preprocessing.model_dump() or len(model.class_names) != entry.classes:
         raise VerificationError(f"{entry.name}: the model's preprocessing or classes are not those of the index")
+    elsewhere = [key for key, value in entry.data.arguments.items() if isinstance(value, str)]
+    if elsewhere and isinstance(zoo.base, str):
+        # A path, most likely, and files of this machine are not for an index from another to choose.
+        raise VerificationError(
+            f"{entry.name}: its data set '{entry.data.name}' is chosen by {', '.join(elsewhere)}, which an index read from a URL "
+            "may not do; download the model, and evaluate it on data of your own"
+        )
     data = test_data(entry.data)
     if len(data.test) != entry.data.examples:
         raise VerificationError(
@@ -111,6 +118,9 @@ def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | Non
     if full and isinstance(model, InvertibleClassifier) and isinstance(reported, int | float) and RECIPE in entry.files:
         from flowclf.recipe import load
 
-        probe = probe_error(model, load(folder / RECIPE).recipe, progress)
+        recipe = load(folder / RECIPE).recipe
+        if (recipe.data.name, recipe.data.arguments) != (entry.data.name, entry.data.arguments):
+            raise VerificationError(f"{entry.name}: the data of its recipe are not those of the index")
+        probe = probe_error(model, recipe, progress)
         rows.append(Comparison("probe.test_error", float(reported), probe, PROBE_TOLERANCE))
     return rows

@@ -191,6 +191,8 @@ def test_a_seed_gives_the_same_images_and_leaves_the_global_state(seed: int) -> 
 def test_the_default_changes_nothing() -> None:
     images = random_images((4, 1, 5, 5), 0)
     assert not Augmentation()
+    assert not Augmentation(unwarped=0.5, interpolation="bicubic")
+    Augmentation(unwarped=0.5).check((4,))
     assert Augmentation()(images, torch.Generator()) is images
 
 

@@ -428,6 +428,26 @@ def test_what_is_no_loss_or_one_adversary_too_many_is_refused() -> None:
         IndependenceCrossEntropy() + IndependenceCrossEntropy()
 
 
+def test_an_adversary_that_rests_now_is_still_one(image_classifier: InvertibleClassifier) -> None:
+    class EarlyAdversary(IndependenceCrossEntropy):
+        @property
+        def adversary_steps(self) -> int:
+            return 2 if self.progress < 0.5 else 0
+
+    loss = (CrossEntropy() + EarlyAdversary(nuisance_hidden=[4])).bind(image_classifier)
+    assert loss.adversary_steps == 0
+    assert {id(value) for value in loss.adversary_parameters()} == {id(value) for value in loss.parameters()}
+    loss.set_progress(0.25)
+    assert loss.adversary_steps == 2
+    with pytest.raises(UsageError, match=r"at most one loss .* EarlyAdversary, EarlyAdversary"):
+        EarlyAdversary() + EarlyAdversary()
+
+
+def test_an_adversary_without_weight_rests(image_classifier: InvertibleClassifier) -> None:
+    loss = IndependenceCrossEntropy(nuisance_weight=0, nuisance_hidden=[4]).bind(image_classifier)
+    assert loss.adversary_steps == 0
+
+
 # A loss of one's own.
 
 

@@ -23,6 +23,7 @@ from flowclf.errors import ChecksumError, NonFiniteLossError, UsageError
 from flowclf.losses import Loss, LossTerms
 from flowclf.recipe import loads
 from flowclf.run import evaluate_model, plan, predict, resume, run
+from flowclf.run.opening import open_data, open_model
 
 RECIPE = """
 name: tiny
@@ -310,6 +311,40 @@ def test_an_oracle_that_is_missing_or_does_not_fit_stops_a_run_before_it_begins(
                 loads(PLAIN.format(path=json.dumps(str(arrays))) + f"evaluate: {{oracle: {json.dumps(str(tmp_path / 'small'))}}}")
             )
     assert not (tmp_path / "out").exists()
+
+
+def test_data_that_could_not_be_evaluated_stop_a_run_before_it_begins(arrays: Path, tmp_path: Path) -> None:
+    with np.load(arrays) as archive:
+        images, labels = archive["images"], archive["labels"]
+    path = tmp_path / "alike.npz"
+    alike = {"test_images": images[labels == 1], "test_labels": labels[labels == 1]}
+    np.savez(path, train_images=images, train_labels=labels, **alike)
+    for begin in (lambda loaded: run(loaded, tmp_path / "out", "cpu"), lambda loaded: plan(loaded, "cpu")):
+        with pytest.raises(UsageError, match="expected test data of at least two classes"):
+            begin(loads(recipe_text(path)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_whose_classes_have_another_order_is_refused(arrays: Path, tmp_path: Path) -> None:
+    folder = run(loads(recipe_text(arrays, epochs=1)), tmp_path / "out", "cpu").folder
+    with np.load(arrays) as archive:
+        images, labels = archive["images"], archive["labels"]
+    for names in (("0", "1"), ("zero", "one")):
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+            file = tmp_path / "-".join(names) / names[label] / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file)
+    assert evaluate_model(str(folder), str(tmp_path / "0-1"), device="cpu")["train.examples"] > 300
+    with pytest.raises(UsageError, match=r"its folders, .* are \('one', 'zero'\); expected the model's classes, \('0', '1'\)"):
+        evaluate_model(str(folder), str(tmp_path / "zero-one"), device="cpu")
+
+
+def test_data_by_name_are_split_as_those_of_the_run(arrays: Path, tmp_path: Path) -> None:
+    folder = run(loads(recipe_text(arrays, epochs=1)), tmp_path / "out", "cpu").folder
+    opened = open_model(str(folder), "cpu")
+    own, named = open_data(opened, None), open_data(opened, str(arrays))
+    seen = {image.numpy().tobytes() for image in own.train.inputs}
+    assert not any(image.numpy().tobytes() in seen for image in named.validation.inputs)
 
 
 def test_a_plan_finds_what_would_stop_a_run(arrays: Path) -> None:

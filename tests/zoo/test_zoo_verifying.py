@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from zoo_cases import serving
 
 import flowclf
 from flowclf import zoo
@@ -103,6 +104,14 @@ OTHERS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda entry: entry["data"].update(name="spheres", arguments={"train_size": 10, "test_size": 20}),
         "the classifier takes 3 of (1, 8, 8)",
     ),
+    "arguments of the wrong kind": (
+        lambda entry: entry["data"].update(name="spheres", arguments={"dimension": "x"}),
+        "data set 'spheres' of an index: dimension: ",
+    ),
+    "an argument that is the loader's": (
+        lambda entry: entry["data"]["arguments"].update(validation=3),
+        "data set 'arrays' of an index: validation: ",
+    ),
     "unknown data": (lambda entry: entry["data"].update(name="mnits"), "did you mean 'mnist'?"),
 }
 
@@ -113,6 +122,21 @@ def test_an_index_that_is_about_something_else(of_entry: Callable[[Any], Any], w
     first, second = zoo.verify(index=spoilt)
     assert words in str(first.error)
     assert second.agrees
+
+
+def test_an_index_from_elsewhere_names_no_files_of_this_machine(spoilt: Path) -> None:
+    with serving(spoilt) as server:
+        (found,) = zoo.verify(["one"], index=server.url)
+    assert "'arrays' is chosen by path, which an index read from a URL may not do" in str(found.error)
+
+
+def test_the_probe_is_not_trained_on_other_data(spoilt: Path) -> None:
+    other = spoilt / "other.npz"
+    shutil.copyfile(zoo.list(index=spoilt)[0].data.arguments["path"], other)
+    change(spoilt, lambda entry: entry["reported"].update({"probe.test_error": 0.5}))
+    change(spoilt, lambda entry: entry["data"]["arguments"].update(path=str(other)))
+    (found,) = zoo.verify(["one"], full=True, index=spoilt)
+    assert "the data of its recipe are not those of the index" in str(found.error)
 
 
 def test_data_that_are_gone(spoilt: Path) -> None:
