@@ -78,6 +78,11 @@ class Split:
 
         Raises:
             UsageError: ``n`` is negative.
+
+        Example:
+            >>> numbers = Split(torch.arange(100.0)[:, None], torch.zeros(100, dtype=torch.int64))
+            >>> numbers.sample(5, seed=0).inputs.flatten().diff().gt(0).tolist()
+            [True, True, True, True]
         """
         if len(self) <= n:
             return self

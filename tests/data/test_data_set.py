@@ -266,3 +266,15 @@ def test_raw_data_that_do_not_fit_are_refused(raw: Any, message: str) -> None:
     with pytest.raises(DataError, match="data set 'broken'") as caught:
         DataSet.from_raw(raw, name="broken", validation=40)
     assert message in str(caught.value)
+
+
+def test_a_sample_is_of_the_whole_split_and_depends_on_the_seed_alone() -> None:
+    split = numbered().train
+    drawn = numbers_of(split.sample(50, seed=1))
+    assert len(set(drawn)) == 50
+    assert drawn == numbers_of(split.sample(50, seed=1))
+    assert drawn != numbers_of(split.sample(50, seed=2))
+    assert [number for number in numbers_of(split) if number in drawn] == drawn
+    assert split.sample(len(split), seed=1) is split
+    with pytest.raises(UsageError, match="expected 0 or more elements, found -1"):
+        split.sample(-1, seed=1)
