@@ -127,6 +127,6 @@ def _seconds(value: Any) -> float:
 def _machine(environment: Mapping[str, Any]) -> str:
     device = str(environment.get("device", "cpu"))
     threads = environment.get("threads", "?")
-    processor = f"{threads} thread{'' if threads == 1 else 's'} on {environment.get('processor', 'an unknown processor')}"
+    processor = f"{threads} thread{'' if threads == 1 else 's'} of {environment.get('processor', 'an unknown processor')}"
     parts = [processor if device.startswith("cpu") else f"{device}; {processor}", str(environment.get("system", ""))]
     return ", ".join(part for part in parts if part)[:500]

@@ -124,7 +124,7 @@ def test_the_machine_and_the_figures(run: Path) -> None:
     (run / "environment.json").write_text(json.dumps({**environment, "device": "A GPU", "threads": 1}))
     (run / "figures" / "metamers.png").unlink()
     found = read_run(run)
-    assert found.training.machine.startswith("A GPU; 1 thread on ")
+    assert found.training.machine.startswith("A GPU; 1 thread of ")
     assert [figure.name for figure in found.figures] == ["planes.png"]
     shutil.rmtree(run / "figures")
     assert read_run(run).figures == ()
