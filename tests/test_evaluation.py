@@ -410,7 +410,7 @@ def test_classes_of_other_names_are_refused(data: DataSet) -> None:
 
 def test_metamers_are_of_all_classes_where_the_test_part_is_long_and_sorted() -> None:
     data = vector_data()
-    many = 6000
+    many = 11_000  # more than are looked at
     labels = torch.arange(2).repeat_interleave(many)
     inputs = torch.randn(2 * many, 4, generator=torch.Generator().manual_seed(0))
     results = evaluate(

@@ -101,8 +101,8 @@ class DataSet:
         return cls(
             name=name,
             class_names=tuple(raw.class_names),
-            train=_take(raw.train, kept),
-            validation=_take(raw.train, order[:held_out]),
+            train=raw.train.take(kept),
+            validation=raw.train.take(order[:held_out]),
             test=raw.test,
             batch_size=batch_size,
             seed=seed,
@@ -270,8 +270,3 @@ def _validation_size(validation: int | float, size: int) -> int:
             f"found {validation!r} of {size} training elements"
         )
     return count
-
-
-def _take(split: Split, indices: torch.Tensor) -> Split:
-    indices = indices.to(split.inputs.device)
-    return Split(split.inputs[indices], split.labels[indices])

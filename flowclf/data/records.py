@@ -84,11 +84,14 @@ class Split:
             >>> numbers.sample(5, seed=0).inputs.flatten().diff().gt(0).tolist()
             [True, True, True, True]
         """
-        if len(self) <= n:
+        if len(self.head(n)) == len(self):
             return self
-        chosen = torch.randperm(len(self), generator=generator(seed, "sample"))[: len(self.head(n))].sort().values
-        chosen = chosen.to(self.inputs.device)
-        return Split(self.inputs[chosen], self.labels[chosen])
+        return self.take(torch.randperm(len(self), generator=generator(seed, "sample"))[:n].sort().values)
+
+    def take(self, indices: Tensor) -> Split:
+        """The elements at these indices (M,), in their order; a copy."""
+        indices = indices.to(self.inputs.device)
+        return Split(self.inputs[indices], self.labels[indices])
 
     def __repr__(self) -> str:
         return f"Split({len(self)} of shape {tuple(self.inputs.shape[1:])}, {self.inputs.dtype}, on {self.inputs.device})"
