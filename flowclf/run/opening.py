@@ -54,8 +54,9 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
 
 
 def open_data(opened: OpenedModel, name: str | None) -> DataSet:
-    """The data named, a user's own at a path, or those of the model's run; shuffled as those were before
-    the validation part is held out.
+    """The data named, a user's own at a path, or those of the model's run.
+
+    They are shuffled with the run's seed before a validation part is held out.
 
     Raises:
         UsageError: no such data, or data without a model's run to tell them; or a folder of images whose classes, the names of its
