@@ -60,7 +60,8 @@ def info(name: NAME, index: INDEX = None, as_json: JSON = False) -> None:
     if as_json:
         print_json(document)
     else:
-        print_results(_flat(document))
+        files = document.pop("files")
+        print_results(_flat(document | {"files": files}))
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
