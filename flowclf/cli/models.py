@@ -56,8 +56,8 @@ def predict(
 ) -> None:
     """Classify images.
 
-    The class, its probability and the log-likelihood (nats) of each. An image of another size than the network's is scaled and cropped
-    at its centre first; its likelihood is that of what remains.
+    The class, its probability and the log-likelihood (nats) of each. An image of another size than the network's is scaled and
+    cropped at its centre first; its likelihood is that of what remains.
     """
     from flowclf.cli.output import print_table
 
