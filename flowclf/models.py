@@ -23,6 +23,7 @@ def firevnet(
     factor_out: bool = False,
     readout_width: NonNegativeInt = 0,
     readout_blocks: NonNegativeInt = 2,
+    readout_bound: PositiveFloat | None = None,
     logit_couplings: NonNegativeInt = 0,
     logit_mixing: bool = False,
     logit_subnet: SubnetSpec | None = None,
@@ -48,6 +49,7 @@ def firevnet(
         factor_out: factor half of the channels out after each stage but the last.
         readout_width: channels of the readout's hidden layers; 0 for none.
         readout_blocks: residual blocks of the readout.
+        readout_bound: the most that the readout adds to a logit or takes from it; null for no bound.
         logit_couplings: pairs of couplings on the nuisances, given the logits, before the head.
         logit_mixing: mix the channels before each of them by a rotation that keeps the logits.
         logit_subnet: of those couplings; by default that of the last stage.
@@ -69,6 +71,8 @@ def firevnet(
     for name, given in (("logit_mixing", logit_mixing), ("logit_subnet", logit_subnet)):
         if given and not logit_couplings:
             raise UsageError(f"firevnet: {name} is of couplings given the logits, found logit_couplings: 0")
+    if readout_bound is not None and not readout_width:
+        raise UsageError("firevnet: readout_bound is of a readout, found readout_width: 0")
     block_counts = _per_stage("blocks", blocks, stages)
     widths = _per_stage("width", width, stages)
     norm = ["actnorm"] if actnorm else []
@@ -83,7 +87,8 @@ def firevnet(
     specs += norm
     if readout_width:
         subnet = {"residual": {"width": readout_width, "blocks": readout_blocks}}
-        specs.append({"logit_readout": {"subnet": subnet, "logit_scale": logit_scale}})
+        bounded = {} if readout_bound is None else {"bound": readout_bound}
+        specs.append({"logit_readout": {"subnet": subnet, "logit_scale": logit_scale, **bounded}})
     if logit_couplings:
         own = logit_subnet or {"conv": {"width": widths[-1], "normalization": normalization}}
         shared: dict[str, Any] = {"subnet": own, "bound": bound, "logit_scale": logit_scale}

@@ -13,6 +13,7 @@ import torch
 from flowclf import build_classifier, load, registry, save
 from flowclf.errors import RegistryError, UsageError
 from flowclf.models import firevnet, firevnet_fc
+from flowclf.nodes import LogitReadout
 
 REGISTERED = registry.models.names()
 PLAIN = {"plain_cnn"}  # have a file of their own
@@ -82,7 +83,9 @@ def test_a_plan_for_a_stream_in_fixed_point() -> None:
 
 def test_the_plan_of_couplings_given_the_logits() -> None:
     arguments = {"readout_width": 4, "logit_couplings": 2, "logit_mixing": True}
-    kinds = [row.kind for row in build_classifier((1, 8, 8), firevnet(blocks=1, width=4, **arguments), classes=4).node_rows()]
+    clf = build_classifier((1, 8, 8), firevnet(blocks=1, width=4, readout_bound=3.0, **arguments), classes=4)
+    assert [module.bound for module in clf.modules() if isinstance(module, LogitReadout)] == [3.0]
+    kinds = [row.kind for row in clf.node_rows()]
     assert kinds[kinds.index("logit_readout") :] == ["logit_readout", *["logit_mixing", "logit_coupling"] * 4, "split_head"]
 
 
@@ -108,6 +111,11 @@ def test_lists_of_another_length_are_refused(arguments: dict[str, Any]) -> None:
 def test_what_is_of_logit_couplings_is_refused_without_them(arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="is of couplings given the logits, found logit_couplings: 0"):
         firevnet(**arguments)
+
+
+def test_a_bound_is_refused_without_a_readout() -> None:
+    with pytest.raises(UsageError, match="readout_bound is of a readout, found readout_width: 0"):
+        firevnet(readout_bound=2.0)
 
 
 def test_a_coupling_that_is_not_there_is_refused_when_the_graph_is_built() -> None:

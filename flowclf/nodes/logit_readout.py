@@ -32,6 +32,9 @@ class LogitReadout(AdditiveCoupling):
             gives ``features`` maps, which a linear layer turns into K numbers.
         features: maps before the linear layer; vectors have none.
         logit_scale: that of the head, so that r speaks in logits.
+        bound: r is held within plus and minus this, in logits, by a tanh; None leaves it free. What r says of other nuisances than
+            those that belong to the logits is left over in a metamer, as a pattern of the period of these positions: a bound
+            keeps it faint, and what lies beyond it has to be read from the channels' means.
 
     Raises:
         GraphError: fewer channels than classes, or a vector with nothing else than logits.
@@ -55,6 +58,7 @@ class LogitReadout(AdditiveCoupling):
         subnet: Subnet = None,
         features: PositiveInt = 32,
         logit_scale: PositiveFloat = 1.0,
+        bound: PositiveFloat | None = None,
     ) -> None:
         dims_in = list(dims_in)
         shape = check_logit_channels(dims_in, classes, "LogitReadout")
@@ -63,6 +67,7 @@ class LogitReadout(AdditiveCoupling):
         self.classes = classes
         self.features = features
         self.logit_scale = logit_scale
+        self.bound = bound
         super().__init__(dims_in, dims_c, subnet="residual" if subnet is None and len(shape) == 3 else subnet)
 
     def _parts(self) -> tuple[int, int]:
@@ -92,4 +97,7 @@ class LogitReadout(AdditiveCoupling):
         return torch.cat((first - mean_map(first) + means, given[:, self.classes :]), dim=1)
 
     def _parameters_from(self, given: Tensor, conditions: Sequence[Tensor]) -> Tensor:
-        return super()._parameters_from(given, conditions) / self.logit_scale
+        found = super()._parameters_from(given, conditions)
+        if self.bound is not None:
+            found = self.bound * torch.tanh(found / self.bound)
+        return found / self.logit_scale

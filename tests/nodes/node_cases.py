@@ -164,6 +164,7 @@ CASES: dict[str, Case] = {
     "readout-image-conditions": Case(
         "logit_readout", coupling(LogitReadout, classes=2, features=3), images((2, 4), (2, 3)), [(3, 3, 2)], _map_and_vector
     ),
+    "readout-bound": Case("logit_readout", coupling(LogitReadout, classes=3, bound=0.3), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "readout-vector": Case("logit_readout", coupling(LogitReadout, classes=2), vectors(3), [(5,)]),
     "squeeze": Case(
         "squeeze",
