@@ -87,8 +87,7 @@ def firevnet(
     specs += norm
     if readout_width:
         subnet = {"residual": {"width": readout_width, "blocks": readout_blocks}}
-        bounded = {} if readout_bound is None else {"bound": readout_bound}
-        specs.append({"logit_readout": {"subnet": subnet, "logit_scale": logit_scale, **bounded}})
+        specs.append({"logit_readout": {"subnet": subnet, "logit_scale": logit_scale, "bound": readout_bound}})
     if logit_couplings:
         own = logit_subnet or {"conv": {"width": widths[-1], "normalization": normalization}}
         shared: dict[str, Any] = {"subnet": own, "bound": bound, "logit_scale": logit_scale}
