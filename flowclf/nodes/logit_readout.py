@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flowclf.arguments import PositiveFloat, PositiveInt
 from flowclf.errors import GraphError
 from flowclf.nodes.base import channels_of, elements, positions
-from flowclf.nodes.couplings import AdditiveCoupling, Subnet
+from flowclf.nodes.couplings import AdditiveCoupling, Subnet, bounded
 from flowclf.nodes.logit_coupling import check_logit_channels, mean_map
 from flowclf.subnets import build_subnet
 
@@ -98,6 +98,4 @@ class LogitReadout(AdditiveCoupling):
 
     def _parameters_from(self, given: Tensor, conditions: Sequence[Tensor]) -> Tensor:
         found = super()._parameters_from(given, conditions)
-        if self.bound is not None:
-            found = self.bound * torch.tanh(found / self.bound)
-        return found / self.logit_scale
+        return (found if self.bound is None else bounded(found, self.bound)) / self.logit_scale
