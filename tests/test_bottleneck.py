@@ -12,6 +12,7 @@ from flowclf import subnets
 from flowclf.bottleneck import bottleneck, is_fast
 
 SHAPES = [((4, 3, 6, 7), 5, 3), ((3, 4, 5, 5), 2, 5), ((2, 3, 4, 4), 3, 1), ((1, 2, 1, 2), 2, 3), ((2, 9, 5, 4), 8, 3)]
+MANY_ROWS = ((2, 9, 64, 64), 4, 3)
 
 needs_kernels = pytest.mark.skipif(not module._has_kernels(), reason="this processor has no bf16 of its own")
 
@@ -42,7 +43,7 @@ def _distance(found: Tensor, expected: Tensor) -> float:
 
 
 @needs_kernels
-@pytest.mark.parametrize(("shape", "channels_out", "size"), SHAPES)
+@pytest.mark.parametrize(("shape", "channels_out", "size"), [*SHAPES, MANY_ROWS])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_it_is_as_near_to_float64_as_convolutions_in_bf16(
     shape: tuple[int, ...], channels_out: int, size: int, layout: torch.memory_format
@@ -63,13 +64,21 @@ def test_it_is_as_near_to_float64_as_convolutions_in_bf16(
 
 
 @needs_kernels
-def test_only_what_needs_a_gradient_gets_one() -> None:
+@pytest.mark.parametrize("wanted", [*([index] for index in range(7)), [2, 6]])
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[4]])
+def test_only_what_needs_a_gradient_gets_one(case: tuple[tuple[int, ...], int, int], wanted: list[int]) -> None:
+    values = _values(*case)
+    whole = torch.autograd.grad(_fused(*values).sum(), values)
+    frozen = [value if index in wanted else value.detach() for index, value in enumerate(values)]
+    some = torch.autograd.grad(_fused(*frozen).sum(), [values[index] for index in wanted])
+    assert all(torch.equal(one, whole[index]) for one, index in zip(some, wanted, strict=True))
+
+
+@needs_kernels
+def test_the_result_is_in_float32_whatever_the_parameters_are() -> None:
     x, *parameters = _values(*SHAPES[0])
-    whole = torch.autograd.grad(_fused(x, *parameters).sum(), parameters)
-    frozen = [value if index in (1, 5) else value.detach() for index, value in enumerate(parameters)]
-    some = torch.autograd.grad(_fused(x.detach(), *frozen).sum(), [parameters[1], parameters[5]])
-    assert torch.equal(some[0], whole[1])
-    assert torch.equal(some[1], whole[5])
+    for kind in (torch.bfloat16, torch.float64):
+        assert _fused(x, *(value.to(kind) for value in parameters)).dtype == torch.float32
 
 
 @needs_kernels
