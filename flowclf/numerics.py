@@ -1,10 +1,11 @@
-"""How well a classifier inverts, in its own precision: the two round trips, and the mode in which to measure."""
+"""How well a classifier inverts, in its own precision: the two round trips, and the modes in which to measure and to repeat."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from flowclf.errors import UsageError
 if TYPE_CHECKING:
     from flowclf.classifier import InvertibleClassifier
 
-__all__ = ["InverseError", "evaluating", "forward_inverse_error", "inverse_error"]
+__all__ = ["InverseError", "evaluating", "forward_inverse_error", "inverse_error", "repeatable"]
 
 
 class InverseError(NamedTuple):
@@ -31,7 +32,10 @@ class InverseError(NamedTuple):
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients within the block; every submodule gets its own mode back afterwards.
+    """Eval mode, no gradients and float32 in full within the block; every submodule gets its own mode back afterwards.
+
+    By default torch lets a GPU round what convolutions of float32 multiply to TF32, 10 bits of mantissa. What is then off by a
+    thousandth is not the classifier's inverse but its measurement.
 
     Example:
         >>> net = nn.Dropout()
@@ -42,13 +46,49 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         True
     """
     modes = [(part, part.training) for part in module.modules()]
+    # Since torch 2.9 each kind of operation has a setting of its own, and the old one cannot be read where they differ.
+    cudnn = torch.backends.cudnn
+    owner, setting, full = (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
+    rounding = getattr(owner, setting)
+    setattr(owner, setting, full)
     module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
+        setattr(owner, setting, rounding)
         for part, training in modes:
             part.training = training
+
+
+@contextlib.contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """The same work on the same device gives the same bits within the block; torch's settings are put back afterwards.
+
+    A CPU needs nothing for it. A GPU is told to add up in a fixed order, which some operations do not by themselves
+    (``torch.use_deterministic_algorithms``); what has no such order goes on as it is, and torch warns of it.
+
+    Example:
+        >>> with repeatable(torch.device("cpu")):
+        ...     torch.ones(2).sum().item()
+        2.0
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # cuBLAS reads it when it is first used. Without a workspace of a fixed size it may share one among streams.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    enabled, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=warn_only or not enabled)
+    # All memory is written before it is read; filling it first would only take time.
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        memory.fill_uninitialized_memory = fill
 
 
 def inverse_error(clf: InvertibleClassifier, x: Tensor, *, batch_size: int = 128) -> InverseError:

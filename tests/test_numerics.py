@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch import nn
 
 import flowclf
 from flowclf.errors import UsageError
-from flowclf.numerics import evaluating, forward_inverse_error, inverse_error
+from flowclf.numerics import evaluating, forward_inverse_error, inverse_error, repeatable
 
 NODES = ["squeeze", "actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": {"conv": {"width": 4}}}}, "split_head"]
 
@@ -58,13 +60,60 @@ def test_evaluating_gives_each_part_its_mode_back_even_after_an_error() -> None:
     net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
     net[1].eval()
     inside: list[bool] = []
+    assert torch.backends.cudnn.allow_tf32
 
     def fail() -> None:
-        inside.extend([net.training, net[0].training, torch.is_grad_enabled()])
+        inside.extend([net.training, net[0].training, torch.is_grad_enabled(), full_float32()])
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError), evaluating(net):
         fail()
-    assert inside == [False, False, False]
+    assert inside == [False, False, False, True]
     assert [net.training, net[0].training, net[1].training] == [True, True, False]
     assert torch.is_grad_enabled()
+    assert torch.backends.cudnn.allow_tf32
+    assert not full_float32()
+
+
+def full_float32() -> bool:
+    """Whether a GPU's convolutions of float32 are of float32, by whichever setting this torch has for it."""
+    cudnn = torch.backends.cudnn
+    return cudnn.conv.fp32_precision == "ieee" if hasattr(cudnn, "conv") else not cudnn.allow_tf32
+
+
+def order_of_sums() -> tuple[bool, bool, bool]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
+
+
+def test_sums_have_a_fixed_order_on_a_gpu_and_the_callers_settings_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    before = order_of_sums()
+    assert not before[0]
+    with repeatable(torch.device("cpu")):
+        assert order_of_sums() == before
+    inside: list[tuple[bool, bool, bool]] = []
+
+    def fail() -> None:
+        inside.append(order_of_sums())
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), repeatable(torch.device("cuda")):
+        fail()
+    assert inside == [(True, True, False)]
+    assert order_of_sums() == before
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+def test_who_forbids_sums_in_no_fixed_order_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        with repeatable(torch.device("cuda")):
+            assert order_of_sums() == (True, False, False)
+        assert order_of_sums() == (True, False, True)
+    finally:
+        torch.use_deterministic_algorithms(False)

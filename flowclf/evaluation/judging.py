@@ -31,7 +31,7 @@ from flowclf.metrics import (
     expected_calibration_error,
     network_inputs,
 )
-from flowclf.numerics import evaluating, forward_inverse_error, inverse_error
+from flowclf.numerics import evaluating, forward_inverse_error, inverse_error, repeatable
 from flowclf.planes import plane_arrays
 from flowclf.training.progress import Progress, SilentProgress
 
@@ -135,7 +135,7 @@ def evaluate_with_artifacts(
         results["data.bits"] = clf.preprocessing.bits
     results["model.kind"] = clf.kind
     results["model.parameters"] = clf.parameter_count()
-    with evaluating(clf):
+    with repeatable(clf.device), evaluating(clf):
         if isinstance(clf, InvertibleClassifier):
             found, arrays = _judge_invertible(clf, data, splits, chosen, settings, judge, seed, progress)
         else:

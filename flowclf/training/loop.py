@@ -20,6 +20,7 @@ from flowclf.fixed_point import LIMIT
 from flowclf.heap import keep_freed_memory
 from flowclf.losses import Loss
 from flowclf.nodes import set_subnet_dtype
+from flowclf.numerics import repeatable
 from flowclf.training.cuda_graphs import Passes
 from flowclf.training.ema import MovingAverage
 from flowclf.training.optimization import build_optimizer, build_schedule
@@ -321,18 +322,19 @@ class Trainer:
 
 @contextlib.contextmanager
 def _training_mode(classifier: Classifier, settings: TrainSettings, dtype: torch.dtype | None) -> Iterator[None]:
-    """What only training does to an invertible classifier: its couplings' precision, and what becomes of activations."""
-    if not isinstance(classifier, InvertibleClassifier):
-        yield
-        return
-    activations, classifier.activations = classifier.activations, settings.activations
-    set_subnet_dtype(classifier, dtype)
-    try:
-        yield
-    finally:
-        if classifier.stream == "float":
-            set_subnet_dtype(classifier, None)
-        classifier.activations = activations
+    """What only training does: sums in a fixed order, and of an invertible classifier its couplings' precision and activations."""
+    with repeatable(classifier.device):
+        if not isinstance(classifier, InvertibleClassifier):
+            yield
+            return
+        activations, classifier.activations = classifier.activations, settings.activations
+        set_subnet_dtype(classifier, dtype)
+        try:
+            yield
+        finally:
+            if classifier.stream == "float":
+                set_subnet_dtype(classifier, None)
+            classifier.activations = activations
 
 
 def _check_finite(step: int, numbers: Mapping[str, float]) -> None:
