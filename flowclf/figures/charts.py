@@ -33,8 +33,9 @@ def calibration_diagram(arrays: Arrays) -> Figure:
     above.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="confidence = accuracy")
     above.bar(left[filled], accuracy[filled], 1 / bins, align="edge", color=BLUE, alpha=0.35, edgecolor="white")
     above.plot(confidence[filled], accuracy[filled], "o", color=BLUE, markersize=4, label="predictions of the bin")
-    above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title=f"calibration error {100 * gap:.2f} %")
-    above.legend(loc="upper left", frameon=False, fontsize=8)
+    above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+    above.set_title(f"calibration error {100 * gap:.2f} %", pad=20)
+    above.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=8)
     below.bar(left[filled], counts[filled], 1 / bins, align="edge", color=MUTED, edgecolor="white")
     below.set(
         yscale="log",
