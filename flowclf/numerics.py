@@ -32,10 +32,10 @@ class InverseError(NamedTuple):
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients and float32 in full within the block; every submodule gets its own mode back afterwards.
+    """Eval mode, no gradients and no TF32 in convolutions within the block; what was set before is set again afterwards.
 
     By default torch lets a GPU round what convolutions of float32 multiply to TF32, 10 bits of mantissa. What is then off by a
-    thousandth is not the classifier's inverse but its measurement.
+    thousandth is not the classifier's inverse but its measurement. Every submodule gets its own mode back.
 
     Example:
         >>> net = nn.Dropout()
@@ -50,9 +50,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     owner, setting, full = (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
     rounding = getattr(owner, setting)
-    setattr(owner, setting, full)
-    module.eval()
     try:
+        setattr(owner, setting, full)
+        module.eval()
         with torch.no_grad():
             yield
     finally:
@@ -66,7 +66,8 @@ def repeatable(device: torch.device) -> Iterator[None]:
     """The same work on the same device gives the same bits within the block; torch's settings are put back afterwards.
 
     A CPU needs nothing for it. A GPU is told to add up in a fixed order, which some operations do not by themselves
-    (``torch.use_deterministic_algorithms``); what has no such order goes on as it is, and torch warns of it.
+    (``torch.use_deterministic_algorithms``), and cuDNN not to choose by time; what has no such order goes on as it is, and torch
+    warns of it. The environment variable ``CUBLAS_WORKSPACE_CONFIG`` is set, if it is not, and stays set.
 
     Example:
         >>> with repeatable(torch.device("cpu")):
@@ -76,19 +77,21 @@ def repeatable(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    # cuBLAS reads it when it is first used. Without a workspace of a fixed size it may share one among streams.
+    # Older releases of torch ask for it before they call a matrix product of cuBLAS repeatable.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     enabled, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
-    fill = memory.fill_uninitialized_memory
+    fill, benchmark = memory.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=warn_only or not enabled)
     # All memory is written before it is read; filling it first would only take time.
     memory.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
         memory.fill_uninitialized_memory = fill
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def inverse_error(clf: InvertibleClassifier, x: Tensor, *, batch_size: int = 128) -> InverseError:

@@ -60,7 +60,7 @@ def test_evaluating_gives_each_part_its_mode_back_even_after_an_error() -> None:
     net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
     net[1].eval()
     inside: list[bool] = []
-    assert torch.backends.cudnn.allow_tf32
+    assert not full_float32()
 
     def fail() -> None:
         inside.extend([net.training, net[0].training, torch.is_grad_enabled(), full_float32()])
@@ -71,7 +71,6 @@ def test_evaluating_gives_each_part_its_mode_back_even_after_an_error() -> None:
     assert inside == [False, False, False, True]
     assert [net.training, net[0].training, net[1].training] == [True, True, False]
     assert torch.is_grad_enabled()
-    assert torch.backends.cudnn.allow_tf32
     assert not full_float32()
 
 
@@ -81,21 +80,23 @@ def full_float32() -> bool:
     return cudnn.conv.fp32_precision == "ieee" if hasattr(cudnn, "conv") else not cudnn.allow_tf32
 
 
-def order_of_sums() -> tuple[bool, bool, bool]:
+def order_of_sums() -> tuple[bool, bool, bool, bool]:
     return (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.utils.deterministic.fill_uninitialized_memory,
+        torch.backends.cudnn.benchmark,
     )
 
 
 def test_sums_have_a_fixed_order_on_a_gpu_and_the_callers_settings_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before = order_of_sums()
-    assert not before[0]
+    assert before == (False, False, True, True)
     with repeatable(torch.device("cpu")):
         assert order_of_sums() == before
-    inside: list[tuple[bool, bool, bool]] = []
+    inside: list[tuple[bool, bool, bool, bool]] = []
 
     def fail() -> None:
         inside.append(order_of_sums())
@@ -103,7 +104,7 @@ def test_sums_have_a_fixed_order_on_a_gpu_and_the_callers_settings_come_back(mon
 
     with pytest.raises(ZeroDivisionError), repeatable(torch.device("cuda")):
         fail()
-    assert inside == [(True, True, False)]
+    assert inside == [(True, True, False, False)]
     assert order_of_sums() == before
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
@@ -113,7 +114,7 @@ def test_who_forbids_sums_in_no_fixed_order_is_heard(monkeypatch: pytest.MonkeyP
     torch.use_deterministic_algorithms(True)
     try:
         with repeatable(torch.device("cuda")):
-            assert order_of_sums() == (True, False, False)
-        assert order_of_sums() == (True, False, True)
+            assert order_of_sums() == (True, False, False, False)
+        assert order_of_sums() == (True, False, True, False)
     finally:
         torch.use_deterministic_algorithms(False)

@@ -13,6 +13,7 @@ from flowclf.data import DataSet, Split
 from flowclf.evaluation.encoding import check_fits, encode_all
 from flowclf.evaluation.protocols import EvaluationProtocol, ProbeSettings, protocol_named
 from flowclf.metrics import Encoded, error_interval
+from flowclf.numerics import evaluating, repeatable
 from flowclf.probes import (
     KERNEL_BANDWIDTHS,
     ConvolutionalProbe,
@@ -64,10 +65,11 @@ def nuisance_probe(
     train = data.train if settings.examples is None else data.train.head(settings.examples)
     splits = {"train": train, "validation": data.validation}
     check_fits(clf, data, ("train", "validation"))
-    encoded = encode_all(clf, splits, seed, progress)
     labels = {name: split.labels.cpu() for name, split in splits.items()}
-    features = {name: part.nuisance for name, part in encoded.items()}
-    return min(_train_probes(clf, chosen, settings, features, labels, seed, progress).values(), key=_validation_nats)
+    with repeatable(clf.device), evaluating(clf):
+        features = {name: part.nuisance for name, part in encode_all(clf, splits, seed, progress).items()}
+        probes = _train_probes(clf, chosen, settings, features, labels, seed, progress)
+    return min(probes.values(), key=_validation_nats)
 
 
 def _train_probes(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from flowclf.building import build_probe_settings
@@ -15,6 +14,7 @@ from flowclf.errors import UsageError
 from flowclf.evaluation import evaluate, metamer_pictures
 from flowclf.figures import metamer_grid, save_figure
 from flowclf.metamers import draw_pairs, metamer
+from flowclf.numerics import evaluating
 from flowclf.run.opening import image_shape, open_data, open_model, open_oracle
 from flowclf.training import Progress
 
@@ -75,7 +75,6 @@ def evaluate_model(
     )
 
 
-@torch.no_grad()
 def predict(model: str, images: list[Path], device: str = "auto") -> list[dict[str, Any]]:
     """Classify image files.
 
@@ -88,20 +87,21 @@ def predict(model: str, images: list[Path], device: str = "auto") -> list[dict[s
     """
     classifier = open_model(model, device).classifier
     answers = []
-    for path in images:
-        x = _read(classifier, path)
-        encoding = classifier(x)
-        probability, label = encoding.logits.softmax(1).max(1)
-        answer: dict[str, Any] = {
-            "file": str(path),
-            "class": classifier.class_names[int(label)],
-            "probability": float(probability),
-        }
-        if isinstance(classifier, InvertibleClassifier):
-            log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
-            answer["log_likelihood_nats"] = float(log_prob)
-            answer["bits_per_dim"] = float(classifier.preprocessing.bits_per_dim(log_prob))
-        answers.append(answer)
+    with evaluating(classifier):
+        for path in images:
+            x = _read(classifier, path)
+            encoding = classifier(x)
+            probability, label = encoding.logits.softmax(1).max(1)
+            answer: dict[str, Any] = {
+                "file": str(path),
+                "class": classifier.class_names[int(label)],
+                "probability": float(probability),
+            }
+            if isinstance(classifier, InvertibleClassifier):
+                log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
+                answer["log_likelihood_nats"] = float(log_prob)
+                answer["bits_per_dim"] = float(classifier.preprocessing.bits_per_dim(log_prob))
+            answers.append(answer)
     return answers
 
 
@@ -135,7 +135,7 @@ def metamers(
     first, second = _read(classifier, logits_of), _read(classifier, nuisance_of)
     arrays = metamer_pictures(classifier, first, second)
     save_figure(metamer_grid(arrays, classifier.class_names), out, arrays)
-    with torch.no_grad():
+    with evaluating(classifier):
         before = classifier.latents(first)[0]
         after = classifier.latents(metamer(classifier, first, second))[0]
     return {

@@ -20,7 +20,7 @@ from flowclf.fixed_point import LIMIT
 from flowclf.heap import keep_freed_memory
 from flowclf.losses import Loss
 from flowclf.nodes import set_subnet_dtype
-from flowclf.numerics import repeatable
+from flowclf.numerics import evaluating, repeatable
 from flowclf.training.cuda_graphs import Passes
 from flowclf.training.ema import MovingAverage
 from flowclf.training.optimization import build_optimizer, build_schedule
@@ -116,7 +116,8 @@ class Trainer:
         if not classifier.initialized:
             images = data.train.inputs[:_INITIALIZATION_SAMPLES].to(classifier.device)
             generator = torch.Generator().manual_seed(mix_seed(data.seed, "initialization"))
-            classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
+            with repeatable(classifier.device):
+                classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
         self.ema = MovingAverage(classifier, settings.ema) if settings.ema else None
         self._passes = Passes(classifier, self.loss, data.batch_size, settings.cuda_graphs)
 
@@ -247,16 +248,14 @@ class Trainer:
             for name, number in self._numbers.items():
                 self._sums[name] = self._sums.get(name, 0.0) + number
 
-    @torch.no_grad()
     def _validate(self) -> Row:
         """Measures on the validation part, of the averaged weights where there are some."""
         totals = {"error": 0.0, "cross_entropy_nats": 0.0}
         split = self.data.validation
         if not len(split):
             return {}
-        self.classifier.eval()
         generator = torch.Generator().manual_seed(mix_seed(self.data.seed, "validation"))
-        with self.ema.applied() if self.ema is not None else contextlib.nullcontext():
+        with evaluating(self.classifier), self.ema.applied() if self.ema is not None else contextlib.nullcontext():
             for start in range(0, len(split), 500):
                 labels = split.labels[start : start + 500]
                 x = self.classifier.preprocessing.dequantize(split.inputs[start : start + 500], generator).to(self.classifier.dtype)
@@ -267,7 +266,6 @@ class Trainer:
                     log_prob = self.classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
                     bits = float(self.classifier.preprocessing.bits_per_dim(log_prob).sum())
                     totals["bits_per_dim"] = totals.get("bits_per_dim", 0.0) + bits
-        self.classifier.train()
         return {f"validation.{name}": total / len(split) for name, total in totals.items()}
 
     def _row(self) -> Row:
