@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from flowclf import registry
-from flowclf.errors import GraphError, RegistryError
+from flowclf.errors import GraphError, RegistryError, UsageError
 from flowclf.nodes.base import BijectiveNode, Shape, elements
 from flowclf.nodes.factor_out import FactorOut
+from flowclf.nodes.logit_readout import LogitReadout
 from flowclf.nodes.split_head import SplitHead
 from flowclf.signatures import component_model
 
@@ -40,6 +41,7 @@ __all__ = [
     "head_of",
     "modules_by_name",
     "node_rows",
+    "readout_of",
 ]
 
 Graph: TypeAlias = GraphINN
@@ -240,6 +242,18 @@ def head_of(graph: Graph) -> SplitHead:
     return next(node.module for node in graph.node_list if isinstance(node.module, SplitHead))
 
 
+def readout_of(graph: Graph) -> Node:
+    """The last LogitReadout of a graph.
+
+    Raises:
+        UsageError: it has none.
+    """
+    for node in reversed(graph.node_list):
+        if isinstance(node.module, LogitReadout):
+            return node
+    raise UsageError("a reading is what a logit_readout finds, and the graph has none; in a firevnet, readout_width makes one")
+
+
 def modules_by_name(graph: Graph) -> dict[str, nn.Module]:
     """The modules of the nodes by the nodes' names, in order of execution."""
     return {node.name: node.module for node in _steps(graph)}
@@ -273,6 +287,7 @@ def execute(
     rev: bool = False,
     log_det: bool = True,
     left_out: NodeSet = frozenset(),
+    until: Node | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Run a graph forward, or backward with ``rev``.
 
@@ -286,6 +301,7 @@ def execute(
         rev: run the inverse.
         log_det: add up the log-determinants.
         left_out: nodes with one input and one output that hand their input on.
+        until: stop before this node; what it would be given is returned in place of the outputs.
 
     Returns:
         The outputs, or with ``rev`` the inputs, and the log-determinant of the direction, (B,), nats, or None.
@@ -299,6 +315,9 @@ def execute(
     for node in reversed(steps) if rev else steps:
         sources = node.outputs if rev else node.inputs
         inputs = tuple(available.pop(tuple(source)) for source in sources)
+        if node is until:
+            results = inputs
+            break
         if node in left_out:
             available[node, 0] = inputs[0]
             continue
@@ -318,7 +337,8 @@ def execute(
             total = jacobian if total is None else total + jacobian
         else:
             scalar += float(jacobian)
-    results = tuple(available[tuple((node.outputs if rev else node.inputs)[0])] for node in ends[1])
+    else:
+        results = tuple(available[tuple((node.outputs if rev else node.inputs)[0])] for node in ends[1])
     if not log_det:
         return results, None
     if total is None:

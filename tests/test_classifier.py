@@ -406,9 +406,9 @@ def test_the_repr_tells_the_architecture(image_classifier: InvertibleClassifier)
     assert f"{image_classifier.parameter_count():,} parameters" in lines[0]
     assert "Preprocessing" in lines[1]
     table = lines[2:-1]
-    assert len(table) == len(image_classifier.node_rows()) == 13
+    assert len(table) == len(image_classifier.node_rows()) == 14
     assert table[0].split() == ["1_squeeze", "1x8x8", "->", "4x4x4", "0"]
-    assert table[-1].split() == ["13_split_head", "8x2x2", "+", "2x4x4", "->", "4", "+", "60", "0"]
+    assert table[-1].split() == ["14_split_head", "8x2x2", "+", "2x4x4", "->", "4", "+", "60", "0"]
     assert "FactorialPrior" in lines[-1]
 
 

@@ -149,6 +149,7 @@ def test_specs_are_chained_repeated_and_factored_out() -> None:
         "factor_out",
         "squeeze",
         "actnorm",
+        "logit_readout",
         "logit_mixing",
         "logit_coupling",
         "split_head",

@@ -20,6 +20,7 @@ IMAGE_NODES: list[Any] = [
     "factor_out",
     "squeeze",
     "actnorm",
+    {"logit_readout": {"subnet": {"residual": {"width": 8}}, "features": 4, "bound": 3.0, "logit_scale": 2.0}},
     "logit_mixing",
     {"logit_coupling": {"subnet": CONV, "swap": True}},
     {"split_head": {"logit_scale": 2.0}},

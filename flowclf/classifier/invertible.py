@@ -25,6 +25,7 @@ from flowclf.graph import (
     execute,
     head_of,
     node_rows,
+    readout_of,
 )
 from flowclf.nodes.actnorm import ActNorm, initialize
 from flowclf.preprocessing import Preprocessing
@@ -186,6 +187,27 @@ class InvertibleClassifier(Classifier):
         self._check_latents(logits, nuisance)
         (x,), _ = self._run((logits, nuisance), rev=True, log_det=False)
         return x
+
+    def reading(self, logits: Tensor, nuisance: Tensor) -> Tensor:
+        """What the readout finds in the nuisances once they are given these logits: (B, K), in logits, without its bound.
+
+        Only the nodes after the readout are inverted, and it runs once. For the logits and nuisances of one sample that is
+        what it found on the way forward; for a metamer's it tells whether the nodes in between turn the nuisances into those of
+        the logits' class.
+
+        Args:
+            logits: (B, K).
+            nuisance: (B, D-K).
+
+        Raises:
+            UsageError: other shapes, or a graph without a readout.
+        """
+        self._check_latents(logits, nuisance)
+        readout = readout_of(self.graph)
+        with torch.autocast(logits.device.type, enabled=False):
+            (z,), _ = execute(self.graph, (logits, nuisance), rev=True, log_det=False, until=readout)
+            found: Tensor = readout.module.reading(z)
+        return found
 
     def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Log-density of network inputs under the flow, (B,), nats.

@@ -4,7 +4,7 @@ from flowclf.losses.base import Binding, Loss, LossTerms, WeightedSum
 from flowclf.losses.cross_entropy import CrossEntropy
 from flowclf.losses.independence import IndependenceCrossEntropy, NuisanceClassifier
 from flowclf.losses.likelihood import FactorialPriorMLE
-from flowclf.losses.metamer import MetamerCrossEntropy
+from flowclf.losses.metamer import MetamerCrossEntropy, ReadingCrossEntropy
 
 __all__ = [
     "Binding",
@@ -15,5 +15,6 @@ __all__ = [
     "LossTerms",
     "MetamerCrossEntropy",
     "NuisanceClassifier",
+    "ReadingCrossEntropy",
     "WeightedSum",
 ]

@@ -196,7 +196,8 @@ def _plays(loss: Loss) -> bool:
 
 
 class WeightedSum(Loss):
-    """A sum of losses with weights; made by ``+`` and ``*``. Parts of the same name are numbered.
+    """A sum of losses with weights; made by ``+`` and ``*``. Parts of the same name are numbered in the order of the losses that
+    tell of one in that step.
 
     Raises:
         UsageError: more than one of the losses plays against an adversary.

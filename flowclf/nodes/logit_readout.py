@@ -96,6 +96,10 @@ class LogitReadout(AdditiveCoupling):
         means = (changed / math.sqrt(positions(self.shape)))[:, :, None, None]
         return torch.cat((first - mean_map(first) + means, given[:, self.classes :]), dim=1)
 
+    def reading(self, z: Tensor) -> Tensor:
+        """What r finds in an input or an output of the node, without the bound: (B, K), in logits."""
+        return super()._parameters_from(self._split(z)[0], ())
+
     def _parameters_from(self, given: Tensor, conditions: Sequence[Tensor]) -> Tensor:
         found = super()._parameters_from(given, conditions)
         return (found if self.bound is None else bounded(found, self.bound)) / self.logit_scale

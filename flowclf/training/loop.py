@@ -102,6 +102,7 @@ class Trainer:
         self.rows: list[Row] = []
         self.seconds = 0.0
         self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
         self._unread: list[tuple[int, tuple[str, ...], Tensor]] = []
         self._numbers: dict[str, float] = {}
         self._read_every = _READ_EVERY if classifier.device.type == "cuda" else 1
@@ -187,7 +188,7 @@ class Trainer:
                 self._check_grid()
                 if ended:
                     self.rows.append(self._row())
-                    self._sums = {}
+                    self._sums, self._counts = {}, {}
                     progress.row(self.rows[-1])
                 if on_state is not None:
                     on_state(self)
@@ -247,6 +248,7 @@ class Trainer:
             _check_finite(step, self._numbers)
             for name, number in self._numbers.items():
                 self._sums[name] = self._sums.get(name, 0.0) + number
+                self._counts[name] = self._counts.get(name, 0) + 1
 
     def _validate(self) -> Row:
         """Measures on the validation part, of the averaged weights where there are some."""
@@ -269,7 +271,7 @@ class Trainer:
         return {f"validation.{name}": total / len(split) for name, total in totals.items()}
 
     def _row(self) -> Row:
-        means = {f"train.{name}": total / self.steps_per_epoch for name, total in self._sums.items()}
+        means = {f"train.{name}": total / self._counts[name] for name, total in self._sums.items()}
         rate = self.optimizer.param_groups[0]["lr"]
         row = {"epoch": self.epoch, "step": self.step, "learning_rate": rate, **means, **self._validate()}
         return {**row, "seconds.train": round(self.seconds, 3)}
@@ -292,6 +294,7 @@ class Trainer:
             "seconds": self.seconds,
             "rows": self.rows,
             "sums": self._sums,
+            "counts": self._counts,
             "classifier": self.classifier.state_dict(),
             "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -305,7 +308,7 @@ class Trainer:
         """Go on from a state of the same recipe."""
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self._unread, self._numbers = [], {}
-        self.rows, self._sums = list(state["rows"]), {name: float(total) for name, total in state["sums"].items()}
+        self.rows, self._sums, self._counts = list(state["rows"]), dict(state["sums"]), dict(state["counts"])
         self.classifier.load_state_dict(state["classifier"])
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -15,7 +15,16 @@ import flowclf
 from flowclf import Encoding, InvertibleClassifier, Preprocessing, build_classifier, registry
 from flowclf.data import DataSet
 from flowclf.errors import UsageError
-from flowclf.losses import CrossEntropy, FactorialPriorMLE, IndependenceCrossEntropy, Loss, LossTerms, MetamerCrossEntropy
+from flowclf.graph import modules_by_name
+from flowclf.losses import (
+    CrossEntropy,
+    FactorialPriorMLE,
+    IndependenceCrossEntropy,
+    Loss,
+    LossTerms,
+    MetamerCrossEntropy,
+    ReadingCrossEntropy,
+)
 from flowclf.losses.metamer import _blurred
 
 LABELS = torch.arange(12) % 4
@@ -167,6 +176,59 @@ def test_critics_of_vectors_and_of_images_of_any_size() -> None:
     assert MetamerCrossEntropy(width=4).bind(clf)(clf(torch.randn(6, 5)), torch.arange(6) % 3).total.isfinite()
     clf = build_classifier((3, 6, 10), ["squeeze", "actnorm", "split_head"], classes=3)
     assert MetamerCrossEntropy(width=4).bind(clf)(clf(torch.randn(6, 3, 6, 10)), torch.arange(6) % 3).total.isfinite()
+
+
+# Cross-entropy of readings.
+
+
+def test_a_reading_is_of_the_nuisances_that_the_inverse_meets(image_classifier: InvertibleClassifier) -> None:
+    clf = image_classifier
+    _, encoding = encoding_of(clf)
+    logits, nuisance, classes = encoding.logits.roll(1, 0)[:6], encoding.nuisance[:6], LABELS.roll(1)[:6]
+    readout = modules_by_name(clf.graph)["11_logit_readout"]
+    found: list[Tensor] = []
+    with readout.subnet.register_forward_hook(lambda module, inputs, output: found.append(output)):
+        clf.inverse(logits, nuisance)
+    terms = ReadingCrossEntropy(share=0.5).bind(clf)(encoding, LABELS)
+    expected = functional.cross_entropy(found[0], classes)
+    torch.testing.assert_close(terms.total, expected)
+    assert terms.parts == {"reading_cross_entropy_nats": terms.total.detach()}
+
+
+def test_readings_that_are_sure_enough_ask_for_nothing_more(image_classifier: InvertibleClassifier) -> None:
+    _, encoding = encoding_of(image_classifier)
+    plain, sure, pleased = (
+        ReadingCrossEntropy(share=1.0, confidence=confidence).bind(image_classifier)(encoding, LABELS)
+        for confidence in (1, 0.99, 1e-9)
+    )
+    torch.testing.assert_close(sure.total, plain.total + math.log(0.99))
+    assert pleased.total == 0
+    assert plain.parts == sure.parts == pleased.parts
+
+
+def test_readings_teach_the_readout_and_what_comes_after_it(image_classifier: InvertibleClassifier) -> None:
+    nodes = modules_by_name(image_classifier.graph)
+    _, encoding = encoding_of(image_classifier)
+    loss = ReadingCrossEntropy(delay=0.5, warmup=0.2).bind(image_classifier)
+    loss.set_progress(0.5)
+    terms = loss(encoding.detach(), LABELS)
+    assert (terms.total, terms.parts) == (0, {})
+    loss.set_progress(0.6)
+    loss(encoding.detach(), LABELS).total.backward()
+    taught = {name for name, node in nodes.items() if any(p.grad is not None and p.grad.any() for p in node.parameters())}
+    assert taught == {"11_logit_readout", "12_logit_mixing", "13_logit_coupling"}
+    half = nodes["13_logit_coupling"].subnet[0].weight.grad.clone()
+    image_classifier.zero_grad()
+    loss.set_progress(1.0)
+    loss(encoding.detach(), LABELS).total.backward()
+    torch.testing.assert_close(nodes["13_logit_coupling"].subnet[0].weight.grad, 2 * half)
+
+
+def test_readings_need_a_readout(vector_classifier: InvertibleClassifier) -> None:
+    with pytest.raises(UsageError, match="what a logit_readout finds, and the graph has none"):
+        ReadingCrossEntropy().bind(vector_classifier)
+    with pytest.raises(UsageError, match="what a logit_readout finds"):
+        vector_classifier.reading(torch.zeros(2, 2), torch.zeros(2, 1))
 
 
 # Cross-entropy, smoothed.

@@ -99,6 +99,18 @@ def test_rows_tell_what_happened() -> None:
     assert [row["seconds.train"] for row in rows] == sorted(row["seconds.train"] for row in rows)
 
 
+def test_a_part_of_some_steps_is_averaged_over_those() -> None:
+    class Late(CrossEntropy):
+        def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
+            terms = super().forward(encoding, labels)
+            late = {"late": torch.tensor(3.0)} if self.progress > 0.45 else {}
+            return LossTerms(terms.total, {**terms.parts, **late})
+
+    rows = make_trainer(Late()).run()
+    # 5 steps an epoch: late from the eighth on, in the middle of the second.
+    assert [row.get("train.late") for row in rows] == [None, 3.0, 3.0]
+
+
 def test_the_validation_row_is_of_the_validation_part() -> None:
     trainer = make_trainer(CrossEntropy(), epochs=1)
     row = trainer.run()[-1]
