@@ -208,7 +208,7 @@ class ReadingCrossEntropy(_OfMetamers):
         """Part, after the delay: ``reading_cross_entropy_nats``."""
         grown = self._grown()
         if not grown:
-            return LossTerms(encoding.logits.new_zeros(()), {})
+            return LossTerms(0.0 * encoding.logits.sum(), {})
         logits, nuisance, classes = self._pairs(encoding, labels)
         of_each = functional.cross_entropy(self._classifier.reading(logits, nuisance), classes, reduction="none")
         return LossTerms(grown * self._excess(of_each), {"reading_cross_entropy_nats": of_each.detach().mean()})

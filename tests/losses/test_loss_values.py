@@ -213,6 +213,8 @@ def test_readings_teach_the_readout_and_what_comes_after_it(image_classifier: In
     loss.set_progress(0.5)
     terms = loss(encoding.detach(), LABELS)
     assert (terms.total, terms.parts) == (0, {})
+    # By itself it can be trained with from the first step on, to no effect.
+    assert loss(encoding, LABELS).total.requires_grad
     loss.set_progress(0.6)
     loss(encoding.detach(), LABELS).total.backward()
     taught = {name for name, node in nodes.items() if any(p.grad is not None and p.grad.any() for p in node.parameters())}
