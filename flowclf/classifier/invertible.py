@@ -188,12 +188,12 @@ class InvertibleClassifier(Classifier):
         (x,), _ = self._run((logits, nuisance), rev=True, log_det=False)
         return x
 
-    def reading(self, logits: Tensor, nuisance: Tensor) -> Tensor:
-        """What the readout finds in the nuisances once they are given these logits: (B, K), in logits, without its bound.
+    def read(self, logits: Tensor, nuisance: Tensor) -> tuple[Tensor, Tensor]:
+        """The latents behind the readout, (B, C, H, W) or (B, D), and what it finds in them, (B, K), in logits, without its bound.
 
-        Only the nodes after the readout are inverted, and it runs once. For the logits and nuisances of one sample that is
-        what it found on the way forward; for a metamer's it tells whether the nodes in between turn the nuisances into those of
-        the logits' class.
+        Only the nodes after the readout are inverted. For the logits and nuisances of one sample that is what the readout gave and
+        found on the way forward; for a metamer's it tells whether the nodes in between turn the nuisances into those of
+        the logits' class. Keeps activations for backward, whatever the training does elsewhere.
 
         Args:
             logits: (B, K).
@@ -205,9 +205,8 @@ class InvertibleClassifier(Classifier):
         self._check_latents(logits, nuisance)
         readout = readout_of(self.graph)
         with torch.autocast(logits.device.type, enabled=False):
-            (z,), _ = execute(self.graph, (logits, nuisance), rev=True, log_det=False, until=readout)
-            found: Tensor = readout.module.reading(z)
-        return found
+            (latents,), _ = execute(self.graph, (logits, nuisance), rev=True, log_det=False, until=readout)
+            return latents, readout.module.reading(latents)
 
     def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Log-density of network inputs under the flow, (B,), nats.

@@ -4,7 +4,8 @@ from flowclf.losses.base import Binding, Loss, LossTerms, WeightedSum
 from flowclf.losses.cross_entropy import CrossEntropy
 from flowclf.losses.independence import IndependenceCrossEntropy, NuisanceClassifier
 from flowclf.losses.likelihood import FactorialPriorMLE
-from flowclf.losses.metamer import MetamerCrossEntropy, ReadingCrossEntropy
+from flowclf.losses.metamer import MetamerCrossEntropy
+from flowclf.losses.metamer_matching import MetamerMatching
 
 __all__ = [
     "Binding",
@@ -14,7 +15,7 @@ __all__ = [
     "Loss",
     "LossTerms",
     "MetamerCrossEntropy",
+    "MetamerMatching",
     "NuisanceClassifier",
-    "ReadingCrossEntropy",
     "WeightedSum",
 ]

@@ -11,41 +11,14 @@ from torch.nn import functional
 from flowclf.arguments import Fraction, NonNegativeFloat, PositiveFloat, PositiveFraction, PositiveInt
 from flowclf.classifier import Encoding, InvertibleClassifier, require_invertible
 from flowclf.errors import UsageError
-from flowclf.graph import readout_of
 from flowclf.losses.base import Binding, Loss, LossTerms, frozen, warmed_up
 from flowclf.nodes.base import Shape, elements
 from flowclf.nuisance_networks import mlp
 
-__all__ = ["MetamerCrossEntropy", "ReadingCrossEntropy"]
+__all__ = ["MetamerCrossEntropy"]
 
 
-class _OfMetamers(Loss):
-    """What losses on metamers share: which pairs of a batch are made one of, when the term counts, and from where on it rests."""
-
-    invertible_only = True
-    confidence: float
-    share: float
-    delay: float
-    warmup: float
-
-    @property
-    def _classifier(self) -> InvertibleClassifier:
-        return require_invertible(self.binding.classifier, type(self).__name__)
-
-    def _grown(self) -> float:
-        return warmed_up(self.progress, self.delay, self.warmup)
-
-    def _pairs(self, encoding: Encoding, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, taken as given, the nuisances of other samples, and the labels of the logits' samples."""
-        count = max(1, round(self.share * len(labels)))
-        # Batches are in random order: the next sample is as good a donor as any.
-        return encoding.logits.detach().roll(1, 0)[:count], encoding.nuisance[:count], labels.roll(1)[:count]
-
-    def _excess(self, cross_entropies: Tensor) -> Tensor:
-        return (cross_entropies + math.log(self.confidence)).clamp_min(0).mean()
-
-
-class MetamerCrossEntropy(_OfMetamers):
+class MetamerCrossEntropy(Loss):
     r"""-log C(F^-1(z_s(x_i), z_n(x_j)))_{y_i}, mean over pairs of a batch, nats, with a critic C that learns from the data alone.
 
     A metamer of x_i has its logits and the nuisances of another sample (paper, section 2.2). If logits and nuisances
@@ -91,6 +64,8 @@ class MetamerCrossEntropy(_OfMetamers):
         ['critic_cross_entropy_nats', 'metamer_cross_entropy_nats']
     """
 
+    invertible_only = True
+
     def __init__(
         self,
         *,
@@ -125,6 +100,10 @@ class MetamerCrossEntropy(_OfMetamers):
             raise UsageError(f"{type(self).__name__}: blur is of images, found inputs {tuple(binding.classifier.input_shape)}")
         self.critic = _make_critic(binding.classifier.input_shape, binding.classes, self.width)
 
+    @property
+    def _classifier(self) -> InvertibleClassifier:
+        return require_invertible(self.binding.classifier, type(self).__name__)
+
     def _judge(self, x: Tensor) -> Tensor:
         if self.training and self.blur:
             x = _blurred(x, self.blur * torch.rand(len(x), device=x.device, dtype=x.dtype), self.blur)
@@ -139,79 +118,19 @@ class MetamerCrossEntropy(_OfMetamers):
             raise UsageError(f"{type(self).__name__} needs an encoding with the inputs that it is of: Encoding(..., inputs=x)")
         of_critic = functional.cross_entropy(self._judge(encoding.inputs.detach()), labels)
         total = self.critic_weight * of_critic
-        logits, nuisance, classes = self._pairs(encoding, labels)
-        grown = self._grown()
+        pairs = max(1, round(self.share * len(labels)))
+        # Batches are in random order: the next sample is as good a donor as any.
+        logits, classes = encoding.logits.detach().roll(1, 0)[:pairs], labels.roll(1)[:pairs]
+        grown = warmed_up(self.progress, self.delay, self.warmup)
         with torch.set_grad_enabled(torch.is_grad_enabled() and grown > 0), frozen(self.critic):
-            metamers = self._classifier.inverse(logits, nuisance)
+            metamers = self._classifier.inverse(logits, encoding.nuisance[:pairs])
             of_each = functional.cross_entropy(self._judge(metamers), classes, reduction="none")
         if grown:
-            total = total + grown * self._excess(of_each)
+            total = total + grown * (of_each + math.log(self.confidence)).clamp_min(0).mean()
             if self.range_weight and self.binding.preprocessing.bits is not None:
                 total = total + grown * self.range_weight * (metamers - metamers.clamp(-1, 1)).square().mean()
         parts = {"critic_cross_entropy_nats": of_critic.detach(), "metamer_cross_entropy_nats": of_each.detach().mean()}
         return LossTerms(total, parts)
-
-
-class ReadingCrossEntropy(_OfMetamers):
-    r"""-log softmax(r(z_s(x_i), z_n(x_j)))_{y_i}, mean over pairs of a batch, nats: what the readout finds in a metamer.
-
-    The ``logit_readout`` of a graph adds what it finds in the nuisances to the logits, and the nodes after it take from the
-    nuisances what the logits tell already. In a metamer those nodes have to put it back, of the logits' class and not of the
-    donor's. Where they do not, the readout finds another class than the logits say, and what is then left for the channels' means
-    to say lies where no sample's is: stripes and chequers all over the picture. This term asks the readout to find the logits'
-    class. Beside :class:`MetamerCrossEntropy` it is cheap: only the nodes after the readout are inverted, and it has no critic.
-
-    Logits are taken as given: no gradient reaches them from here.
-
-    Args:
-        confidence: the probability of the logits' class from which on a pair asks for nothing more: its cross-entropy counts
-            only by as much as it exceeds -log(confidence).
-        share: of the batch that takes part, each with the nuisances of another sample.
-        delay: share of the training before the term's weight leaves 0.
-        warmup: share of the training over which it then grows to 1.
-
-    Raises:
-        UsageError: a classifier whose graph has no ``logit_readout``.
-
-    Example:
-        >>> import torch
-        >>> from flowclf.classifier import build_classifier
-        >>> clf = build_classifier((1, 8, 8), ["squeeze", "squeeze", "logit_readout", "logit_coupling", "split_head"], classes=10)
-        >>> loss = ReadingCrossEntropy().bind(clf)
-        >>> sorted(loss(clf(clf.preprocessing(torch.rand(4, 1, 8, 8))), torch.tensor([1, 2, 3, 4])).parts)
-        ['reading_cross_entropy_nats']
-    """
-
-    def __init__(
-        self,
-        *,
-        confidence: PositiveFraction = 1.0,
-        share: Fraction = 0.5,
-        delay: Fraction = 0.0,
-        warmup: Fraction = 0.0,
-    ) -> None:
-        super().__init__()
-        self.confidence = confidence
-        self.share = share
-        self.delay = delay
-        self.warmup = warmup
-
-    def build(self, binding: Binding) -> None:
-        """Look for the readout.
-
-        Raises:
-            UsageError: there is none.
-        """
-        readout_of(self._classifier.graph)
-
-    def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
-        """Part, after the delay: ``reading_cross_entropy_nats``."""
-        grown = self._grown()
-        if not grown:
-            return LossTerms(0.0 * encoding.logits.sum(), {})
-        logits, nuisance, classes = self._pairs(encoding, labels)
-        of_each = functional.cross_entropy(self._classifier.reading(logits, nuisance), classes, reduction="none")
-        return LossTerms(grown * self._excess(of_each), {"reading_cross_entropy_nats": of_each.detach().mean()})
 
 
 def _blurred(x: Tensor, deviations: Tensor, largest: float) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
 import flowclf
@@ -23,7 +24,7 @@ from flowclf.losses import (
     Loss,
     LossTerms,
     MetamerCrossEntropy,
-    ReadingCrossEntropy,
+    MetamerMatching,
 )
 from flowclf.losses.metamer import _blurred
 
@@ -178,38 +179,74 @@ def test_critics_of_vectors_and_of_images_of_any_size() -> None:
     assert MetamerCrossEntropy(width=4).bind(clf)(clf(torch.randn(6, 3, 6, 10)), torch.arange(6) % 3).total.isfinite()
 
 
-# Cross-entropy of readings.
+# Metamers that match data.
 
 
-def test_a_reading_is_of_the_nuisances_that_the_inverse_meets(image_classifier: InvertibleClassifier) -> None:
-    clf = image_classifier
-    _, encoding = encoding_of(clf)
-    logits, nuisance, classes = encoding.logits.roll(1, 0)[:6], encoding.nuisance[:6], LABELS.roll(1)[:6]
+def behind_the_readout(clf: InvertibleClassifier, logits: Tensor, nuisance: Tensor) -> tuple[Tensor, Tensor]:
+    """What the readout is given on the way of the inverse, and what it finds."""
     readout = modules_by_name(clf.graph)["11_logit_readout"]
     found: list[Tensor] = []
-    with readout.subnet.register_forward_hook(lambda module, inputs, output: found.append(output)):
+    with (
+        readout.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0][0])),
+        readout.subnet.register_forward_hook(lambda module, inputs, output: found.append(output)),
+    ):
         clf.inverse(logits, nuisance)
-    terms = ReadingCrossEntropy(share=0.5).bind(clf)(encoding, LABELS)
-    expected = functional.cross_entropy(found[0], classes)
-    torch.testing.assert_close(terms.total, expected)
-    assert terms.parts == {"reading_cross_entropy_nats": terms.total.detach()}
+    return found[0], found[1]
 
 
-def test_readings_that_are_sure_enough_ask_for_nothing_more(image_classifier: InvertibleClassifier) -> None:
+def test_metamers_are_compared_with_the_samples_of_their_logits(image_classifier: InvertibleClassifier) -> None:
+    clf = image_classifier
+    last = modules_by_name(clf.graph)["11_logit_readout"].subnet[-1]
+    with torch.no_grad():
+        last.weight.mul_(30)
+    encoding = encoding_of(clf)[1].detach()
+    logits = encoding.logits.roll(1, 0)[:6]
+    latents, there = behind_the_readout(clf, logits, encoding.nuisance[:6])
+    data, own = behind_the_readout(clf, logits, encoding.nuisance.roll(1, 0)[:6])
+    apart = (there - own).abs()
+    assert 0 < (apart > 1).sum() < apart.numel()
+    distance = torch.where(apart < 1, apart.square() / 2, apart - 0.5).sum(1).mean()
+    pairs, of_data = (Normal(values.mean(0), (values.var(0, correction=0) + 1e-4).sqrt()) for values in (latents, data))
+    divergence = kl_divergence(pairs, of_data).mean()
+    assert divergence > 1e-3
+    terms = MetamerMatching(reading_weight=0.5, moment_weight=3.0, share=0.5).bind(clf)(encoding, LABELS)
+    assert list(terms.parts) == ["reading_distance_nats", "moment_divergence_nats"]
+    torch.testing.assert_close(list(terms.parts.values()), [distance.detach(), divergence.detach()])
+    torch.testing.assert_close(terms.total, 0.5 * distance + 3 * divergence)
+    # Were the readings of data not taken as given, the bias would move both alike.
+    terms.total.backward()
+    torch.testing.assert_close(last.bias.grad, 0.5 * (there - own).clamp(-1, 1).mean(0).detach())
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0)])
+def test_what_is_of_the_samples_of_the_logits_is_taken_as_given(
+    image_classifier: InvertibleClassifier, weights: tuple[float, float]
+) -> None:
     _, encoding = encoding_of(image_classifier)
-    plain, sure, pleased = (
-        ReadingCrossEntropy(share=1.0, confidence=confidence).bind(image_classifier)(encoding, LABELS)
-        for confidence in (1, 0.99, 1e-9)
-    )
-    torch.testing.assert_close(sure.total, plain.total + math.log(0.99))
-    assert pleased.total == 0
-    assert plain.parts == sure.parts == pleased.parts
+    given = Encoding(*(values.detach().requires_grad_() for values in encoding))
+    loss = MetamerMatching(reading_weight=weights[0], moment_weight=weights[1], share=0.25).bind(image_classifier)
+    loss(given, LABELS).total.backward()
+    assert given.logits.grad is None
+    assert given.nuisance.grad[:3].any(1).all()
+    # The pairs' logits are of the last sample and the first two: their own nuisances, the last among them, are not taught.
+    assert not given.nuisance.grad[3:].any()
 
 
-def test_readings_teach_the_readout_and_what_comes_after_it(image_classifier: InvertibleClassifier) -> None:
+def test_metamers_of_a_few_samples(image_classifier: InvertibleClassifier) -> None:
+    loss = MetamerMatching(share=0.0).bind(image_classifier)
+    _, encoding = encoding_of(image_classifier)
+    two = MetamerMatching(share=2 / 12).bind(image_classifier)(encoding, LABELS)
+    assert two.total > 0
+    assert torch.equal(loss(encoding, LABELS).total, two.total)
+    # One sample is its own donor.
+    alone = loss(Encoding(*(values[:1] for values in encoding)), LABELS[:1])
+    torch.testing.assert_close(alone.total, torch.tensor(0.0))
+
+
+def test_matching_teaches_the_readout_and_what_comes_after_it(image_classifier: InvertibleClassifier) -> None:
     nodes = modules_by_name(image_classifier.graph)
     _, encoding = encoding_of(image_classifier)
-    loss = ReadingCrossEntropy(delay=0.5, warmup=0.2).bind(image_classifier)
+    loss = MetamerMatching(delay=0.5, warmup=0.2).bind(image_classifier)
     loss.set_progress(0.5)
     terms = loss(encoding.detach(), LABELS)
     assert (terms.total, terms.parts) == (0, {})
@@ -226,11 +263,11 @@ def test_readings_teach_the_readout_and_what_comes_after_it(image_classifier: In
     torch.testing.assert_close(nodes["13_logit_coupling"].subnet[0].weight.grad, 2 * half)
 
 
-def test_readings_need_a_readout(vector_classifier: InvertibleClassifier) -> None:
+def test_matching_needs_a_readout(vector_classifier: InvertibleClassifier) -> None:
     with pytest.raises(UsageError, match="what a logit_readout finds, and the graph has none"):
-        ReadingCrossEntropy().bind(vector_classifier)
+        MetamerMatching().bind(vector_classifier)
     with pytest.raises(UsageError, match="what a logit_readout finds"):
-        vector_classifier.reading(torch.zeros(2, 2), torch.zeros(2, 1))
+        vector_classifier.read(torch.zeros(2, 2), torch.zeros(2, 1))
 
 
 # Cross-entropy, smoothed.
