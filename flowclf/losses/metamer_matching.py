@@ -38,7 +38,7 @@ class MetamerMatching(Loss):
         moment_weight: factor of the divergence of means and variances.
         share: of the batch that takes part, at least two samples, each with the nuisances of another.
         delay: share of the training before the terms' weights leave 0.
-        warmup: share of the training over which they then grow.
+        warmup: share of the training over which they then grow to what is given.
 
     Raises:
         UsageError: a plain network, or a graph without a ``logit_readout``.
@@ -88,17 +88,17 @@ class MetamerMatching(Loss):
         logits, own = (values.detach().roll(1, 0)[:count] for values in (encoding.logits, encoding.nuisance))
         classifier = require_invertible(self.binding.classifier, type(self).__name__)
         with torch.no_grad():
-            data, of_data = classifier.read(logits, own)
+            data, expected = classifier.read(logits, own)
         latents, readings = classifier.read(logits, encoding.nuisance[:count])
-        distance = functional.smooth_l1_loss(readings, of_data, reduction="none").sum(1).mean()
+        distance = functional.smooth_l1_loss(readings, expected, reduction="none").sum(1).mean()
         divergence = _divergence(latents.flatten(1), data.flatten(1))
         total = grown * (self.reading_weight * distance + self.moment_weight * divergence)
         return LossTerms(total, {"reading_distance_nats": distance.detach(), "moment_divergence_nats": divergence.detach()})
 
 
 def _divergence(latents: Tensor, data: Tensor) -> Tensor:
-    """KL(N(m', v') || N(m, v)) of the moments of each dimension of (B, D) and (B, D), mean over dimensions."""
-    (variance, mean), (of_data, center) = (torch.var_mean(values, 0, correction=0) for values in (latents, data))
-    of_data = of_data + _LEAST_VARIANCE
-    ratio = (variance + _LEAST_VARIANCE) / of_data
-    return 0.5 * (ratio - 1 - ratio.log() + (mean - center).square() / of_data).mean()
+    """KL(N(m', v') || N(m, v)), mean over dimensions: m' and v' are the moments of latents (B, D), m and v those of data (B, D)."""
+    (own_variance, own_mean), (variance, mean) = (torch.var_mean(values, 0, correction=0) for values in (latents, data))
+    variance = variance + _LEAST_VARIANCE
+    ratio = (own_variance + _LEAST_VARIANCE) / variance
+    return 0.5 * (ratio - 1 - ratio.log() + (own_mean - mean).square() / variance).mean()
