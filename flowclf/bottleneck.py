@@ -60,7 +60,7 @@ def bottleneck(x: Tensor, first: Tensor, hidden: Tensor, last: Tensor, biases: t
     """Convolutions k x k, 1 x 1 and k x k with ReLU between them and bfloat16 inside.
 
     Products are added up in float32, and rounded to bfloat16 where a layer ends, as under autocast; the k^2 products that each
-    pixel of the last layer adds up are rounded too.
+    pixel of the last layer adds up are rounded too. The last bias is added in float32.
 
     Args:
         x: (B, C, H, W), float32.
@@ -78,7 +78,7 @@ def bottleneck(x: Tensor, first: Tensor, hidden: Tensor, last: Tensor, biases: t
 class _Bottleneck(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        first, hidden, last, bias, hidden_bias, last_bias = (parameter.to(torch.bfloat16) for parameter in parameters)
+        first, hidden, last, bias, hidden_bias = (parameter.to(torch.bfloat16) for parameter in parameters[:-1])
         with torch.autocast("cpu", enabled=False):
             narrow = x.to(torch.bfloat16, memory_format=torch.channels_last)
             same = [first.shape[2] // 2, first.shape[3] // 2]
@@ -87,10 +87,8 @@ class _Bottleneck(torch.autograd.Function):
             one = _rows(wide)
             hidden = hidden.flatten(1)
             two = torch.ops.mkldnn._linear_pointwise(one, hidden, hidden_bias, "relu", [], "")
-            taps = _taps(last)
-            # Each pixel has itself for a neighbour: the middle tap carries the bias.
-            beside = len(last_bias) * (last[0, 0].numel() // 2)
-            output = _collect(two, taps, x, last.shape[2], functional.pad(last_bias, (beside, beside))).float()
+            taps = last.flip(2, 3).permute(2, 3, 0, 1).reshape(-1, last.shape[1])
+            output = _collect(two, taps, x, last.shape[2]) + parameters[-1].float()[:, None, None]
         ctx.save_for_backward(x, *parameters, narrow, one, two, first, hidden, taps)
         return output
 
@@ -103,31 +101,38 @@ class _Bottleneck(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             size = first.shape[2]
             patches = _patches(grad, size)
-            grad_last = grad_hidden = grad_first = grad_x = None
+            grad_last = grad_hidden = grad_x = None
             if needed[3]:
-                grad_last = (patches.t() @ two).unflatten(0, (size, size, -1)).permute(2, 3, 0, 1).flip(2, 3)
+                grad_last = _summed_products(patches, two).view(size, size, -1, two.shape[1]).permute(2, 3, 0, 1).flip(2, 3)
             grad_two = _through_relu(patches @ taps, two)
             if needed[2]:
-                grad_hidden = (grad_two.t() @ one)[:, :, None, None]
+                grad_hidden = _summed_products(grad_two, one)[:, :, None, None]
             grad_one = _through_relu(grad_two @ hidden, one)
-            if needed[1]:
-                grad_first = _grad_first(narrow, first, grad_one)
+            grad_first, grad_bias = _grad_first(narrow, first, grad_one) if needed[1] or needed[4] else (None, None)
             if needed[0]:
-                grad_x = _collect(grad_one, _taps(first.transpose(0, 1).flip(2, 3)), x, size)
-            biases = (grad_one.sum(0), grad_two.sum(0), grad.sum((0, 2, 3)))
+                grad_x = _collect(grad_one, first.permute(2, 3, 1, 0).flatten(0, 2), x, size)
+            biases = (grad_bias, grad_two.sum(0), grad.sum((0, 2, 3)))
             found = (grad_x, grad_first, grad_hidden, grad_last, *biases)
-            return tuple(None if one is None else one.float() for one in found)
+            return tuple(one.float() if one is not None and wanted else None for one, wanted in zip(found, needed, strict=True))
 
 
-def _grad_first(narrow: Tensor, first: Tensor, grad_one: Tensor) -> Tensor:
-    """Gradient with respect to the weight of the first layer, given its input and that with respect to its output, (B H W, N)."""
+def _grad_first(narrow: Tensor, first: Tensor, grad_one: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the first layer's weight and bias, given its input and the gradient of its output, (B H W, N)."""
     size, channels = first.shape[2], first.shape[1]
     if channels >= _PATCHED:
-        return (_patches(narrow, size).t() @ grad_one).view(size, size, channels, -1).permute(3, 2, 0, 1)
+        products = _summed_products(_patches(narrow, size), grad_one)
+        return products.view(size, size, channels, -1).permute(3, 2, 0, 1), grad_one.sum(0)
     same = [size // 2, size // 2]
     return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
-        _maps(grad_one, narrow), narrow, first, None, [1, 1], same, [1, 1], False, [0, 0], 1, [False, True, False]
-    )[1]
+        _maps(grad_one, narrow), narrow, first, [len(first)], [1, 1], same, [1, 1], False, [0, 0], 1, [False, True, True]
+    )[1:]
+
+
+def _summed_products(one: Tensor, other: Tensor) -> Tensor:
+    """The product (M, N) of rows (B, M), transposed, and rows (B, N); of an even number in two halves, added in float32: faster."""
+    halves = 1 if len(one) % 2 else 2
+    products = torch.bmm(one.view(halves, -1, one.shape[1]).transpose(1, 2), other.view(halves, -1, other.shape[1]))
+    return products.sum(0, dtype=torch.float32)
 
 
 def _rows(maps: Tensor) -> Tensor:
@@ -146,17 +151,12 @@ def _through_relu(grad: Tensor, output: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward.grad_input(grad, output, 0, grad_input=grad)  # type: ignore[no-any-return]
 
 
-def _taps(weight: Tensor) -> Tensor:
-    """The weight (D, M, k, k) as a matrix (k k D, M), taps from last to first."""
-    return weight.flip(2, 3).permute(2, 3, 0, 1).reshape(-1, weight.shape[1])
-
-
 def _patches(x: Tensor, size: int) -> Tensor:
     """The neighbourhood of each pixel, (B H W, k k C), of maps (B, C, H, W); zeros beyond the border."""
     batch, channels, height, width = x.shape
     side = size // 2
     padded = x.new_zeros((batch, height + 2 * side, width + 2 * side, channels), dtype=torch.bfloat16)
-    padded[:, side : side + height, side : side + width] = x.permute(0, 2, 3, 1)
+    padded[:, side : side + height, side : side + width] = x.to(torch.bfloat16).permute(0, 2, 3, 1)
     # Copies of few bytes at a time are slow: what a pixel has is moved in the largest units, and a row of the window at once.
     unit = next(kind for kind in _UNITS if 2 * channels % kind.itemsize == 0)
     units = padded.view(unit)
@@ -167,10 +167,9 @@ def _patches(x: Tensor, size: int) -> Tensor:
     return patches.view(-1, size * size * pixel).view(torch.bfloat16)
 
 
-def _collect(rows: Tensor, taps: Tensor, like: Tensor, size: int, bias: Tensor | None = None) -> Tensor:
-    """A convolution of rows (B H W, M) towards few channels, with the taps (k k D, M) of :func:`_taps` and a bias for each."""
-    channels = len(taps) // size**2
-    held = torch.ops.mkldnn._linear_pointwise(rows, taps, bias, "none", [], "").view(-1, channels)
+def _collect(rows: Tensor, taps: Tensor, like: Tensor, size: int) -> Tensor:
+    """A convolution of rows (B H W, M) towards few channels, with the taps (k k D, M) of a kernel from last to first."""
+    held = (rows @ taps.t()).view(-1, len(taps) // size**2)
     places, starts = _neighbours(like.shape[0], like.shape[2], like.shape[3], size)
     return _maps(torch.embedding_bag(held, places, starts, include_last_offset=True)[0], like)
 

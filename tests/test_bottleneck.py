@@ -88,6 +88,25 @@ def test_the_result_is_in_float32_whatever_the_parameters_are() -> None:
 
 
 @needs_kernels
+def test_the_last_bias_is_not_rounded() -> None:
+    x, first, hidden, last, *biases = _values(*SHAPES[0])
+    found = _fused(x, first, hidden, torch.zeros_like(last), *biases)
+    assert not torch.equal(biases[2], biases[2].bfloat16().float())
+    assert torch.equal(found, biases[2][:, None, None].expand_as(found))
+
+
+@pytest.mark.parametrize("rows", [64, 63])
+def test_halves_of_a_weight_gradient_are_added_in_float32(rows: int) -> None:
+    torch.manual_seed(0)
+    one, other = torch.randn(rows, 5).bfloat16(), torch.randn(rows, 3).bfloat16()
+    halves = [part.t() @ rest for part, rest in zip(one.chunk(2), other.chunk(2), strict=True)]
+    expected = halves[0].float() + halves[1].float() if rows == 64 else (one.t() @ other).float()
+    found = module._summed_products(one, other)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert (rows == 64) == bool((found != found.bfloat16().float()).any())
+
+
+@needs_kernels
 def test_backward_leaves_the_gradient_it_is_given() -> None:
     values = _values(*SHAPES[0])
     output = _fused(*values)
