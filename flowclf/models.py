@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from flowclf.arguments import NonNegativeInt, PositiveFloat, PositiveInt, SubnetSpec
+from flowclf.arguments import NonNegativeInt, PositiveFloat, PositiveInt
 from flowclf.errors import UsageError
 
 __all__ = ["firevnet", "firevnet_fc"]
@@ -23,10 +23,7 @@ def firevnet(
     factor_out: bool = False,
     readout_width: NonNegativeInt = 0,
     readout_blocks: NonNegativeInt = 2,
-    readout_bound: PositiveFloat | None = None,
     logit_couplings: NonNegativeInt = 0,
-    logit_mixing: bool = False,
-    logit_subnet: SubnetSpec | None = None,
     logit_scale: PositiveFloat = 1.0,
     logit_mean: PositiveFloat = 25.0,
     dct: bool = True,
@@ -49,17 +46,13 @@ def firevnet(
         factor_out: factor half of the channels out after each stage but the last.
         readout_width: channels of the readout's hidden layers; 0 for none.
         readout_blocks: residual blocks of the readout.
-        readout_bound: the most that the readout adds to a logit or takes from it; null for no bound.
         logit_couplings: pairs of couplings on the nuisances, given the logits, before the head.
-        logit_mixing: mix the channels before each of them by a rotation that keeps the logits.
-        logit_subnet: of those couplings; by default that of the last stage.
         logit_scale: factor on the logits inside the bijection.
         logit_mean: m of the prior N(m e_y, m I) on the logits.
         dct: read the logits from the lowest frequencies of the last feature maps.
 
     Raises:
-        UsageError: a list whose length is not the number of stages, couplings given logits that are not channels' means, or their
-            mixing or subnet without them.
+        UsageError: a list whose length is not the number of stages, or couplings given logits that are not channels' means.
 
     Example:
         >>> firevnet(stages=1, blocks=1)[0]
@@ -68,11 +61,6 @@ def firevnet(
     for name, used in (("readout_width", readout_width), ("logit_couplings", logit_couplings)):
         if used and not dct:
             raise UsageError(f"firevnet: {name} needs dct: true, which reads the logits from the channels' means")
-    for name, given in (("logit_mixing", logit_mixing), ("logit_subnet", logit_subnet)):
-        if given and not logit_couplings:
-            raise UsageError(f"firevnet: {name} is of couplings given the logits, found logit_couplings: 0")
-    if readout_bound is not None and not readout_width:
-        raise UsageError("firevnet: readout_bound is of a readout, found readout_width: 0")
     block_counts = _per_stage("blocks", blocks, stages)
     widths = _per_stage("width", width, stages)
     norm = ["actnorm"] if actnorm else []
@@ -87,12 +75,11 @@ def firevnet(
     specs += norm
     if readout_width:
         subnet = {"residual": {"width": readout_width, "blocks": readout_blocks}}
-        specs.append({"logit_readout": {"subnet": subnet, "logit_scale": logit_scale, "bound": readout_bound}})
+        specs.append({"logit_readout": {"subnet": subnet, "logit_scale": logit_scale}})
     if logit_couplings:
-        own = logit_subnet or {"conv": {"width": widths[-1], "normalization": normalization}}
+        own = {"conv": {"width": widths[-1], "normalization": normalization}}
         shared: dict[str, Any] = {"subnet": own, "bound": bound, "logit_scale": logit_scale}
-        mixed = ["logit_mixing"] if logit_mixing else []
-        pair = [node for swap in (True, False) for node in (*mixed, {"logit_coupling": {**shared, "swap": swap}})]
+        pair = [{"logit_coupling": {**shared, "swap": swap}} for swap in (True, False)]
         specs.append({"repeat": logit_couplings, "nodes": pair})
     specs.append({"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}})
     return specs

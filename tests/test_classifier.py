@@ -207,7 +207,7 @@ def test_logits_only_is_a_plain_classifier(image_classifier: InvertibleClassifie
     assert images.grad.any()
 
 
-KEEPING: list[Any] = ["logit_mixing", {"logit_coupling": {"subnet": tiny.CONV, "swap": True}}]
+KEEPING: list[Any] = [{"logit_coupling": {"subnet": tiny.CONV, "swap": swap}} for swap in (True, False)]
 
 
 @pytest.mark.parametrize(

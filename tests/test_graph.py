@@ -150,8 +150,7 @@ def test_specs_are_chained_repeated_and_factored_out() -> None:
         "squeeze",
         "actnorm",
         "logit_readout",
-        "logit_mixing",
-        "logit_coupling",
+        *["logit_coupling"] * 2,
         "split_head",
     ]
     assert [row.name for row in rows][:3] == ["1_squeeze", "2_actnorm", "3_invertible_conv1x1"]

@@ -13,7 +13,6 @@ import torch
 from flowclf import build_classifier, load, registry, save
 from flowclf.errors import RegistryError, UsageError
 from flowclf.models import firevnet, firevnet_fc
-from flowclf.nodes import LogitReadout
 
 REGISTERED = registry.models.names()
 PLAIN = {"plain_cnn"}  # have a file of their own
@@ -25,12 +24,6 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "batch norm": ("firevnet", (1, 8, 8), {**SMALL, "normalization": "batch", "logit_couplings": 1}),
     "logit couplings": ("firevnet", (1, 8, 8), {**SMALL, "logit_couplings": 2, "logit_scale": 2.0, "logit_mean": 4.0}),
     "readout": ("firevnet", (1, 8, 8), {**SMALL, "readout_width": 4, "logit_couplings": 1, "logit_scale": 2.0}),
-    "logit mixing": ("firevnet", (1, 8, 8), {**SMALL, "logit_couplings": 1, "logit_mixing": True}),
-    "dense logit couplings": (
-        "firevnet",
-        (1, 8, 8),
-        {**SMALL, "logit_couplings": 1, "logit_mixing": True, "logit_subnet": {"dense": {"width": 8}}},
-    ),
     "pixels": ("firevnet", (1, 4, 4), {"stages": 1, **SMALL, "dct": False}),
     "permutations": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "permutation", "actnorm": False}),
     "lists": ("firevnet", (1, 8, 8), {"blocks": [2, 1], "width": [4, 8]}),
@@ -82,11 +75,9 @@ def test_a_plan_for_a_stream_in_fixed_point() -> None:
 
 
 def test_the_plan_of_couplings_given_the_logits() -> None:
-    arguments = {"readout_width": 4, "logit_couplings": 2, "logit_mixing": True}
-    clf = build_classifier((1, 8, 8), firevnet(blocks=1, width=4, readout_bound=3.0, **arguments), classes=4)
-    assert [module.bound for module in clf.modules() if isinstance(module, LogitReadout)] == [3.0]
+    clf = build_classifier((1, 8, 8), firevnet(blocks=1, width=4, readout_width=4, logit_couplings=2), classes=4)
     kinds = [row.kind for row in clf.node_rows()]
-    assert kinds[kinds.index("logit_readout") :] == ["logit_readout", *["logit_mixing", "logit_coupling"] * 4, "split_head"]
+    assert kinds[kinds.index("logit_readout") :] == ["logit_readout", *["logit_coupling"] * 4, "split_head"]
 
 
 def test_blocks_and_widths_are_by_stage() -> None:
@@ -105,17 +96,6 @@ def test_additive_couplings_keep_volume() -> None:
 def test_lists_of_another_length_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"firevnet: .* entries for 2 stages"):
         firevnet(**arguments)
-
-
-@pytest.mark.parametrize("arguments", [{"logit_mixing": True}, {"logit_subnet": "dense"}])
-def test_what_is_of_logit_couplings_is_refused_without_them(arguments: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="is of couplings given the logits, found logit_couplings: 0"):
-        firevnet(**arguments)
-
-
-def test_a_bound_is_refused_without_a_readout() -> None:
-    with pytest.raises(UsageError, match="readout_bound is of a readout, found readout_width: 0"):
-        firevnet(readout_bound=2.0)
 
 
 def test_a_coupling_that_is_not_there_is_refused_when_the_graph_is_built() -> None:

@@ -20,9 +20,9 @@ IMAGE_NODES: list[Any] = [
     "factor_out",
     "squeeze",
     "actnorm",
-    {"logit_readout": {"subnet": {"residual": {"width": 8}}, "features": 4, "bound": 3.0, "logit_scale": 2.0}},
-    "logit_mixing",
+    {"logit_readout": {"subnet": {"residual": {"width": 8}}, "features": 4, "logit_scale": 2.0}},
     {"logit_coupling": {"subnet": CONV, "swap": True}},
+    {"logit_coupling": {"subnet": CONV}},
     {"split_head": {"logit_scale": 2.0}},
 ]
 VECTOR_NODES: list[Any] = [

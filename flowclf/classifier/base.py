@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,42 +15,30 @@ from flowclf.preprocessing import Preprocessing
 __all__ = ["Classifier", "Encoding", "LogitsOnly", "shape_text"]
 
 
-class _Outputs(NamedTuple):
-    logits: Tensor
-    nuisance: Tensor
-    log_det: Tensor
-
-
-class Encoding(_Outputs):
-    """What a classifier makes of a batch: the three outputs, as a tuple, and beside them what they are of.
+class Encoding(NamedTuple):
+    """What a classifier makes of a batch.
 
     Args:
         logits: z_s, (B, K).
         nuisance: z_n, (B, D-K); (B, 0) of a network without an inverse, or where a loss has no use for them.
         log_det: log|det dF/dx|, (B,), nats; zeros for a network that has none.
-        inputs: what was encoded, (B, C, H, W) or (B, D); None where nobody kept it. Not an item of the tuple.
 
     Example:
         >>> logits, nuisance, log_det = Encoding(torch.zeros(2, 10), torch.zeros(2, 5), torch.zeros(2))
     """
 
-    inputs: Tensor | None
-
-    def __new__(cls, logits: Tensor, nuisance: Tensor, log_det: Tensor, inputs: Tensor | None = None) -> Self:
-        """The tuple, with its attribute."""
-        made = super().__new__(cls, logits, nuisance, log_det)
-        made.inputs = inputs
-        return made
+    logits: Tensor
+    nuisance: Tensor
+    log_det: Tensor
 
     def detach(self) -> Encoding:
         """The same without gradients."""
-        inputs = None if self.inputs is None else self.inputs.detach()
-        return Encoding(self.logits.detach(), self.nuisance.detach(), self.log_det.detach(), inputs)
+        return Encoding(*(values.detach() for values in self))
 
     @classmethod
-    def of_logits(cls, logits: Tensor, inputs: Tensor) -> Encoding:
+    def of_logits(cls, logits: Tensor) -> Encoding:
         """What is known where nuisances are not: none of them, and log-determinants of 0."""
-        return cls(logits, logits.new_zeros(len(logits), 0), logits.new_zeros(len(logits)), inputs)
+        return cls(logits, logits.new_zeros(len(logits), 0), logits.new_zeros(len(logits)))
 
 
 class Classifier(nn.Module):

@@ -161,7 +161,7 @@ class InvertibleClassifier(Classifier):
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         (logits, nuisance), log_det = self._run((x,), rev=False, log_det=True)
-        return Encoding(logits, nuisance, logits.new_zeros(len(x)) if log_det is None else log_det, x)
+        return Encoding(logits, nuisance, logits.new_zeros(len(x)) if log_det is None else log_det)
 
     def latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, K) and nuisances (B, D-K) of network inputs, without the work for the log-determinant."""
@@ -189,7 +189,7 @@ class InvertibleClassifier(Classifier):
         return x
 
     def read(self, logits: Tensor, nuisance: Tensor) -> tuple[Tensor, Tensor]:
-        """The latents behind the readout, (B, C, H, W) or (B, D), and what it finds in them, (B, K), in logits, without its bound.
+        """The latents behind the readout, (B, C, H, W) or (B, D), and what it finds in them, (B, K), in logits.
 
         Only the nodes after the readout are inverted. For the logits and nuisances of one sample that is what the readout gave and
         found on the way forward; for a metamer's it tells whether the nodes in between turn the nuisances into those of

@@ -67,7 +67,7 @@ class PlainClassifier(Classifier):
         Raises:
             UsageError: inputs of another shape, or not floating point.
         """
-        return Encoding.of_logits(self.logits(x), x)
+        return Encoding.of_logits(self.logits(x))
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (B, K) of network inputs."""

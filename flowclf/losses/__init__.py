@@ -4,7 +4,6 @@ from flowclf.losses.base import Binding, Loss, LossTerms, WeightedSum
 from flowclf.losses.cross_entropy import CrossEntropy
 from flowclf.losses.independence import IndependenceCrossEntropy, NuisanceClassifier
 from flowclf.losses.likelihood import FactorialPriorMLE
-from flowclf.losses.metamer import MetamerCrossEntropy
 from flowclf.losses.metamer_matching import MetamerMatching
 
 __all__ = [
@@ -14,7 +13,6 @@ __all__ = [
     "IndependenceCrossEntropy",
     "Loss",
     "LossTerms",
-    "MetamerCrossEntropy",
     "MetamerMatching",
     "NuisanceClassifier",
     "WeightedSum",

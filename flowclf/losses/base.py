@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -15,7 +14,7 @@ from flowclf.errors import UsageError
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
 
-__all__ = ["Binding", "Loss", "LossTerms", "WeightedSum", "frozen", "warmed_up"]
+__all__ = ["Binding", "Loss", "LossTerms", "WeightedSum", "warmed_up"]
 
 
 class LossTerms(NamedTuple):
@@ -153,19 +152,6 @@ class Loss(nn.Module):
         return WeightedSum([(float(weight) * own, loss) for own, loss in _terms(self)])
 
     __rmul__ = __mul__
-
-
-@contextlib.contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Within the block a module's parameters take part without getting a gradient."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def warmed_up(progress: float, delay: float, warmup: float) -> float:

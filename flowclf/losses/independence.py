@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -13,7 +14,7 @@ from torch.nn import functional
 from flowclf.arguments import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from flowclf.classifier import Encoding, require_invertible
 from flowclf.errors import UsageError
-from flowclf.losses.base import Binding, Loss, LossTerms, frozen, warmed_up
+from flowclf.losses.base import Binding, Loss, LossTerms, warmed_up
 from flowclf.losses.likelihood import code_length
 from flowclf.nuisance_networks import ConvolutionalProbe, mlp
 
@@ -124,7 +125,7 @@ class IndependenceCrossEntropy(Loss):
         binding = self.binding
         bits = code_length(binding, encoding, labels)
         cross_entropy = functional.cross_entropy(encoding.logits, labels)
-        with frozen(self.adversaries):
+        with _frozen(self.adversaries):
             log_probs = torch.stack([player(encoding.nuisance).log_softmax(1) for player in self.adversaries])
         of_labels = -log_probs.gather(2, labels[None, :, None].expand(len(log_probs), -1, 1)).mean()
         divergence = -log_probs.mean() - math.log(binding.classes)
@@ -154,3 +155,16 @@ class IndependenceCrossEntropy(Loss):
         parameters = list(self.adversaries.parameters())
         fused = parameters[0].device.type in ("cpu", "cuda")
         return torch.optim.Adam(parameters, lr=self.nuisance_learning_rate, betas=(0.5, 0.999), fused=fused)
+
+
+@contextlib.contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Within the block a module's parameters take part without getting a gradient."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

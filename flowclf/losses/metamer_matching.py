@@ -26,7 +26,7 @@ class MetamerMatching(Loss):
     those of no image, and the nodes before it turn them into stripes and chequers. Two terms ask for latents as data have them:
 
     - readings r of the latents as x_i has them: the mean over pairs of \sum_k s(r_k(u_ij) - r_k(u_ii)), where s(d) is d^2 / 2 up to
-      1 nat and |d| - 1/2 beyond; r before a bound;
+      1 nat and |d| - 1/2 beyond;
     - latents as widely spread as those of data: the mean over dimensions of KL(N(m', v') || N(m, v)), where m' and v' are mean and
       variance of a dimension of u_ij over the pairs, m and v those of u_ii.
 

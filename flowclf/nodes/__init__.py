@@ -7,7 +7,6 @@ from flowclf.nodes.couplings import AdditiveCoupling, AffineCoupling, set_subnet
 from flowclf.nodes.dct import DCT2d, dct2d, inverse_dct2d
 from flowclf.nodes.factor_out import FactorOut
 from flowclf.nodes.logit_coupling import LogitCoupling
-from flowclf.nodes.logit_mixing import LogitMixing
 from flowclf.nodes.logit_readout import LogitReadout
 from flowclf.nodes.nflows_adapter import NflowsTransform
 from flowclf.nodes.permutation import Permutation
@@ -23,7 +22,6 @@ __all__ = [
     "FactorOut",
     "InvertibleConv1x1",
     "LogitCoupling",
-    "LogitMixing",
     "LogitReadout",
     "NflowsTransform",
     "Permutation",

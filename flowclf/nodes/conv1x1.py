@@ -14,7 +14,7 @@ from flowclf.nodes.base import BijectiveNode, channels_of, positions
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.subnets import pointwise
 
-__all__ = ["InvertibleConv1x1", "mix", "random_generator", "rotation"]
+__all__ = ["InvertibleConv1x1"]
 
 
 class InvertibleConv1x1(BijectiveNode):
@@ -49,12 +49,12 @@ class InvertibleConv1x1(BijectiveNode):
         super().__init__(dims_in, dims_c)
         self.parametrization = parametrization
         channels = channels_of(self.shape)
-        generator = random_generator(channels)
+        generator = _random_generator(channels)
         if parametrization == "orthogonal":
             self.skew = generator
             return
         dtype = generator.dtype
-        permutation, lower, upper = torch.linalg.lu(rotation(generator.detach().double()))
+        permutation, lower, upper = torch.linalg.lu(_rotation(generator.detach().double()))
         diagonal = upper.diagonal()
         self.register_buffer("permutation", permutation.argmax(1))
         self.register_buffer("sign", diagonal.sign().to(dtype))
@@ -70,14 +70,14 @@ class InvertibleConv1x1(BijectiveNode):
     def matrix(self) -> Tensor:
         """W, (C, C)."""
         if self.parametrization == "orthogonal":
-            return rotation(self.skew)
+            return _rotation(self.skew)
         lower, upper = self._triangles()
         return (lower @ upper)[self.permutation]
 
     def inverse_matrix(self) -> Tensor:
         """W^-1, (C, C)."""
         if self.parametrization == "orthogonal":
-            return rotation(self.skew).T
+            return _rotation(self.skew).T
         lower, upper = self._triangles()
         identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
         # W = P L U, so W^-1 = U^-1 L^-1 P^T; the rows of P are the permuted rows of the identity.
@@ -87,11 +87,11 @@ class InvertibleConv1x1(BijectiveNode):
 
     def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Multiply each pixel's channels by W."""
-        return mix(x, self.matrix()), self._log_det(x) if log_det else None
+        return _mix(x, self.matrix()), self._log_det(x) if log_det else None
 
     def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Multiply each pixel's channels by W^-1."""
-        return mix(z, self.inverse_matrix()), -self._log_det(z) if log_det else None
+        return _mix(z, self.inverse_matrix()), -self._log_det(z) if log_det else None
 
     def backward_step(
         self,
@@ -106,8 +106,8 @@ class InvertibleConv1x1(BijectiveNode):
             matrix = self.matrix()
             log_det = self._log_det(z)
         with torch.no_grad():
-            x = mix(z, matrix.T if self.parametrization == "orthogonal" else self.inverse_matrix())
-            grad_x = mix(grad_z, matrix.T)
+            x = _mix(z, matrix.T if self.parametrization == "orthogonal" else self.inverse_matrix())
+            grad_x = _mix(grad_z, matrix.T)
         axes = [axis for axis in range(z.dim()) if axis != 1]
         grad_matrix = torch.tensordot(grad_z, x, dims=(axes, axes))
         outputs, grads = ([matrix], [grad_matrix]) if grad_log_det is None else ([matrix, log_det], [grad_matrix, grad_log_det])
@@ -119,13 +119,13 @@ class InvertibleConv1x1(BijectiveNode):
         return (positions(self.shape) * self.log_diagonal.sum()).expand(x.shape[0])
 
 
-def random_generator(channels: int) -> nn.Parameter:
-    """A random parameter (C, C) for :func:`rotation`, of a scale by which the angles spread over most of the circle."""
-    generator = torch.randn(channels, channels, dtype=torch.float64) * math.pi / math.sqrt(8 * max(channels, 1))
+def _random_generator(channels: int) -> nn.Parameter:
+    """A random parameter (C, C) for :func:`_rotation`, of a scale by which the angles spread over most of the circle."""
+    generator = torch.randn(channels, channels, dtype=torch.float64) * math.pi / math.sqrt(8 * channels)
     return nn.Parameter(generator.to(torch.get_default_dtype()))
 
 
-def rotation(generator: Tensor) -> Tensor:
+def _rotation(generator: Tensor) -> Tensor:
     """The rotation (I + S)^-1 (I - S), S = A - A^T, of a generator A, (C, C)."""
     # The Cayley transform: half the time of a matrix exponential, and orthogonal to the last bits just the same.
     skew = generator - generator.T
@@ -134,7 +134,7 @@ def rotation(generator: Tensor) -> Tensor:
     return result
 
 
-def mix(x: Tensor, matrix: Tensor) -> Tensor:
+def _mix(x: Tensor, matrix: Tensor) -> Tensor:
     """Multiply the channels of each pixel, or a vector, by a matrix (C, C)."""
     if x.dim() == 2:
         return functional.linear(x, matrix)

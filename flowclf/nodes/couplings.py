@@ -19,11 +19,6 @@ __all__ = ["AdditiveCoupling", "AffineCoupling", "set_subnet_dtype"]
 Subnet = SubnetSpec | Callable[[int, int], nn.Module] | None
 
 
-def bounded(x: Tensor, bound: float) -> Tensor:
-    """Nearly x where it is small, and never beyond plus and minus the bound: b tanh(x / b)."""
-    return bound * torch.tanh(x / bound)
-
-
 class Coupling(BijectiveNode):
     """What additive and affine couplings share: the split, the conditions, the subnet and its precision.
 
@@ -267,7 +262,7 @@ class AffineCoupling(Coupling):
 
     def _scale_and_shift(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         scale, shift = torch.split(raw, self.changed, dim=1)
-        return bounded(scale, self.bound), shift
+        return self.bound * torch.tanh(scale / self.bound), shift
 
     def _change(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
         log_scale, shift = self._scale_and_shift(raw)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flowclf.arguments import PositiveFloat, PositiveInt
 from flowclf.errors import GraphError
 from flowclf.nodes.base import channels_of, elements, positions
-from flowclf.nodes.couplings import AdditiveCoupling, Subnet, bounded
+from flowclf.nodes.couplings import AdditiveCoupling, Subnet
 from flowclf.nodes.logit_coupling import check_logit_channels, mean_map
 from flowclf.subnets import build_subnet
 
@@ -32,9 +32,6 @@ class LogitReadout(AdditiveCoupling):
             gives ``features`` maps, which a linear layer turns into K numbers.
         features: maps before the linear layer; vectors have none.
         logit_scale: that of the head, so that r speaks in logits.
-        bound: r is held within plus and minus this, in logits, by a tanh; None leaves it free. What r says of other nuisances than
-            those that belong to the logits is left over in a metamer, as a pattern of the period of these positions: a bound
-            keeps it faint, and what lies beyond it has to be read from the channels' means.
 
     Raises:
         GraphError: fewer channels than classes, or a vector with nothing else than logits.
@@ -58,7 +55,6 @@ class LogitReadout(AdditiveCoupling):
         subnet: Subnet = None,
         features: PositiveInt = 32,
         logit_scale: PositiveFloat = 1.0,
-        bound: PositiveFloat | None = None,
     ) -> None:
         dims_in = list(dims_in)
         shape = check_logit_channels(dims_in, classes, "LogitReadout")
@@ -67,7 +63,6 @@ class LogitReadout(AdditiveCoupling):
         self.classes = classes
         self.features = features
         self.logit_scale = logit_scale
-        self.bound = bound
         super().__init__(dims_in, dims_c, subnet="residual" if subnet is None and len(shape) == 3 else subnet)
 
     def _parts(self) -> tuple[int, int]:
@@ -97,9 +92,8 @@ class LogitReadout(AdditiveCoupling):
         return torch.cat((first - mean_map(first) + means, given[:, self.classes :]), dim=1)
 
     def reading(self, z: Tensor) -> Tensor:
-        """What r finds in an input or an output of the node, without the bound: (B, K), in logits."""
+        """What r finds in an input or an output of the node, (B, K), in logits."""
         return super()._parameters_from(self._split(z)[0], ())
 
     def _parameters_from(self, given: Tensor, conditions: Sequence[Tensor]) -> Tensor:
-        found = super()._parameters_from(given, conditions)
-        return (found if self.bound is None else bounded(found, self.bound)) / self.logit_scale
+        return super()._parameters_from(given, conditions) / self.logit_scale

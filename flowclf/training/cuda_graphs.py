@@ -64,18 +64,11 @@ class Passes:
 
     def encode(self, x: Tensor) -> Encoding:
         """The encoding of network inputs; without nuisances where the loss looks at logits only."""
-        logits, nuisance, log_det = self._pass("encode", self._encoder, (x,))(x)
-        return Encoding(logits, nuisance, log_det, x)
+        return Encoding(*self._pass("encode", self._encoder, (x,))(x))
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
-        """What the adversary minimises, for an encoding of :meth:`encode` without gradient.
-
-        Raises:
-            UsageError: an encoding from elsewhere, without the inputs that it is of.
-        """
-        if encoding.inputs is None:
-            raise UsageError("the adversary's loss: expected an encoding with its inputs, as encode gives it")
-        inputs = (*encoding, encoding.inputs, labels)
+        """What the adversary minimises, for an encoding of :meth:`encode` without gradient."""
+        inputs = (*encoding, labels)
         result: Tensor = self._pass("adversary", self._adversary, inputs)(*inputs)
         return result
 
@@ -114,7 +107,7 @@ class _Encoder(nn.Module):
         self.logits_only = logits_only
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(Encoding.of_logits(self.classifier.logits(x), x) if self.logits_only else self.classifier(x))
+        return tuple(Encoding.of_logits(self.classifier.logits(x)) if self.logits_only else self.classifier(x))
 
 
 class _Adversary(nn.Module):
@@ -122,8 +115,8 @@ class _Adversary(nn.Module):
         super().__init__()
         self.loss = loss
 
-    def forward(self, logits: Tensor, nuisance: Tensor, log_det: Tensor, x: Tensor, labels: Tensor) -> Tensor:
-        return self.loss.adversary_loss(Encoding(logits, nuisance, log_det, x), labels)
+    def forward(self, logits: Tensor, nuisance: Tensor, log_det: Tensor, labels: Tensor) -> Tensor:
+        return self.loss.adversary_loss(Encoding(logits, nuisance, log_det), labels)
 
 
 def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> _Pass:

@@ -26,10 +26,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "independence, convolutional": ("independence_cross_entropy", {"nuisance_network": "conv"}),
     "independence, two players": ("independence_cross_entropy", {"nuisance_network": "both", "nuisance_hidden": [12]}),
-    "metamers": ("metamer_cross_entropy", {"width": 4}),
     "matching": ("metamer_matching", {}),
     "matching, later": ("metamer_matching", {"share": 0.0, "delay": 0.5, "warmup": 0.2}),
-    "metamers, later": ("metamer_cross_entropy", {"width": 4, "share": 0.0, "delay": 0.5, "warmup": 0.2}),
 }
 every_case = pytest.mark.parametrize(("name", "arguments"), CASES.values(), ids=CASES)
 LABELS = torch.arange(12) % 4

@@ -21,7 +21,6 @@ from flowclf.nodes import (
     FactorOut,
     InvertibleConv1x1,
     LogitCoupling,
-    LogitMixing,
     LogitReadout,
     NflowsTransform,
     Permutation,
@@ -158,13 +157,10 @@ CASES: dict[str, Case] = {
     "logit-image-swap": Case("logit_coupling", coupling(LogitCoupling, classes=3, swap=True), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "logit-whole-maps": Case("logit_coupling", plain(LogitCoupling, classes=3, subnet=DENSE), images((4, 5), (2, 3)), [(5, 3, 2)]),
     "logit-vector-conditions": Case("logit_coupling", coupling(LogitCoupling, classes=2), vectors(4), [(6,)], _vector_condition),
-    "logit-mixing-image": Case("logit_mixing", plain(LogitMixing, classes=3), images((3, 6), (2, 3)), [(5, 3, 2)]),
-    "logit-mixing-vector": Case("logit_mixing", plain(LogitMixing, classes=2), vectors(2), [(6,)]),
     "readout-image": Case("logit_readout", coupling(LogitReadout, classes=3, logit_scale=2.0), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "readout-image-conditions": Case(
         "logit_readout", coupling(LogitReadout, classes=2, features=3), images((2, 4), (2, 3)), [(3, 3, 2)], _map_and_vector
     ),
-    "readout-bound": Case("logit_readout", coupling(LogitReadout, classes=3, bound=0.3), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "readout-vector": Case("logit_readout", coupling(LogitReadout, classes=2), vectors(3), [(5,)]),
     "squeeze": Case(
         "squeeze",
