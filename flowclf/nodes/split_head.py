@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from FrEIA.modules import InvertibleModule
@@ -87,7 +87,7 @@ class SplitHead(InvertibleModule):
     def _flatten(self, last: Tensor) -> Tensor:
         if last.dim() == 2:
             return last
-        coefficients = dct2d(last) if self.dct else last
+        coefficients = self._precisely(dct2d, last) if self.dct else last
         return coefficients.permute(0, 2, 3, 1).flatten(1, 2)[:, self.order].flatten(1)
 
     def _unflatten(self, flat: Tensor) -> Tensor:
@@ -98,7 +98,11 @@ class SplitHead(InvertibleModule):
         # Channels last, as couplings compute fastest: the inverse of the whole network takes this layout from here.
         coefficients = flat.reshape(-1, height * width, channels)[:, self.rank]
         coefficients = coefficients.view(-1, height, width, channels).permute(0, 3, 1, 2)
-        return _channels_last(inverse_dct2d(coefficients)) if self.dct else coefficients
+        return _channels_last(self._precisely(inverse_dct2d, coefficients)) if self.dct else coefficients
+
+    def _precisely(self, transform: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
+        """In eval mode by sums in float64: the inverse of a whole network multiplies what the last node loses."""
+        return transform(maps) if self.training else transform(maps.double()).to(maps.dtype)
 
     def _parts(self, flat: Tensor) -> list[Tensor]:
         sizes = [elements(shape) for shape in self.dims_in[1:]]

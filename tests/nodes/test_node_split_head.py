@@ -113,3 +113,18 @@ def test_heads_that_cannot_be_are_refused(shapes: list[Shape], arguments: dict[s
     with pytest.raises(GraphError) as caught:
         SplitHead(shapes, **arguments)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_coefficients_in_eval_mode_lose_no_more_than_rounding() -> None:
+    torch.manual_seed(0)
+    head = SplitHead([(6, 7, 5)], classes=3)
+    x = 30 * torch.randn(4, 6, 7, 5)
+    exact, _ = head((x.double(),))
+    exact_maps, _ = head(exact, rev=True)
+    trained, _ = head((x,))
+    assert not torch.equal(trained[1], exact[1].float())
+    head.eval()
+    found, _ = head((x,))
+    assert all(torch.equal(one, other.float()) for one, other in zip(found, exact, strict=True))
+    (maps,), _ = head(tuple(value.float() for value in exact), rev=True)
+    assert (maps - exact_maps[0]).abs().max() < 3e-6
