@@ -1,4 +1,4 @@
-"""Metamers that go on like data: what the nodes after a readout make of them has to be what they make of data."""
+"""Metamers matched to data at a readout: run backwards, the nodes after it have to make of metamers what they make of data."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class MetamerMatching(Loss):
     r"""How far metamers lie from data where a readout looks at them, by its readings and by means and variances, nats.
 
     A metamer has the logits of x_i and the nuisances of another sample x_j (paper, section 2.2). A ``logit_readout`` adds to the
-    logits what it finds in the nuisances, and the nodes after it take from the nuisances what the logits tell already. In a metamer
-    they have to put it back, of the logits' class and not of the donor's. Where they fail, its latents u_ij behind the readout are
-    those of no image, and the nodes before it turn them into stripes and chequers. Two terms ask for latents as data have them:
+    logits what it finds in the nuisances, and the nodes after it take from the nuisances what the logits tell already. Run
+    backwards on a metamer, they have to put it back, of the logits' class and not of the donor's. Where they fail, the metamer's
+    latents u_ij behind the readout are those of no image, and the nodes before it turn them into stripes and chequers. Two terms
+    ask for latents as data have them:
 
-    - readings r of the latents as x_i has them: the mean over pairs of \sum_k s(r_k(u_ij) - r_k(u_ii)), where s(d) is d^2 / 2 up to
-      1 nat and |d| - 1/2 beyond;
+    - in which the readout finds what it finds in u_ii, the latents of x_i: the mean over pairs of \sum_k s(r_k(u_ij) - r_k(u_ii)),
+      where s(d) is d^2 / 2 up to 1 nat and |d| - 1/2 beyond;
     - latents as widely spread as those of data: the mean over dimensions of KL(N(m', v') || N(m, v)), where m' and v' are mean and
       variance of a dimension of u_ij over the pairs, m and v those of u_ii.
 
@@ -36,7 +37,7 @@ class MetamerMatching(Loss):
     Args:
         reading_weight: factor of the readings' distance.
         moment_weight: factor of the divergence of means and variances.
-        share: of the batch that takes part, at least two samples, each with the nuisances of another.
+        share: the part of the batch that is matched, at least two samples, each with the nuisances of another.
         delay: share of the training before the terms' weights leave 0.
         warmup: share of the training over which they then grow to what is given.
 

@@ -22,9 +22,9 @@ class SplitHead(InvertibleModule):
     """Last feature map and factored-out parts in, logits (K,) and nuisances (D-K,) out.
 
     The last map's entries are put in order: all channels of position (0, 0) first, then by u + v, then u, then channel. With
-    ``dct=True`` positions are the frequencies of an orthonormal DCT-II, so for K <= C the logits are the means of the first K
-    channels (paper, appendix B.3). The first K entries, times ``logit_scale``, are the logits; the rest and then the
-    factored-out parts, flattened, are the nuisances. A vector is taken as it is: its first K entries are the logits.
+    ``dct=True`` positions are the frequencies of an orthonormal DCT-II, so for K <= C the first K entries are the means of the
+    first K channels times sqrt(H W) (paper, appendix B.3). The first K entries, times ``logit_scale``, are the logits; the rest and
+    then the factored-out parts, flattened, are the nuisances. A vector is taken as it is. In eval mode the DCT adds up in float64.
 
     Args:
         dims_in: the shape of the last feature map (C, H, W) or vector (D,), then those of the parts, if any.
@@ -101,7 +101,7 @@ class SplitHead(InvertibleModule):
         return _channels_last(self._precisely(inverse_dct2d, coefficients)) if self.dct else coefficients
 
     def _precisely(self, transform: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
-        """In eval mode by sums in float64: the inverse of a whole network multiplies what the last node loses."""
+        """In eval mode with sums in float64: the inverse of the nodes before multiplies what rounding loses here."""
         return transform(maps) if self.training else transform(maps.double()).to(maps.dtype)
 
     def _parts(self, flat: Tensor) -> list[Tensor]:
