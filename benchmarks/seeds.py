@@ -16,8 +16,8 @@ from typing import Any
 
 from scipy import stats
 
-from benchmarks.table2 import ROWS, about, read_results, share
-from flowclf.errors import FlowclfError, UsageError
+from benchmarks.table2 import ROWS, about, read_results, say, share
+from flowclf.errors import UsageError
 
 SAME = ("recipe", "protocol", "model.parameters", "data.bits")
 
@@ -72,12 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.seeds", description=__doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run directory, or a file of results")
     chosen = parser.parse_args(argv)
-    try:
-        print(table([read_results(run) for run in chosen.runs]))
-    except FlowclfError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return say(lambda: table([read_results(run) for run in chosen.runs]))
 
 
 if __name__ == "__main__":

@@ -103,18 +103,23 @@ def table(ce: Mapping[str, Any], ice: Mapping[str, Any]) -> str:
     )
 
 
+def say(text: Callable[[], str]) -> int:
+    """Print a text, or what kept it from being made; the exit status."""
+    try:
+        print(text())
+    except FlowclfError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 0, or 2 for what cannot be read."""
     parser = argparse.ArgumentParser(prog="benchmarks.table2", description=__doc__)
     parser.add_argument("ce", metavar="CE-RUN", help="trained with cross-entropy")
     parser.add_argument("ice", metavar="ICE-RUN", help="trained with independence cross-entropy")
     chosen = parser.parse_args(argv)
-    try:
-        print(table(read_results(chosen.ce), read_results(chosen.ice)))
-    except FlowclfError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return say(lambda: table(read_results(chosen.ce), read_results(chosen.ice)))
 
 
 if __name__ == "__main__":
