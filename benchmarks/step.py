@@ -32,7 +32,7 @@ from benchmarks.measuring import (
     write,
 )
 from benchmarks.networks import CONTENDERS, REFERENCE, Network
-from flowclf.heap import keep_freed_memory
+from flowclf.host_memory import keep_freed_memory
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DEFAULT = [name for name in CONTENDERS if name != "flowclf, store, fixed point"]

@@ -74,7 +74,7 @@ def network(arguments: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
     """Two graphs of the recipe's size: what the logits are read from, and what only transforms the nuisances after that.
 
     Args:
-        arguments: those of :func:`flowclf.models.firevnet`, with lists for blocks and width.
+        arguments: those of :func:`flowclf.architectures.firevnet.firevnet`, with lists for blocks and width.
     """
     stages, width = arguments["stages"], arguments["width"][-1]
     made: list[Any] = []

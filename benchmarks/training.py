@@ -19,9 +19,9 @@ import torch
 from benchmarks import stock
 from benchmarks.measuring import machine, seconds, silence, table, write
 from benchmarks.step import CLOCKS
-from flowclf.building import build_trainer
 from flowclf.recipe import load
-from flowclf.run_folder import RunFolder
+from flowclf.recipe.building import build_trainer
+from flowclf.recipe.run_folder import RunFolder
 from flowclf.training import Trainer
 from flowclf.training.state import save_state
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from flowclf.errors import UsageError
 from flowclf.fixed_point import round_to_grid
-from flowclf.transfer import moved
+from flowclf.host_memory import moved
 
 __all__ = ["Preprocessing"]
 

@@ -16,8 +16,7 @@ LIGHT = [
     "flowclf.files",
     "flowclf.registry",
     "flowclf.arguments",
-    "flowclf.models",
-    "flowclf.run_folder",
+    "flowclf.recipe.run_folder",
 ]
 HEAVY = ("torch", "torchvision", "FrEIA", "nflows", "matplotlib", "scipy")
 
@@ -32,8 +31,8 @@ def light_modules() -> list[str]:
         info.name
         for package in (flowclf.recipe, flowclf.signatures, flowclf.zoo)
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
-        # What measures models is imported when a model is measured.
-        if info.name != "flowclf.zoo.measuring"
+        # What measures or builds models is imported when a model is measured or built.
+        if info.name not in ("flowclf.zoo.measuring", "flowclf.recipe.building")
     ]
     return [*LIGHT, "flowclf.recipe", "flowclf.signatures", "flowclf.zoo", *inner]
 

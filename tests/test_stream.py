@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from flowclf import InvertibleClassifier, Preprocessing, build_classifier, checkpoint, load, save
+from flowclf.architectures.firevnet import firevnet, firevnet_fc
 from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import CheckpointError, GraphError, GridOverflowError, UsageError
+from flowclf.evaluation.inverse_error import inverse_error
 from flowclf.fixed_point import on_grid
 from flowclf.losses import CrossEntropy, FactorialPriorMLE
-from flowclf.models import firevnet, firevnet_fc
 from flowclf.nodes import AdditiveCoupling, set_subnet_dtype
-from flowclf.numerics import inverse_error
 from flowclf.training import Trainer, TrainSettings
 
 PLAN = {"coupling": "additive", "mixing": "permutation", "actnorm": False, "dct": False}

@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 import typer
 
 import flowclf
-from flowclf.cli import models, planes, recipe, zoo
+from flowclf.cli import evaluate, metamers, paper, planes, predict, recipe, zoo
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
 
 __all__ = ["app", "main"]
@@ -22,7 +22,7 @@ _INTERRUPTED = 130
 # rich's help pages would take half of the time that help takes.
 app = typer.Typer(
     name="flowclf",
-    help="Classifiers that can be run backwards: train them, judge them, look at their metamers.",
+    help="Classifiers that can be run backwards: train them, evaluate them, look at their metamers.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -30,11 +30,12 @@ app = typer.Typer(
 )
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(zoo.app, name="zoo")
-app.command("evaluate")(models.evaluate)
-app.command("predict")(models.predict)
-app.command("metamers")(models.metamers)
+app.add_typer(paper.app, name="paper")
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("metamers")(metamers.metamers)
 app.command("planes")(planes.planes)
-app.command("example6")(planes.example6)
+app.command("example6")(paper.example6)
 
 
 def _version(wanted: bool) -> None:
@@ -47,7 +48,7 @@ def _version(wanted: bool) -> None:
 def _options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """Classifiers that can be run backwards: train them, judge them, look at their metamers."""
+    """Classifiers that can be run backwards: train them, evaluate them, look at their metamers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

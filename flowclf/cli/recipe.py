@@ -47,7 +47,7 @@ def run(
         loaded = _load(recipe, overrides or [])
 
     import flowclf.run
-    from flowclf.run_folder import RunFolder
+    from flowclf.recipe.run_folder import RunFolder
 
     if dry_run and loaded is not None:
         plan = flowclf.run.plan(loaded, device=device.value)

@@ -13,7 +13,7 @@ from flowclf.data.conversion import check_positive, raw_data_from
 from flowclf.data.records import Batch, Oracle, RawData, Split, check_raw_data
 from flowclf.data.seeding import generator
 from flowclf.errors import UsageError
-from flowclf.transfer import moved
+from flowclf.host_memory import moved
 
 __all__ = ["DataSet"]
 

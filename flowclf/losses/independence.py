@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
 from flowclf.arguments import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from flowclf.classifier import Encoding, require_invertible
 from flowclf.errors import UsageError
 from flowclf.losses.base import Binding, Loss, LossTerms, warmed_up
 from flowclf.losses.likelihood import code_length
-from flowclf.nuisance_networks import ConvolutionalProbe, mlp
 
 __all__ = ["IndependenceCrossEntropy", "NuisanceClassifier"]
 

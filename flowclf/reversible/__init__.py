@@ -3,7 +3,7 @@
 The graph's inverse gives them: the backward pass goes through the nodes in reverse, inverts each, and differentiates it before it
 goes on. So memory for activations does not grow with depth; time grows by one evaluation of each subnet for flowclf's
 couplings, which take the inverse and the gradient from the same one, and by two for nodes of other origin. The first run makes
-the process keep the memory that it frees, see :mod:`flowclf.heap`.
+the process keep the memory that it frees, see :mod:`flowclf.host_memory`.
 
 Gradients are those that stored activations give. Random numbers (dropout), training flags, autocast and subnet precision are those
 of the forward pass; batch norm's statistics move once a step; forward hooks on modules inside the graph, however, are

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from flowclf import graph as plain
 from flowclf.errors import UsageError
 from flowclf.graph import Graph, NodeSet
-from flowclf.heap import keep_freed_memory
 from flowclf.reversible.backprop import Run, differentiable
 from flowclf.reversible.plan import make_plan
 
@@ -62,7 +61,6 @@ def execute(
     if torch.is_grad_enabled():
         plan = make_plan(graph, values, conditions, rev=rev, left_out=left_out)
         if plan.live:
-            keep_freed_memory()
             run = Run(plan, values[0].device, log_det=log_det, keep_every=keep_every)
             results = differentiable(run, values, conditions)
             return (results[:-1], results[-1]) if log_det else (results, None)

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from flowclf import checkpoint
-from flowclf.building import build_probe_settings, build_trainer, resolve_device
 from flowclf.data import Oracle
 from flowclf.errors import InterruptedRunError
 from flowclf.evaluation import Evaluation, check_fits, evaluate_with_artifacts
 from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
+from flowclf.host_memory import keep_freed_memory
 from flowclf.recipe import LoadedRecipe, dump, load
+from flowclf.recipe.building import build_probe_settings, build_trainer, resolve_device
+from flowclf.recipe.run_folder import RunFolder
 from flowclf.report import write_report
 from flowclf.run.opening import open_oracle
-from flowclf.run_folder import RunFolder
 from flowclf.training import Progress, SilentProgress, Trainer
 from flowclf.training.interrupts import Interrupts, interrupts
 from flowclf.training.state import load_state, save_state
@@ -88,6 +89,7 @@ def resume(path: Path, device: str = "auto", progress: Progress | None = None) -
 
 
 def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle: Oracle | None, progress: Progress) -> RunResult:
+    keep_freed_memory()
     started = time.perf_counter()
 
     def save(current: Trainer) -> None:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowclf import checkpoint, zoo
-from flowclf.building import build_data, resolve_device
 from flowclf.classifier import Classifier
 from flowclf.data import DataSet, Oracle
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
 from flowclf.evaluation import ready_oracle
 from flowclf.recipe import Recipe, load
-from flowclf.run_folder import RunFolder
+from flowclf.recipe.building import build_data, resolve_device
+from flowclf.recipe.run_folder import RunFolder
 
 __all__ = ["OpenedModel", "image_shape", "open_data", "open_model", "open_oracle"]
 

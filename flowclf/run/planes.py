@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from flowclf.building import build_probe_settings
 from flowclf.classifier import require_invertible
 from flowclf.errors import UsageError
 from flowclf.evaluation import nuisance_probe
+from flowclf.evaluation.metrics import network_inputs
+from flowclf.evaluation.planes import plane_arrays
 from flowclf.figures import plane_panels, save_figure
-from flowclf.metrics import network_inputs
-from flowclf.planes import plane_arrays
+from flowclf.recipe.building import build_probe_settings
 from flowclf.run.opening import open_data, open_model
 from flowclf.training import Progress, SilentProgress
 
@@ -43,7 +43,7 @@ def planes(
         progress: is told what is going on.
 
     Returns:
-        ``file``, ``probe.validation_error``, and the numbers of :func:`flowclf.planes.plane_arrays`.
+        ``file``, ``probe.validation_error``, and the numbers of :func:`flowclf.evaluation.planes.plane_arrays`.
 
     Raises:
         UsageError: ``out`` is not a .png file; and as :func:`flowclf.run.evaluate_model`.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flowclf.building import build_trainer, resolve_device
 from flowclf.evaluation import check_fits
 from flowclf.recipe import LoadedRecipe
+from flowclf.recipe.building import build_trainer, resolve_device
 from flowclf.run.opening import open_oracle
 
 __all__ = ["Plan", "plan"]

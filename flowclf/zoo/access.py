@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from flowclf.documents import DESCRIPTION, WEIGHTS
 from flowclf.errors import ChecksumError, UsageError
+from flowclf.strict_json import DESCRIPTION, WEIGHTS
 from flowclf.zoo.downloads import download_file, file_problem, found_at, is_right, locked
 from flowclf.zoo.index import Zoo, open_zoo
 from flowclf.zoo.schema import RECIPE, ZooEntry

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from flowclf.documents import DESCRIPTION, WEIGHTS, Preprocessing, first_problem
 from flowclf.errors import UnreachableError, UsageError, VerificationError
 from flowclf.files import cache_folder, sha256, write_json, write_text
+from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, first_problem
 from flowclf.zoo.cards import model_card
 from flowclf.zoo.downloads import locked
 from flowclf.zoo.names import NAME

@@ -8,16 +8,16 @@ import torch
 from pydantic import ValidationError
 
 import flowclf.data
-from flowclf.building import build_data, build_probe_settings
 from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.data import DataSet
-from flowclf.documents import first_problem
 from flowclf.errors import ZooError
 from flowclf.evaluation import check_fits, classify_all, encode_all, evaluate
-from flowclf.metrics import cross_entropy_nats, error, network_inputs
-from flowclf.numerics import inverse_error
+from flowclf.evaluation.inverse_error import inverse_error
+from flowclf.evaluation.metrics import cross_entropy_nats, error, network_inputs
 from flowclf.recipe import Recipe
+from flowclf.recipe.building import build_data, build_probe_settings
 from flowclf.signatures.components import component_model
+from flowclf.strict_json import first_problem
 from flowclf.training import SilentProgress
 from flowclf.zoo.schema import DataRecord
 

@@ -13,7 +13,7 @@ from typing import Any
 from flowclf import recipe as recipes
 from flowclf.errors import CheckpointError, RecipeError
 from flowclf.recipe import Recipe
-from flowclf.run_folder import RunFolder
+from flowclf.recipe.run_folder import RunFolder
 from flowclf.zoo.schema import RecipeRecord, Training
 
 __all__ = ["FinishedRun", "read_run"]

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from flowclf.documents import DESCRIPTION, WEIGHTS, Preprocessing, Strict, first_problem
 from flowclf.errors import ZooError
+from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, Strict, first_problem
 from flowclf.zoo.names import FILE, NAME, is_url, relative_path_problem, url_problem
 
 __all__ = [

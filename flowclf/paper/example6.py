@@ -1,0 +1,134 @@
+"""The paper's Example 6: a classifier that is perfect on the spheres and blind to a coordinate, measured and in closed form."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowclf.data import SpheresOracle, sphere_chunks
+from flowclf.errors import UsageError
+from flowclf.evaluation.metrics import error_interval
+
+__all__ = ["MisalignedClassifier", "example6", "moved_outward", "predicted_error"]
+
+
+class MisalignedClassifier(nn.Module):
+    """D(x) = sign(||x_1..d-1|| - (R1 + R2) / 2): reads the norm of all coordinates but the last (paper, equation 5).
+
+    Args:
+        oracle: has the radii.
+
+    Example:
+        >>> classifier = MisalignedClassifier(SpheresOracle(1.0, 10.0))
+        >>> classifier(torch.tensor([[3.0, 0.0], [3.0, 1000.0]]))
+        tensor([[ 2.5000, -2.5000],
+                [ 2.5000, -2.5000]])
+    """
+
+    def __init__(self, oracle: SpheresOracle) -> None:
+        super().__init__()
+        self.oracle = oracle
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, 2) of points (N, d)."""
+        return self.oracle(x[:, :-1])
+
+
+def moved_outward(x: Tensor, radius: float) -> Tensor:
+    """Points (N, d) moved along the last coordinate, away from 0, until their norm is ``radius``.
+
+    Raises:
+        UsageError: a point whose other coordinates alone have a larger norm.
+    """
+    squared = radius**2 - x[:, :-1].double().square().sum(1)
+    if (squared < 0).any():
+        raise UsageError(f"expected points that can be moved to radius {radius} along the last coordinate, found some that cannot")
+    moved = x.clone()
+    moved[:, -1] = torch.copysign(squared.sqrt(), x[:, -1].double()).to(x)
+    return moved
+
+
+def predicted_error(dimension: int, oracle: SpheresOracle) -> float:
+    r"""Error of the :class:`MisalignedClassifier` on the two spheres, half of the points on each, in closed form.
+
+    Inner points are never misread. An outer one is where x_d^2 > R2^2 - b^2 with b = (R1 + R2) / 2, and x_d^2 / R2^2 has the
+    distribution Beta(1/2, (d-1)/2) on the sphere: the error is I_t((d-1)/2, 1/2) / 2 with t = (b / R2)^2 and I the regularised
+    incomplete beta function. Its power series has positive terms only, so that the result is exact to rounding however small.
+
+    Args:
+        dimension: d, at least 2.
+        oracle: has the radii.
+
+    Raises:
+        UsageError: fewer than 2 dimensions.
+
+    Example:
+        >>> round(predicted_error(3, SpheresOracle(1.0, 10.0)), 6), predicted_error(100, SpheresOracle(1.0, 10.0)) < 1e-25
+        (0.082418, True)
+    """
+    if dimension < 2:
+        raise UsageError(f"expected at least 2 dimensions, found {dimension}")
+    t, a = (oracle.boundary / oracle.outer) ** 2, (dimension - 1) / 2
+    log_beta = math.lgamma(a) + math.lgamma(0.5) - math.lgamma(a + 0.5)
+    term, total, n = 1.0, 0.0, 0
+    while term > 1e-17 * total:
+        total += term / (a + n)
+        n += 1
+        term *= t * (n - 0.5) / n
+    return math.exp(a * math.log(t) - log_beta) * total / 2
+
+
+def example6(
+    *, dimension: int = 100, points: int = 200_000, inner: float = 1.0, outer: float = 10.0, seed: int = 0
+) -> dict[str, Any]:
+    """Measure the misaligned classifier on the spheres and after the shift, beside what geometry predicts.
+
+    The shift moves every inner point along the last coordinate to the outer sphere: the classifier's logits stay, while by
+    the oracle all points are outer ones now. So half of a balanced set is misread, beside what was misread before.
+
+    Args:
+        dimension: d, at least 2.
+        points: how many, half on each sphere; even. They are made and judged in chunks: none is kept.
+        inner: R1.
+        outer: R2.
+        seed: of the points.
+
+    Returns:
+        For ``data`` and ``shifted``: ``.error``, ``.error_low`` and ``.error_high`` (Wilson, 95 %) and ``.error_predicted``;
+        ``shifted.logit_change_max``, of the moved points; and what was measured.
+
+    Raises:
+        UsageError: an odd number of points; otherwise as :func:`flowclf.data.sphere_chunks`.
+
+    Example:
+        >>> found = example6(dimension=100, points=1000)
+        >>> found["data.error"], found["shifted.error"]
+        (0.0, 0.5)
+    """
+    if points % 2:
+        raise UsageError(f"expected an even number of points, half on each sphere, found {points}")
+    oracle = SpheresOracle(inner, outer)
+    classifier = MisalignedClassifier(oracle)
+    wrong, logit_change = {"data": 0, "shifted": 0}, 0.0
+    for chunk in sphere_chunks(oracle, dimension, points, seed=seed):
+        x, shifted, inner_ones = chunk.inputs, chunk.inputs.clone(), chunk.labels == 0
+        shifted[inner_ones] = moved_outward(x[inner_ones], outer)
+        before, after = classifier(x), classifier(shifted)
+        wrong["data"] += int((before.argmax(1) != chunk.labels).sum())
+        wrong["shifted"] += int((after.argmax(1) != oracle(shifted).argmax(1)).sum())
+        logit_change = max(logit_change, (after - before).abs().max().item())
+    predicted = predicted_error(dimension, oracle)
+    results: dict[str, Any] = {"dimension": dimension, "points": points, "inner": inner, "outer": outer, "seed": seed}
+    for name, expected in (("data", predicted), ("shifted", 0.5 + predicted)):
+        found = wrong[name] / points
+        low, high = error_interval(found, points)
+        results |= {
+            f"{name}.error": found,
+            f"{name}.error_low": low,
+            f"{name}.error_high": high,
+            f"{name}.error_predicted": expected,
+        }
+    return results | {"shifted.logit_change_max": logit_change}
