@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import GetCoreSchemaHandler, ValidationError, WithJsonSchema
-from pydantic_core import InitErrorDetails, core_schema
+from pydantic import ValidationError, WithJsonSchema
+from pydantic_core import InitErrorDetails
 
 from flowclf import registry
 from flowclf.registry import nearest
 from flowclf.signatures.annotations import found
-from flowclf.signatures.checking import MISSING_KEY, UNKNOWN_KEY, Component, Section, carried, failure, problem
+from flowclf.signatures.checking import MISSING_KEY, UNKNOWN_KEY, Component, carried, failure, problem
 from flowclf.signatures.components import PLACEHOLDER, checked_spec, component_model, registered
 
-__all__ = ["MAX_MODEL_NODES", "OneOf", "checked_losses", "checked_model", "checked_named", "checked_nodes", "placeholder"]
+__all__ = ["MAX_MODEL_NODES", "checked_losses", "checked_model", "checked_named", "checked_nodes", "placeholder"]
 
 MAX_MODEL_NODES = 10_000
 MAX_REPEAT_DEPTH = 10
@@ -30,40 +30,6 @@ C = TypeVar("C", bound=Component)
 def placeholder(kind: str) -> WithJsonSchema:
     """Stands in the JSON schema for a definition that :mod:`flowclf.recipe.json_schema` makes."""
     return WithJsonSchema({PLACEHOLDER: kind})
-
-
-class OneOf:
-    """Annotation: a mapping whose ``name`` says which section it is; without a name, the first.
-
-    Args:
-        kind: what an error message calls it.
-        sections: name -> section.
-    """
-
-    def __init__(self, kind: str, sections: Mapping[str, type[Section]]) -> None:
-        self.kind = kind
-        self.sections = dict(sections)
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self.check, metadata={"pydantic_js_functions": [lambda schema, handler: {PLACEHOLDER: self.kind}]}
-        )
-
-    def check(self, value: Any) -> Section:
-        """The section.
-
-        Raises:
-            ValidationError: not a mapping, another name, or keys that the section refuses.
-        """
-        if isinstance(value, Section):
-            return value
-        if not isinstance(value, Mapping):
-            raise failure(problem(f"expected a mapping with a name, found {found(value)}"))
-        name = value.get("name", next(iter(self.sections)))
-        if not isinstance(name, str) or name not in self.sections:
-            hint = nearest(name, self.sections) if isinstance(name, str) else nearest("", self.sections)
-            raise failure(problem(f"unknown {self.kind} {found(name)}{hint}", ("name",)))
-        return self.sections[name].model_validate(value)
 
 
 def checked_named(kind: str, value: Any, base: type[C]) -> C:

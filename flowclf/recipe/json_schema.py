@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowclf import registry
-from flowclf.recipe.choices import MAX_LOSSES, OneOf
-from flowclf.recipe.schema import OPTIMIZERS, SCHEDULES, Architecture, Data, Loss, Recipe, WeightedLoss
+from flowclf.component_schema import OneOf
+from flowclf.recipe.choices import MAX_LOSSES
+from flowclf.recipe.schema import Architecture, Data, Loss, Recipe, WeightedLoss
+from flowclf.settings import OPTIMIZERS, SCHEDULES
 from flowclf.signatures import Component, Section, component_model
 from flowclf.signatures.components import PLACEHOLDER
 

@@ -246,7 +246,7 @@ def test_the_settings_of_training_are_those_of_the_loop():
 
     recipe = loads(DESIGN).recipe
     assert set(recipe.train.model_dump()) <= {field.name for field in fields(TrainSettings)} | {"stream"}
-    from flowclf.recipe import schema
+    from flowclf import settings as declared
 
-    assert set(schema.OPTIMIZERS.sections) == set(OPTIMIZERS)
-    assert set(schema.SCHEDULES.sections) == set(SCHEDULES)
+    assert set(declared.OPTIMIZERS.sections) == set(OPTIMIZERS)
+    assert set(declared.SCHEDULES.sections) == set(SCHEDULES)
