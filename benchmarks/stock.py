@@ -29,7 +29,7 @@ from flowclf.data.torchvision_compat import import_torchvision
 from flowclf.files import resource
 from flowclf.nodes import LogitReadout
 from flowclf.recipe import Recipe
-from flowclf.training.optimization import build_schedule
+from flowclf.training.schedules import build_schedule
 
 SIDE = 28
 VALIDATION_BATCH = 500

@@ -1,4 +1,4 @@
-"""Names for components: nodes, subnets, architectures, losses, data sets.
+"""Names for components: nodes, subnets, architectures, losses, data sets, optimisers, schedules, priors.
 
 A component is registered through an entry point, by flowclf itself and by anyone's package in the same way, or for the
 running process with :meth:`Registry.register`. Names are all that a recipe or a checkpoint can use; neither can import.
@@ -13,7 +13,19 @@ from typing import Any, TypeVar
 
 from flowclf.errors import RegistryError
 
-__all__ = ["Registry", "datasets", "losses", "models", "nearest", "nodes", "registries", "subnets"]
+__all__ = [
+    "Registry",
+    "datasets",
+    "losses",
+    "models",
+    "nearest",
+    "nodes",
+    "optimizers",
+    "priors",
+    "registries",
+    "schedules",
+    "subnets",
+]
 
 T = TypeVar("T")
 
@@ -126,4 +138,16 @@ subnets = Registry("subnet", "flowclf.subnets")
 models = Registry("architecture", "flowclf.models")
 losses = Registry("loss", "flowclf.losses")
 datasets = Registry("data set", "flowclf.datasets")
-registries = {"nodes": nodes, "subnets": subnets, "models": models, "losses": losses, "datasets": datasets}
+optimizers = Registry("optimizer", "flowclf.optimizers")
+schedules = Registry("schedule", "flowclf.schedules")
+priors = Registry("prior", "flowclf.priors")
+registries = {
+    "nodes": nodes,
+    "subnets": subnets,
+    "models": models,
+    "losses": losses,
+    "datasets": datasets,
+    "optimizers": optimizers,
+    "schedules": schedules,
+    "priors": priors,
+}

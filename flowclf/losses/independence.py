@@ -15,7 +15,7 @@ from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
 from flowclf.arguments import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from flowclf.classifier import Encoding, require_invertible
 from flowclf.errors import UsageError
-from flowclf.losses.base import Binding, Loss, LossTerms, warmed_up
+from flowclf.losses.base import AdversarialLoss, Binding, LossTerms, warmed_up
 from flowclf.losses.likelihood import code_length
 
 __all__ = ["IndependenceCrossEntropy", "NuisanceClassifier"]
@@ -40,7 +40,7 @@ class NuisanceClassifier(nn.Module):
         return self.layers(nuisance)  # type: ignore[no-any-return]
 
 
-class IndependenceCrossEntropy(Loss):
+class IndependenceCrossEntropy(AdversarialLoss):
     r"""min over F, max over D_nc:  a CE(y, z_s) + w N(z_n) + b (-log2 p(x | y)) / D  (paper, Definition 7).
 
     The nuisance classifier D_nc is trained on CE(y, D_nc(z_n)), ``nuisance_steps`` times a batch, and the bijection to leave it
@@ -103,7 +103,7 @@ class IndependenceCrossEntropy(Loss):
         self.likelihood_weight = likelihood_weight
 
     @property
-    def adversary_steps(self) -> int:  # type: ignore[override]
+    def adversary_steps(self) -> int:
         """None before w leaves 0, nor where its value is 0."""
         return self.nuisance_steps if self.nuisance_weight and self.progress >= self.nuisance_delay else 0
 

@@ -13,7 +13,7 @@ from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
 from flowclf.evaluation import ProbeSettings
-from flowclf.losses import Loss, WeightedSum
+from flowclf.losses import Loss, weighted_sum
 from flowclf.preprocessing import Preprocessing
 from flowclf.recipe import Recipe
 from flowclf.training import Trainer, TrainSettings
@@ -79,7 +79,7 @@ def build_loss(recipe: Recipe) -> Loss:
     section = recipe.loss
     if not isinstance(section, list):
         return _loss(section.name, section.arguments)
-    return WeightedSum([(term.weight, _loss(term.name, term.arguments)) for term in section])
+    return weighted_sum([(term.weight, _loss(term.name, term.arguments)) for term in section])
 
 
 def _loss(name: str, arguments: Mapping[str, Any]) -> Loss:

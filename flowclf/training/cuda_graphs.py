@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flowclf.classifier import Classifier, Encoding, InvertibleClassifier
 from flowclf.errors import UsageError
-from flowclf.losses import Loss
+from flowclf.losses import AdversarialLoss, Loss
 from flowclf.subnets import is_hooked
 
 __all__ = ["Passes", "replays_are_safe"]
@@ -58,21 +58,23 @@ class Passes:
         self._graphs = graphs
         self._batch_size = batch_size
         self._recording = wanted and classifier.device.type == "cuda"
-        self._encoder = _Encoder(classifier, loss.logits_only)
-        self._adversary = _Adversary(loss)
+        self._modules: dict[str, nn.Module] = {"encode": _Encoder(classifier, loss.logits_only)}
+        if isinstance(loss, AdversarialLoss):
+            self._modules["adversary"] = _Adversary(loss)
         self._recorded: dict[str, _Pass] = {}
 
     def encode(self, x: Tensor) -> Encoding:
         """The encoding of network inputs; without nuisances where the loss looks at logits only."""
-        return Encoding(*self._pass("encode", self._encoder, (x,))(x))
+        return Encoding(*self._pass("encode", (x,))(x))
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """What the adversary minimises, for an encoding of :meth:`encode` without gradient."""
         inputs = (*encoding, labels)
-        result: Tensor = self._pass("adversary", self._adversary, inputs)(*inputs)
+        result: Tensor = self._pass("adversary", inputs)(*inputs)
         return result
 
-    def _pass(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> _Pass:
+    def _pass(self, name: str, inputs: tuple[Tensor, ...]) -> _Pass:
+        module = self._modules[name]
         if not self._recording or len(inputs[0]) != self._batch_size:
             return module
         if name not in self._recorded:
@@ -111,7 +113,7 @@ class _Encoder(nn.Module):
 
 
 class _Adversary(nn.Module):
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: AdversarialLoss) -> None:
         super().__init__()
         self.loss = loss
 

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
-from flowclf.data import DataSet, mix_seed
-from flowclf.errors import GridOverflowError, NonFiniteLossError, UsageError
+from flowclf.data import Batch, DataSet, mix_seed
+from flowclf.errors import GridOverflowError, UsageError
 from flowclf.fixed_point import LIMIT
-from flowclf.losses import Loss
+from flowclf.losses import AdversarialLoss, Loss
 from flowclf.modes import evaluating, repeatable
 from flowclf.nodes import set_subnet_dtype
 from flowclf.training.cuda_graphs import Passes
 from flowclf.training.ema import MovingAverage
-from flowclf.training.optimization import build_optimizer, build_schedule
+from flowclf.training.meters import Meters
+from flowclf.training.optimizers import build_optimizer
 from flowclf.training.precision import Precision, subnet_dtype
 from flowclf.training.progress import Progress, SilentProgress, Task
+from flowclf.training.schedules import build_schedule
 
 __all__ = ["Row", "TrainSettings", "Trainer"]
 
@@ -100,16 +101,12 @@ class Trainer:
         self.step = 0
         self.rows: list[Row] = []
         self.seconds = 0.0
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-        self._unread: list[tuple[int, tuple[str, ...], Tensor]] = []
-        self._numbers: dict[str, float] = {}
-        self._read_every = _READ_EVERY if classifier.device.type == "cuda" else 1
+        self.meters = Meters(_READ_EVERY if classifier.device.type == "cuda" else 1)
         parameters = [*classifier.parameters(), *self.loss.main_parameters()]
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer = build_optimizer([classifier, self.loss], self._parameters, settings.optimizer)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.adversary_optimizer = self.loss.adversary_optimizer() if any(True for _ in self.loss.adversary_parameters()) else None
+        self.adversary_optimizer = self.loss.adversary_optimizer() if isinstance(self.loss, AdversarialLoss) else None
         self.schedule = build_schedule(settings.schedule, self.total_steps, self.steps_per_epoch)
         invertible = isinstance(classifier, InvertibleClassifier)
         self.dtype = subnet_dtype(settings.precision, classifier.device) if invertible else None
@@ -173,20 +170,18 @@ class Trainer:
         self.loss.train()
         started = time.perf_counter()
         for batch in self.data.train_batches(self.epoch, start=self.step % self.steps_per_epoch):
-            x = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator).to(self.classifier.dtype)
-            terms = self._step(x, batch.labels)
-            self.step += 1
-            task.advance(1, **terms)
+            self._train_step(batch)
+            task.advance(1, **{name: number for name, number in self.meters.latest.items() if name != "gradient_norm"})
             stopping = stop is not None and stop()
             ended = self.step % self.steps_per_epoch == 0
             finished = stopping or self.step == last
             if ended or finished or (every and self.step % every == 0):
-                self._read()
+                self.meters.read()
                 self.seconds += time.perf_counter() - started
                 self._check_grid()
                 if ended:
                     self.rows.append(self._row())
-                    self._sums, self._counts = {}, {}
+                    self.meters.reset()
                     progress.row(self.rows[-1])
                 if on_state is not None:
                     on_state(self)
@@ -195,6 +190,34 @@ class Trainer:
                 return stopping
         return False
 
+    def _train_step(self, batch: Batch) -> None:
+        """One step of the adversary, where there is one, and of the classifier."""
+        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate * self.schedule(self.step)
+        self.loss.set_progress(self.step / self.total_steps)
+
+        x = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator).to(self.classifier.dtype)
+        encoding = self._passes.encode(x)
+        if isinstance(self.loss, AdversarialLoss) and self.adversary_optimizer is not None:
+            detached = encoding.detach()
+            for _ in range(self.loss.adversary_steps):
+                self.adversary_optimizer.zero_grad(set_to_none=True)
+                self._passes.adversary_loss(detached, batch.labels).backward()  # type: ignore[no-untyped-call]
+                self.adversary_optimizer.step()
+
+        terms = self.loss(encoding, batch.labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms.total.backward()
+
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        self.meters.record(self.step, {"loss": terms.total, **terms.parts, "gradient_norm": norm})
+        if self.settings.gradient_clip is not None:
+            _clip(self._parameters, norm, self.settings.gradient_clip)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update()
+        self.step += 1
+
     def _check_grid(self) -> None:
         peak = self.classifier.grid_peak() if isinstance(self.classifier, InvertibleClassifier) else None
         if peak is not None and peak.overflows:
@@ -202,51 +225,6 @@ class Trainer:
                 f"step {self.step}: the stream in fixed point holds magnitudes below {LIMIT:g}, node '{peak.node}' reached "
                 f"{peak.magnitude:g}; a lower learning rate or more weight decay keeps it smaller, and stream: float has no limit"
             )
-
-    def _step(self, x: Tensor, labels: Tensor) -> dict[str, float]:
-        factor = self.schedule(self.step)
-        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = rate * factor
-        self.loss.set_progress(self.step / self.total_steps)
-        encoding = self._passes.encode(x)
-        if self.adversary_optimizer is not None:
-            detached = encoding.detach()
-            for _ in range(self.loss.adversary_steps):
-                self.adversary_optimizer.zero_grad(set_to_none=True)
-                self._passes.adversary_loss(detached, labels).backward()  # type: ignore[no-untyped-call]
-                self.adversary_optimizer.step()
-        terms = self.loss(encoding, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        values = {"loss": terms.total, **terms.parts, "gradient_norm": norm}
-        stacked = torch.stack([value.detach().to(norm.device, torch.float64).reshape(()) for value in values.values()])
-        self._unread.append((self.step, tuple(values), stacked))
-        if len(self._unread) >= self._read_every:
-            self._read()
-        limit = self.settings.gradient_clip
-        # Well below the limit the factor is 1, and multiplying by it costs a third of an optimiser's step on a CPU.
-        if limit is not None and (self._read_every > 1 or self._numbers["gradient_norm"] > 0.99 * limit):
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, limit, norm)
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update()
-        return {name: number for name, number in self._numbers.items() if name != "gradient_norm"}
-
-    def _read(self) -> None:
-        """Look at what the steps since the last look gave, and add it up."""
-        unread, self._unread = self._unread, []
-        if not unread:
-            return
-        # They come from the device together: it is waited for once.
-        told = iter(torch.cat([values for _, _, values in unread]).tolist())
-        for step, names, _ in unread:
-            self._numbers = dict(zip(names, told, strict=False))
-            _check_finite(step, self._numbers)
-            for name, number in self._numbers.items():
-                self._sums[name] = self._sums.get(name, 0.0) + number
-                self._counts[name] = self._counts.get(name, 0) + 1
 
     def _validate(self) -> Row:
         """Measures on the validation part, of the averaged weights where there are some."""
@@ -269,7 +247,7 @@ class Trainer:
         return {f"validation.{name}": total / len(split) for name, total in totals.items()}
 
     def _row(self) -> Row:
-        means = {f"train.{name}": total / self._counts[name] for name, total in self._sums.items()}
+        means = {f"train.{name}": mean for name, mean in self.meters.means().items()}
         rate = self.optimizer.param_groups[0]["lr"]
         row = {"epoch": self.epoch, "step": self.step, "learning_rate": rate, **means, **self._validate()}
         return {**row, "seconds.train": round(self.seconds, 3)}
@@ -286,13 +264,12 @@ class Trainer:
         Raises:
             NonFiniteLossError: as :meth:`run`.
         """
-        self._read()
+        self.meters.read()
         return {
             "step": self.step,
             "seconds": self.seconds,
             "rows": self.rows,
-            "sums": self._sums,
-            "counts": self._counts,
+            **self.meters.state_dict(),
             "classifier": self.classifier.state_dict(),
             "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -305,8 +282,8 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of the same recipe."""
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        self._unread, self._numbers = [], {}
-        self.rows, self._sums, self._counts = list(state["rows"]), dict(state["sums"]), dict(state["counts"])
+        self.rows = list(state["rows"])
+        self.meters.load_state_dict(state)
         self.classifier.load_state_dict(state["classifier"])
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -336,12 +313,9 @@ def _training_mode(classifier: Classifier, settings: TrainSettings, dtype: torch
             classifier.activations = activations
 
 
-def _check_finite(step: int, numbers: Mapping[str, float]) -> None:
-    wrong = {name: number for name, number in numbers.items() if not math.isfinite(number)}
-    named = {name: number for name, number in wrong.items() if name not in ("loss", "gradient_norm")}
-    if named or "loss" in wrong:
-        told = named or {"loss": numbers["loss"]}
-        raise NonFiniteLossError(f"step {step}: {', '.join(f'{name} is {number}' for name, number in told.items())}")
-    if wrong:
-        found = numbers["gradient_norm"]
-        raise NonFiniteLossError(f"step {step}: the norm of the gradient is {found}; the loss is {numbers['loss']}")
+def _clip(parameters: Sequence[nn.Parameter], norm: Tensor, limit: float) -> None:
+    """Scale gradients of this norm down to the limit."""
+    # Well below the limit the factor is 1, and multiplying by it costs a third of an optimiser's step on a CPU; a GPU would have
+    # to be waited for.
+    if norm.is_cuda or norm.item() > 0.99 * limit:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)

@@ -95,10 +95,10 @@ def test_no_step_waits_for_the_gpu(kind: str) -> None:
     try:
         for _ in range(4):
             batch = next(batches)
-            trainer._step(trainer.classifier.preprocessing.dequantize(batch.inputs, batch.generator), batch.labels)
+            trainer._train_step(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(trainer._unread) == 4
+    assert len(trainer.meters._unread) == 4
 
 
 @gpu
@@ -114,7 +114,7 @@ def test_recording_leaves_buffers_and_random_numbers_alone() -> None:
     before = {name: value.clone() for name, value in clf.named_buffers()}
     random = torch.cuda.get_rng_state()
     passes = Passes(clf, IndependenceCrossEntropy(nuisance_hidden=[8]).bind(clf), 32, "always")
-    recorded = passes._pass("encode", passes._encoder, (x,))
+    recorded = passes._pass("encode", (x,))
     assert all(torch.equal(value, before[name]) for name, value in clf.named_buffers())
     assert torch.equal(torch.cuda.get_rng_state(), random)
     first, second = (torch.cat(recorded(x)[:2], 1) for _ in range(2))
@@ -123,7 +123,7 @@ def test_recording_leaves_buffers_and_random_numbers_alone() -> None:
 
 def test_looking_seldom_tells_the_same() -> None:
     often, seldom = make_trainer("independence", "cpu"), make_trainer("independence", "cpu")
-    seldom._read_every = 16
+    seldom.meters.read_every = 16
     for one, other in zip(told(often), told(seldom), strict=True):
         assert one == pytest.approx(other, rel=1e-6)
 
@@ -145,7 +145,7 @@ def test_looking_seldom_finds_the_first_step_that_failed_and_saves_nothing_of_it
     trainer = make_trainer("cross-entropy", "cpu")
     loss, settings = Failing(step / trainer.total_steps), TrainSettings(epochs=2, checkpoint_every_steps=5)
     trainer = Trainer(trainer.classifier, loss, trainer.data, settings)
-    trainer._read_every = 16
+    trainer.meters.read_every = 16
     saved: list[int] = []
     with pytest.raises(NonFiniteLossError, match=f"step {step}: loss is nan"):
         trainer.run(on_state=lambda one: saved.append(one.step))
@@ -154,13 +154,12 @@ def test_looking_seldom_finds_the_first_step_that_failed_and_saves_nothing_of_it
 
 def test_what_was_not_looked_at_belongs_to_a_state_and_is_forgotten_when_one_is_loaded() -> None:
     trainer = make_trainer("independence", "cpu")
-    trainer._read_every = 16
+    trainer.meters.read_every = 16
     batches = trainer.data.train_batches(0)
-    x, labels = next((one.inputs.float() / 128 - 1, one.labels) for one in batches)
-    trainer._step(x, labels)
+    trainer._train_step(next(batches))
     state = trainer.state_dict()
     assert state["sums"]["loss"] > 0
-    trainer._step(x, labels)
+    trainer._train_step(next(batches))
     trainer.load_state_dict(state)
     assert trainer.state_dict()["sums"] == state["sums"]
 

@@ -181,7 +181,7 @@ def test_clipping_is_told_of_before_it_is_done() -> None:
 def test_parts_that_keep_their_gradient_do_not_keep_the_graph() -> None:
     trainer = make_trainer(Steep(), epochs=1)
     trainer.run(until=2)
-    assert {type(value) for value in trainer._sums.values()} == {float}
+    assert {type(value) for value in trainer.state_dict()["sums"].values()} == {float}
 
 
 def test_the_schedule_sets_every_groups_rate() -> None:
