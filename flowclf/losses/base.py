@@ -1,4 +1,4 @@
-"""What every loss is: bound once, called on encodings, reporting its terms by name, adding and scaling."""
+"""The base of every loss: it is bound once, called on encodings, reports its terms by name, and can be added and scaled."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class LossTerms(NamedTuple):
 
 @dataclass(frozen=True)
 class Binding:
-    """What a loss knows of the classifier it is bound to.
+    """What a loss uses of the classifier it is bound to.
 
     Attributes:
-        classifier: whose parameters are its own, not the loss's.
+        classifier: its parameters are not the loss's.
     """
 
     classifier: Classifier
@@ -46,7 +46,7 @@ class Binding:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The classifier's, which knows the dimensions of the data."""
+        """The classifier's preprocessing, which has the dimensions of the data."""
         return self.classifier.preprocessing
 
     @property
@@ -56,10 +56,10 @@ class Binding:
 
     @property
     def prior(self) -> FactorialPrior:
-        """The classifier's.
+        """The classifier's prior.
 
         Raises:
-            UsageError: a plain network, which has none.
+            UsageError: if the classifier is a plain network, which has none.
         """
         return require_invertible(self.classifier, "a loss with a likelihood or nuisances").prior
 
@@ -119,7 +119,7 @@ class Loss(nn.Module):
         self.progress = progress
 
     def build(self, binding: Binding) -> None:
-        """Make the loss's own parameters, once the dimensions are known."""
+        """Make the loss's own parameters; called once, when the dimensions are known."""
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """The loss of a batch: an encoding of B samples and their labels (B,)."""

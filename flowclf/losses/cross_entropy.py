@@ -16,7 +16,7 @@ class CrossEntropy(Loss):
     """-log softmax(z_s)_y, mean over the batch, nats.
 
     Args:
-        label_smoothing: share of the target that is spread over all classes.
+        label_smoothing: fraction of the target that is spread over all classes.
 
     Example:
         >>> import torch

@@ -28,8 +28,8 @@ def fit(
     Args:
         classifier: composed in code or loaded; its ActNorms are initialised from the data unless they are already.
         loss: bound to the classifier, or bound now.
-        data: as ``flowclf.data.load`` gives it.
-        progress: receives steps and epochs; silent by default.
+        data: as ``flowclf.data.load`` returns it.
+        progress: receives steps and epochs; by default nothing is shown.
         keep_freed_memory: let the process keep up to 64 MiB of freed memory from now on, which is faster where activations are
             recomputed; recipes do.
         settings: fields of :class:`TrainSettings`, e.g. ``epochs=5``.
@@ -38,8 +38,8 @@ def fit(
         The history: a row of metrics for each epoch.
 
     Raises:
-        NonFiniteLossError: a term of the loss or the gradient is not finite; on a GPU the weights are lost by then.
-        UsageError: data, loss or settings that do not fit.
+        NonFiniteLossError: if a term of the loss or the gradient is not finite; on a GPU the weights are lost by then.
+        UsageError: if a setting is unknown or not valid, or data, loss and classifier do not go together.
     """
     if keep_freed_memory:
         keep()

@@ -1,4 +1,4 @@
-"""The one training loop, for every loss: steps, both players, averages, metrics rows, and a state that resumes bit for bit."""
+"""The training loop, the same for every loss, and its state, which resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["Row", "TrainSettings", "Trainer"]
 Row = dict[str, Any]
 _INITIALIZATION_SAMPLES = 512
 _READ_EVERY = 16
-"""On a GPU, steps between two looks at what it has computed: each look waits for it."""
+"""Steps between two reads of what a GPU has computed, each of which waits for it."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ class TrainSettings:
 
 
 class Trainer:
-    """A classifier, a loss and data in the course of a training.
+    """A training: a classifier, a loss and data, optimisers, and how far the training has come.
 
     Args:
         classifier: trained in place, on its device. ActNorms that are not initialised yet are, from the first images.
         loss: bound to the classifier, or bound now.
-        data: its training part is trained on, its validation part judged on; the test part is not touched.
+        data: the training part trains the classifier, the validation part measures it after every epoch; the test part is not used.
         settings: how to train.
 
     Raises:
-        UsageError: data that do not fit the classifier, or a loss or settings that cannot be.
+        UsageError: if the data do not fit the classifier, the loss is bound to another one, or a setting needs another classifier.
     """
 
     def __init__(self, classifier: Classifier, loss: Loss, data: DataSet, settings: TrainSettings) -> None:
@@ -134,15 +134,17 @@ class Trainer:
         """Train to the end, or to a step; returns the metrics rows so far.
 
         Args:
-            progress: is told of steps and epochs.
-            on_state: called after every epoch and every ``checkpoint_every_steps`` steps, and when stopping: to save.
-            stop: asked after every step; True ends the run there.
+            progress: receives steps and epochs.
+            on_state: called with the trainer after every epoch and every ``checkpoint_every_steps`` steps, and when stopping, to
+                save its state.
+            stop: called after every step; True ends the run there.
             until: step after which to stop.
 
         Raises:
-            NonFiniteLossError: a term of the loss or the gradient is not finite. On a CPU weights are those before the step; a GPU
-                is asked every 16 steps and before a state is saved, so that weights are lost and the last saved state is good.
-            GridOverflowError: a stream in fixed point had left its grid by the end of an epoch or before a state was saved.
+            NonFiniteLossError: if a term of the loss or the gradient is not finite. On a CPU the weights are those before the step.
+                On a GPU this is checked every 16 steps and before a state is saved: the weights are lost, the last saved state is
+                good.
+            GridOverflowError: if a stream in fixed point left its grid before the end of an epoch or before a state was saved.
         """
         progress = progress or SilentProgress()
         last = self.total_steps if until is None else min(until, self.total_steps)
@@ -164,7 +166,7 @@ class Trainer:
         stop: Callable[[], bool] | None,
         progress: Progress,
     ) -> bool:
-        """The rest of the current epoch; True if ``stop`` ended it."""
+        """Train for the rest of the current epoch; True if ``stop`` ended it."""
         every = self.settings.checkpoint_every_steps
         self.classifier.train()
         self.loss.train()
@@ -227,7 +229,7 @@ class Trainer:
             )
 
     def _validate(self) -> Row:
-        """Measures on the validation part, of the averaged weights where there are some."""
+        """Metrics on the validation part, of the averaged weights if an average is kept."""
         totals = {"error": 0.0, "cross_entropy_nats": 0.0}
         split = self.data.validation
         if not len(split):
@@ -253,13 +255,13 @@ class Trainer:
         return {**row, "seconds.train": round(self.seconds, 3)}
 
     def finish(self) -> None:
-        """Give the classifier the averaged weights, where an average was kept."""
+        """Give the classifier the averaged weights if an average is kept, and put it in eval mode."""
         if self.ema is not None:
             self.classifier.load_state_dict(self.ema.average)
         self.classifier.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs to be the same training: tensors, numbers and strings only.
+        """Everything that decides how the training goes on, as tensors, numbers and strings.
 
         Raises:
             NonFiniteLossError: as :meth:`run`.
@@ -280,7 +282,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of the same recipe."""
+        """Restore a state of the same recipe."""
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.rows = list(state["rows"])
         self.meters.load_state_dict(state)
@@ -298,7 +300,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def _training_mode(classifier: Classifier, settings: TrainSettings, dtype: torch.dtype | None) -> Iterator[None]:
-    """What only training does: sums in a fixed order, and of an invertible classifier its couplings' precision and activations."""
+    """Within the block, sums have a fixed order, and an invertible classifier the precision and activations of its training."""
     with repeatable(classifier.device):
         if not isinstance(classifier, InvertibleClassifier):
             yield

@@ -17,7 +17,7 @@ from flowclf.errors import NonFiniteLossError, UsageError
 from flowclf.losses import CrossEntropy, FactorialPriorMLE, IndependenceCrossEntropy, Loss, LossTerms
 from flowclf.training import Trainer, TrainSettings
 
-SGD = {"name": "sgd", "lr": 1e-2}
+SGD = {"name": "sgd", "lr": 1e-2, "momentum": 0.0}
 
 
 def make_data(n: int = 120, **settings: Any) -> DataSet:
@@ -164,7 +164,7 @@ class Steep(Loss):
 @pytest.mark.parametrize(("limit", "clipped"), [(0.5, True), (1e9, False), (None, False)])
 def test_the_gradient_is_clipped_as_a_whole(limit: float | None, clipped: bool) -> None:
     """One step of plain SGD at rate 1e-6 moves the weights by the gradient."""
-    trainer = make_trainer(Steep(), gradient_clip=limit, optimizer={"name": "sgd", "lr": 1e-6})
+    trainer = make_trainer(Steep(), gradient_clip=limit, optimizer={"name": "sgd", "lr": 1e-6, "momentum": 0.0})
     before = weights(trainer)
     trainer.run(until=1)
     moved = [new.double() - old.double() for new, old in zip(weights(trainer), before, strict=True)]
@@ -228,7 +228,7 @@ def test_the_adversary_rests_during_a_delay() -> None:
 
 def test_each_player_moves_its_own_parameters() -> None:
     loss = IndependenceCrossEntropy(nuisance_hidden=[8])
-    trainer = make_trainer(loss, optimizer={"name": "sgd", "lr": 0.0})
+    trainer = make_trainer(loss, optimizer={"name": "sgd", "lr": 1e-30})
     assert trainer.adversary_optimizer is not None
     owned = [
         {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -260,8 +260,8 @@ def test_parameters_of_a_loss_are_trained_along() -> None:
 
 
 def test_with_an_average_it_is_what_is_validated_and_kept() -> None:
-    trainer = make_trainer(CrossEntropy(), ema=0.99, epochs=2, optimizer={"name": "sgd", "lr": 0.1})
-    without = make_trainer(CrossEntropy(), epochs=2, optimizer={"name": "sgd", "lr": 0.1})
+    trainer = make_trainer(CrossEntropy(), ema=0.99, epochs=2, optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.0})
+    without = make_trainer(CrossEntropy(), epochs=2, optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.0})
     rows, other = trainer.run(), without.run()
     assert all(map(torch.equal, weights(trainer), weights(without)))
     assert rows[-1]["train.loss"] == other[-1]["train.loss"]
