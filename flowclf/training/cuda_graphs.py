@@ -1,8 +1,8 @@
 """Passes recorded once and replayed as CUDA graphs, so that a step of many small kernels waits for the GPU, not for Python.
 
 A pass of an invertible network is thousands of kernels, each of which runs for less time than its launch takes. A CUDA graph
-launches them together. A replay repeats the kernels and nothing else: what a node computes on the host, such as a random number or a
-counter, stays what it was when the pass was recorded. ``benchmarks/results/training-gpu.md`` has the speed-up.
+launches them together. A replay repeats the kernels and nothing else: what a node computes on the host, such as a random number or
+a counter, stays what it was when the pass was recorded. ``benchmarks/results/training-gpu.md`` has the speed-up.
 """
 
 from __future__ import annotations
