@@ -5,12 +5,15 @@ What checkpoints and the zoo share. Nothing here imports torch.
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Len
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "Strict", "first_problem"]
+from flowclf.errors import FlowclfError
+
+__all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "Strict", "first_problem", "json_object"]
 
 DESCRIPTION = "model.json"
 """In a model's folder."""
@@ -50,3 +53,28 @@ def first_problem(error: ValidationError) -> str:
     place = ".".join(map(str, problems[0]["loc"]))
     more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
     return f"{place + ': ' if place else ''}{problems[0]['msg']}{more}"
+
+
+def json_object(text: str | bytes, where: str, error: type[FlowclfError]) -> dict[str, Any]:
+    """The object that a JSON document is.
+
+    Args:
+        text: of the document.
+        where: what errors call it.
+        error: what is raised.
+
+    Raises:
+        FlowclfError: of the class ``error``, if the text is not JSON, or is something other than an object.
+
+    Example:
+        >>> from flowclf.errors import ZooError
+        >>> json_object('{"models": []}', "index.json", ZooError)
+        {'models': []}
+    """
+    try:
+        document = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{where} is not JSON: {reason}") from reason
+    if not isinstance(document, dict):
+        raise error(f"{where}: expected a JSON object, found {type(document).__name__}")
+    return document

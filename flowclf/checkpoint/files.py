@@ -26,7 +26,7 @@ from flowclf.graph import describe_graph, graph_from_description
 from flowclf.nodes import set_subnet_dtype
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
-from flowclf.strict_json import DESCRIPTION, WEIGHTS
+from flowclf.strict_json import DESCRIPTION, WEIGHTS, json_object
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "describe", "load", "read_description", "rebuild", "save"]
 
@@ -143,13 +143,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not a model: expected a folder that holds {DESCRIPTION}")
     if file.stat().st_size > _MAX_DESCRIPTION_BYTES:
         raise CheckpointError(f"{file}: {file.stat().st_size} bytes, more than the {_MAX_DESCRIPTION_BYTES} a description may have")
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not JSON: {error}") from error
-    if not isinstance(description, dict):
-        raise CheckpointError(f"{file}: expected a JSON object, found {type(description).__name__}")
-    return description
+    return json_object(file.read_bytes(), str(file), CheckpointError)
 
 
 def load(
