@@ -12,7 +12,7 @@ from flowclf.cli.options import JSON
 from flowclf.errors import FlowclfError, VerificationError
 
 if TYPE_CHECKING:
-    from flowclf.zoo import Options, Verification, ZooEntry
+    from flowclf.zoo import Verification, ZooEntry
 
 __all__ = ["app"]
 
@@ -25,17 +25,13 @@ INDEX = Annotated[
 NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model in the zoo.", show_default=False)]
 
 
-def _options(index: str | None, progress: Any = None) -> Options:
-    return {"index": index, "progress": progress}
-
-
 @app.command("list")
 def list_(index: INDEX = None, as_json: JSON = False) -> None:
     """List the models."""
     from flowclf import zoo
     from flowclf.cli.output import print_json, print_table
 
-    entries = zoo.list(**_options(index))
+    entries = zoo.list(index=index)
     if as_json:
         print_json([entry.model_dump() for entry in entries])
         return
@@ -56,7 +52,7 @@ def info(name: NAME, index: INDEX = None, as_json: JSON = False) -> None:
     from flowclf import zoo
     from flowclf.cli.output import print_json, print_results
 
-    document = zoo.info(name, **_options(index)).model_dump()
+    document = zoo.info(name, index=index).model_dump()
     if as_json:
         print_json(document)
     else:
@@ -91,7 +87,7 @@ def download(
 
     with showing_progress() as progress:
         # Off a terminal a download reports nothing.
-        folder = zoo.download(name, to=to, **_options(index, progress if sys.stderr.isatty() else None))
+        folder = zoo.download(name, to=to, index=index, progress=progress if sys.stderr.isatty() else None)
     if as_json:
         print_json({"name": name, "folder": str(folder)})
     else:
@@ -114,7 +110,7 @@ def verify(
     from flowclf.cli.progress import showing_progress
 
     with showing_progress() as progress:
-        verified = zoo.verify(names or None, full=full, **_options(index, progress))
+        verified = zoo.verify(names or None, full=full, index=index, progress=progress)
     if as_json:
         print_json([_document(one) for one in verified])
     else:
