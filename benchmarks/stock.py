@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from benchmarks.networks import CLASSES, subnet
-from flowclf.data.torchvision_compat import import_torchvision
+from benchmarks.torchvision_compat import import_torchvision
 from flowclf.files import resource
 from flowclf.nodes import LogitReadout
 from flowclf.recipe import Recipe

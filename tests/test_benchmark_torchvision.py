@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from flowclf.data import torchvision_compat
-from flowclf.data.torchvision_compat import import_torchvision
+from benchmarks import torchvision_compat
+from benchmarks.torchvision_compat import import_torchvision
 
 
 def test_operators_that_exist_are_left_alone() -> None:
