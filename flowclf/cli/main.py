@@ -22,7 +22,7 @@ _INTERRUPTED = 130
 # Without rich, --help takes half the time.
 app = typer.Typer(
     name="flowclf",
-    help="Train, evaluate and invert classifiers that can be run backwards.",
+    help="Classifiers that can be run backwards: train them, evaluate them, draw metamers.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -48,7 +48,7 @@ def _version(wanted: bool) -> None:
 def _options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """Train, evaluate and invert classifiers that can be run backwards."""
+    """Classifiers that can be run backwards: train them, evaluate them, draw metamers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,9 +21,10 @@ def metamers(
     out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Figure to write, with .npz data.")] = Path("metamers.png"),
     device: DEVICE = Device.auto,
 ) -> None:
-    """Draw metamers: images with the logits of one image and the nuisances of another.
+    """Draw metamers.
 
-    Give two images for one metamer, or none for a grid of metamers of test images.
+    A metamer is an image with the logits of one image and the nuisances (all other outputs) of another. Give two images for one
+    metamer, or none for a grid of metamers of test images.
     """
     from flowclf.cli.output import print_results
 

@@ -14,15 +14,17 @@ from flowclf.cli.options import DATA, JSON
 
 __all__ = ["app", "example6"]
 
-app = typer.Typer(help="Reproduce the paper's tables and figures.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Reproduce results of Jacobsen et al., ICLR 2019 (arXiv:1811.00401).", no_args_is_help=True, rich_markup_mode=None
+)
 
 RESULTS = "a run directory, or a file that `flowclf evaluate --json` printed"
 
 
 @app.command()
 def table2(
-    ce: Annotated[str, typer.Argument(metavar="CE-RUN", help=f"Trained with cross-entropy: {RESULTS}.")],
-    ice: Annotated[str, typer.Argument(metavar="ICE-RUN", help="Trained with independence cross-entropy.")],
+    ce: Annotated[str, typer.Argument(metavar="CE-RUN", help=f"Run with cross-entropy: {RESULTS}.")],
+    ice: Annotated[str, typer.Argument(metavar="ICE-RUN", help="Run with independence cross-entropy, likewise.")],
 ) -> None:
     """Print Table 2: two runs beside the paper's results.
 
