@@ -14,9 +14,7 @@ from flowclf.cli.options import DATA, JSON
 
 __all__ = ["app", "example6"]
 
-app = typer.Typer(
-    help="Reproduce results of Jacobsen et al., ICLR 2019 (arXiv:1811.00401).", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Reproduce results of the paper (arXiv:1811.00401).", no_args_is_help=True, rich_markup_mode=None)
 
 RESULTS = "a run directory, or a file that `flowclf evaluate --json` printed"
 
@@ -26,10 +24,7 @@ def table2(
     ce: Annotated[str, typer.Argument(metavar="CE-RUN", help=f"Run with cross-entropy: {RESULTS}.")],
     ice: Annotated[str, typer.Argument(metavar="ICE-RUN", help="Run with independence cross-entropy, likewise.")],
 ) -> None:
-    """Print Table 2: two runs beside the paper's results.
-
-    The table is Markdown.
-    """
+    """Print Table 2: two runs beside the paper's results, in Markdown."""
     from flowclf.paper.table2 import read_results, table
 
     print(table(read_results(ce), read_results(ice)))
