@@ -1,7 +1,4 @@
-"""JSON documents that nobody vouches for: names of a model's files, the strict form, and words for what is wrong.
-
-What checkpoints and the zoo share. Nothing here imports torch.
-"""
+"""Strict schemas for untrusted JSON documents, shared by checkpoints and the zoo. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,16 +13,16 @@ from flowclf.errors import FlowclfError
 __all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "Strict", "first_problem", "json_object"]
 
 DESCRIPTION = "model.json"
-"""In a model's folder."""
+"""Name of the description in a model's folder."""
 
 WEIGHTS = "model.safetensors"
-"""Beside the description."""
+"""Name of the weights in a model's folder."""
 
 Size = Annotated[int, Ge(1), Le(2**24)]
 
 
 class Strict(BaseModel):
-    """A part of a document: no keys but its own, no value of another type, none that is not finite."""
+    """Base class of document parts: no unknown keys, no conversion of types, finite numbers only."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -40,7 +37,7 @@ class Preprocessing(Strict):
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, with its place, on one line.
+    """Format the first error that pydantic found, with its location, on one line.
 
     Example:
         >>> try:
