@@ -1,7 +1,7 @@
-"""Graphs: node specs to a FrEIA ``GraphINN``, checks of any GraphINN, its plain description, and its execution.
+"""Graphs: build a FrEIA ``GraphINN`` from node specs; check, describe and execute any GraphINN.
 
-FrEIA builds a graph silently when an output is used twice, and fails obscurely when one is used not at all; here both are
-refused when the graph is built, with the name of the node.
+FrEIA silently builds a graph that uses an output twice, and fails with an obscure error if one is not used; here both raise an
+error with the node's name when the graph is built.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ MAX_REPEAT_DEPTH = 10
 
 
 def _flatten(specs: Specs, where: str = "nodes") -> list[tuple[str, str, dict[str, Any]]]:
-    """(place, registered name, arguments) for each node, repeats unrolled."""
+    """Unroll repeats into a list of (place, registered name, arguments), one per node."""
     if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
         raise GraphError(f"{where}: expected a list of node specs, found {type(specs).__name__}")
     if where.count(".nodes") > MAX_REPEAT_DEPTH:
-        raise GraphError(f"{where[:40]}...: repeats are nested more than {MAX_REPEAT_DEPTH} deep")
+        raise GraphError(f"{where[:40]}...: expected at most {MAX_REPEAT_DEPTH} nested repeats, found more")
     flat: list[tuple[str, str, dict[str, Any]]] = []
     for index, spec in enumerate(specs):
         place = f"{where}[{index}]"
@@ -67,7 +67,7 @@ def _flatten(specs: Specs, where: str = "nodes") -> list[tuple[str, str, dict[st
             if set(spec) != {"repeat", "nodes"}:
                 raise GraphError(f"{place}: a repeat has the keys repeat and nodes, found {list(spec)}")
             if not isinstance(times, int) or isinstance(times, bool) or times < 0:
-                raise GraphError(f"{place}: repeat must be a whole number of times, found {times!r}")
+                raise GraphError(f"{place}: repeat must be an integer of at least 0, found {times!r}")
             inner = _flatten(spec["nodes"], f"{place}.nodes")
             if len(flat) + times * len(inner) > MAX_NODES:
                 raise GraphError(f"{place}: more than {MAX_NODES} nodes")
@@ -88,15 +88,15 @@ def _flatten(specs: Specs, where: str = "nodes") -> list[tuple[str, str, dict[st
 
 
 def _check_arguments(kind: str, arguments: Mapping[str, Any], name: str) -> None:
-    """Refuse from code what a recipe would refuse; objects, which only code can give, pass."""
+    """Check arguments given in code as a recipe's are checked; objects, which only code can pass, are not checked."""
     supplied = {"classes"} & inspect.signature(registry.nodes.get(kind)).parameters.keys()
-    plain = {str(key): _plain(item) for key, item in arguments.items() if _is_plain(item) and key not in supplied}
+    plain = {str(key): _as_json(item) for key, item in arguments.items() if _is_json(item) and key not in supplied}
     try:
         component_model("nodes", kind).model_validate(plain)
     except ValidationError as error:
         for problem in error.errors(include_url=False):
             place = ".".join(map(str, problem["loc"]))
-            # The model does not see an object, and misses it.
+            # Objects are not passed to the schema, which then reports them as missing.
             if place in plain or place not in arguments:
                 raise GraphError(f"node '{name}': argument {place}: {problem['msg']}") from error
 
@@ -124,16 +124,16 @@ def _make_node(inputs: Any, kind: str, arguments: dict[str, Any], name: str) -> 
 
 
 def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph:
-    """A graph from a list of node specs: a chain, whose factored-out parts go to the SplitHead that ends it.
+    """Build a graph from a list of node specs: a chain that ends with a SplitHead, which also takes the factored-out parts.
 
     Args:
         input_shape: (C, H, W) or (D,).
         nodes: each a registered name, a mapping of one name to its arguments, or ``{repeat: n, nodes: [...]}``.
-        classes: K; passed to every node that takes an argument ``classes``.
+        classes: K, the number of classes; passed to every node with an argument ``classes``.
 
     Raises:
-        GraphError: shapes that do not fit, or a list that does not end with a SplitHead; names the node and the shapes.
-        RegistryError: a name that is not registered.
+        GraphError: if shapes do not fit, or the list does not end with a SplitHead; the error names the node and the shapes.
+        RegistryError: if a name is not registered.
 
     Example:
         >>> graph = build_graph((1, 8, 8), ["squeeze", "actnorm", "affine_coupling", "split_head"], classes=10)
@@ -175,11 +175,11 @@ def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph
 
 
 def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
-    """Check that a FrEIA graph, or the list of nodes for one, is a classifier's; a list becomes a GraphINN.
+    """Check that a FrEIA graph, or the list of nodes for one, is a classifier's; return it as a GraphINN.
 
     Raises:
-        GraphError: an output that is used twice or not at all; two nodes of one name; not exactly one input; conditions; a last
-            node that is not a SplitHead whose outputs are the graph's outputs, logits first.
+        GraphError: if an output is used twice or not at all; two nodes have the same name; there is not exactly one input; there
+            are conditions; or the graph does not end with a SplitHead whose outputs are the graph's outputs, logits first.
     """
     node_list = list(graph.node_list) if isinstance(graph, GraphINN) else list(graph)
     strangers = [type(node).__name__ for node in node_list if not isinstance(node, Node)]
@@ -199,15 +199,15 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
     for node in node_list:
         if isinstance(node, ConditionNode) or node.conditions:
             node = node if isinstance(node, ConditionNode) else node.conditions[0]
-            raise GraphError(f"condition '{node.name}', shape {node.dims}: a classifier takes nothing but its input")
+            raise GraphError(f"condition '{node.name}', shape {node.dims}: a classifier's graph cannot have conditions")
         for output, shape in enumerate(node.output_dims):
             if not uses[node, output]:
                 raise GraphError(f"output {output} of node '{node.name}', shape {tuple(shape)}, is not used")
     for name, count in Counter(node.name for node in node_list).items():
         if count > 1:
-            raise GraphError(f"{count} nodes are named '{name}'; a checkpoint needs names of their own")
+            raise GraphError(f"{count} nodes are named '{name}'; a checkpoint needs unique names")
     inputs = [node for node in node_list if isinstance(node, InputNode)]
-    # A GraphINN keeps its nodes in order of execution; its outputs have an order of their own.
+    # A GraphINN's nodes are in order of execution; its outputs have their own order.
     outputs = graph.out_nodes if isinstance(graph, GraphINN) else [node for node in node_list if isinstance(node, OutputNode)]
     if len(inputs) != 1:
         raise GraphError(f"a classifier has one input, found {len(inputs)}: {[node.name for node in inputs]}")
@@ -227,7 +227,7 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
 
 
 def copy_nodes(graph: Graph, memo: dict[int, Any]) -> None:
-    """Deep copies of a graph's nodes, put in ``memo``, as a preparation for a deep copy of the graph.
+    """Put deep copies of a graph's nodes into ``memo``, in preparation for a deep copy of the graph.
 
     A node refers to its successor, so without this a deep copy recurses through the whole graph and fails on a long one.
     """
@@ -238,24 +238,24 @@ def copy_nodes(graph: Graph, memo: dict[int, Any]) -> None:
 
 
 def head_of(graph: Graph) -> SplitHead:
-    """The SplitHead of a checked graph."""
+    """Find the SplitHead of a checked graph."""
     return next(node.module for node in graph.node_list if isinstance(node.module, SplitHead))
 
 
 def readout_of(graph: Graph) -> Node:
-    """The last LogitReadout of a graph.
+    """Find the last LogitReadout of a graph.
 
     Raises:
-        UsageError: it has none.
+        UsageError: if there is none.
     """
     for node in reversed(graph.node_list):
         if isinstance(node.module, LogitReadout):
             return node
-    raise UsageError("a reading is what a logit_readout finds, and the graph has none; in a firevnet, readout_width makes one")
+    raise UsageError("expected a graph with a logit_readout, found none; readout_width adds one to a firevnet")
 
 
 def modules_by_name(graph: Graph) -> dict[str, nn.Module]:
-    """The modules of the nodes by the nodes' names, in order of execution."""
+    """Map the nodes' names to their modules, in order of execution."""
     return {node.name: node.module for node in _steps(graph)}
 
 
@@ -264,9 +264,9 @@ def _steps(graph: Graph) -> tuple[Node, ...]:
 
 
 def after_the_logits(graph: Graph) -> NodeSet:
-    """The nodes between which and the head nothing changes the logits: whoever wants those alone need not run them.
+    """Find the final nodes that do not change the logits, which need not run to compute the logits alone.
 
-    They are nodes with ``kept_logits``, each of which feeds the next or, in the end, the head's first input.
+    These are nodes with ``kept_logits`` in a chain that ends at the head's first input.
     """
     end = next(node for node in graph.node_list if isinstance(node.module, SplitHead))
     node = end.inputs[0][0]
@@ -291,20 +291,20 @@ def execute(
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Run a graph forward, or backward with ``rev``.
 
-    ``GraphINN.forward`` does the same but hides every error in a RuntimeError (an out-of-memory error cannot be caught) and
-    makes log-determinants on the CPU, rounding scalar ones to float32.
+    ``GraphINN.forward`` does the same, but re-raises every error as a RuntimeError (so that an out-of-memory error cannot be
+    caught) and creates log-determinants on the CPU, rounding scalar ones to float32.
 
     Args:
         graph: any GraphINN in which each output is used once.
-        values: inputs, or with ``rev`` outputs, in the graph's order.
-        conditions: in the graph's order.
+        values: the inputs, or with ``rev`` the outputs, in the graph's order.
+        conditions: the conditions, in the graph's order.
         rev: run the inverse.
-        log_det: add up the log-determinants.
-        left_out: nodes with one input and one output that hand their input on.
-        until: stop before this node; what it would be given is returned in place of the outputs.
+        log_det: compute the log-determinant.
+        left_out: nodes with one input and one output that are skipped.
+        until: stop before this node and return its inputs instead of the graph's outputs.
 
     Returns:
-        The outputs, or with ``rev`` the inputs, and the log-determinant of the direction, (B,), nats, or None.
+        The outputs, or with ``rev`` the inputs, and the log-determinant of that direction, (B,), nats, or None.
     """
     ends = (graph.out_nodes, graph.in_nodes) if rev else (graph.in_nodes, graph.out_nodes)
     available: dict[tuple[Node, int], Tensor] = {(node, 0): value for node, value in zip(ends[0], values, strict=True)}
@@ -322,7 +322,7 @@ def execute(
             available[node, 0] = inputs[0]
             continue
         if not isinstance(node.module, BijectiveNode | FactorOut | SplitHead):
-            # FrEIA's own nodes take views, which another memory format does not allow.
+            # FrEIA's own nodes take views, which need contiguous memory.
             inputs = tuple(value.contiguous() for value in inputs)
         if node.conditions:
             own = tuple(given[condition] for condition in node.conditions)
@@ -348,11 +348,11 @@ def execute(
 
 @dataclass(frozen=True)
 class NodeRow:
-    """A line of the node table.
+    """A row of the node table.
 
     Attributes:
         name: the node's name in the graph.
-        kind: registered name, or the class's name.
+        kind: the node's registered name, or its class name.
         shapes_in: shapes of the inputs.
         shapes_out: shapes of the outputs.
         parameters: number of trainable parameters.
@@ -370,7 +370,7 @@ def _kind(node: Node) -> str:
 
 
 def node_rows(graph: Graph) -> list[NodeRow]:
-    """The node table of a graph, in order of execution."""
+    """Build the node table of a graph, in order of execution."""
     return [
         NodeRow(
             node.name,
@@ -384,10 +384,10 @@ def node_rows(graph: Graph) -> list[NodeRow]:
 
 
 def describe_graph(graph: Graph) -> dict[str, Any]:
-    """Plain JSON that :func:`graph_from_description` builds the graph from again.
+    """Describe a graph as JSON, from which :func:`graph_from_description` builds it again.
 
     Raises:
-        GraphError: a node that is not registered, or was made with an argument that is not plain data; names the node.
+        GraphError: if a node is not registered, or has an argument that JSON cannot hold; the error names the node.
     """
     (source,) = graph.in_nodes
     rows = []
@@ -399,35 +399,35 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
                 "is not registered"
             )
         for argument, value in node.module_args.items():
-            if not _is_plain(value):
+            if not _is_json(value):
                 raise GraphError(
-                    f"node '{node.name}' cannot be saved: its argument '{argument}' is a {type(value).__name__}, not plain data"
+                    f"node '{node.name}' cannot be saved: JSON cannot hold its argument '{argument}', a {type(value).__name__}"
                 )
         inputs = [[origin.name, output] for origin, output in node.inputs]
-        rows.append({"name": node.name, "kind": kind, "arguments": _plain(node.module_args), "inputs": inputs})
+        rows.append({"name": node.name, "kind": kind, "arguments": _as_json(node.module_args), "inputs": inputs})
     return {"input": {"name": source.name, "shape": list(source.dims)}, "nodes": rows}
 
 
-def _is_plain(value: Any) -> bool:
+def _is_json(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(map(_is_json, value))
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def graph_from_description(description: Mapping[str, Any]) -> Graph:
-    """Build a graph from what :func:`describe_graph` gave. Nothing but registered components can be named.
+    """Build a graph from the output of :func:`describe_graph`; it can only contain registered components.
 
     Raises:
-        GraphError: a description that is incomplete or inconsistent.
-        RegistryError: a node that is not registered.
+        GraphError: if the description is incomplete or inconsistent.
+        RegistryError: if a node is not registered.
     """
     try:
         source = InputNode(*(int(size) for size in description["input"]["shape"]), name=str(description["input"]["name"]))

@@ -1,11 +1,8 @@
-"""Host memory: keeping what is freed, and moving tensors to a device without waiting.
+"""Host memory: keep freed memory in the process, and copy tensors to a device without waiting.
 
-Memory that is freed and soon wanted again: the C library is taught not to give it back to the system in between.
-
-Between two layers megabytes are freed and taken again. glibc returns what lies at the end of its heap as soon as it is larger than
-twice the largest block that it mapped by itself and was given back, 256 kB in a fresh process; each return costs as many page
-faults as the memory has pages when it is wanted again. Where activations are recomputed that was a third of a training step's
-time.
+Megabytes are freed and allocated again between two layers. glibc returns free memory at the end of its heap to the system as soon
+as it exceeds twice the largest block that was mapped separately and freed, 256 kB in a new process; allocating it again then
+costs one page fault per page. With recomputed activations this took a third of a training step's time.
 """
 
 from __future__ import annotations
@@ -18,21 +15,21 @@ from torch import Tensor
 __all__ = ["keep_freed_memory", "moved"]
 
 _BYTES = 2**25 - 2**16
-"""The most that moves glibc's thresholds, 32 MiB, less what it adds for its own use."""
+"""Largest block that still raises glibc's thresholds: 32 MiB, less glibc's own overhead."""
 
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Let the process keep up to 64 MiB of freed memory, once and for all.
+    """Let the process keep up to 64 MiB of freed memory from now on.
 
-    To free one large block is what moves glibc's thresholds; none of its pages is touched, so it takes no memory. Thresholds that
-    someone set (``MALLOC_TRIM_THRESHOLD_``) do not move, and other C libraries take no notice.
+    Freeing one large block raises glibc's thresholds; its pages are never touched, so it takes no memory. Thresholds set by the
+    user (``MALLOC_TRIM_THRESHOLD_``) stay, and with other C libraries there is no effect.
     """
     torch.empty(_BYTES, dtype=torch.uint8)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device; from the host to a GPU, without waiting for what the GPU has still to do.
+    """Copy a tensor to a device; from the host to a GPU, without waiting for the GPU's pending work.
 
     Example:
         >>> moved(torch.ones(3), torch.device("cpu")).sum()

@@ -1,4 +1,4 @@
-"""Metamers under their short name; they live in :mod:`flowclf.evaluation.metamers`."""
+"""Short name of :mod:`flowclf.evaluation.metamers`."""
 
 from flowclf.evaluation.metamers import draw_pairs, interpolate, metamer, metamer_statistics, quantized
 

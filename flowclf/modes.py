@@ -1,4 +1,4 @@
-"""Modes to measure in and to repeat work in: evaluation without TF32, and the same bits from the same work."""
+"""Context managers for evaluation without TF32, and for computation that is reproducible to the bit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["evaluating", "repeatable"]
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients and no TF32 in convolutions within the block; what was set before is set again afterwards.
+    """Context with eval mode, no gradients and no TF32 in convolutions; all previous settings are restored afterwards.
 
-    By default torch lets a GPU round what convolutions of float32 multiply to TF32, 10 bits of mantissa. What is then off by a
-    thousandth is not the classifier's inverse but its measurement. Every submodule gets its own mode back.
+    By default torch lets a GPU round the factors in float32 convolutions to TF32, with 10 bits of mantissa. The measurement of an
+    inverse error would then be off by a thousandth, although the inverse is not. Each submodule's own mode is restored.
 
     Example:
         >>> net = nn.Dropout()
@@ -29,7 +29,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         True
     """
     modes = [(part, part.training) for part in module.modules()]
-    # Since torch 2.9 each kind of operation has a setting of its own, and the old one cannot be read where they differ.
+    # Since torch 2.9 each kind of operation has its own setting, and reading the old one fails if they differ.
     cudnn = torch.backends.cudnn
     owner, setting, full = (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
     rounding = getattr(owner, setting)
@@ -46,11 +46,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """The same work on the same device gives the same bits within the block; torch's settings are put back afterwards.
+    """Context in which the same computation on the same device gives the same bits; torch's settings are restored afterwards.
 
-    A CPU needs nothing for it. A GPU is told to add up in a fixed order, which some operations do not by themselves
-    (``torch.use_deterministic_algorithms``), and cuDNN not to choose by time; what has no such order goes on as it is, and torch
-    warns of it. The environment variable ``CUBLAS_WORKSPACE_CONFIG`` is set, if it is not, and stays set.
+    A CPU needs no settings. On a GPU, operations sum in a fixed order (``torch.use_deterministic_algorithms``), and cuDNN does not
+    select algorithms by timing. Operations without a deterministic algorithm still run, and torch warns of them. The environment
+    variable ``CUBLAS_WORKSPACE_CONFIG`` is set, unless it already is, and stays set.
 
     Example:
         >>> with repeatable(torch.device("cpu")):
@@ -60,13 +60,13 @@ def repeatable(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    # Older releases of torch ask for it before they call a matrix product of cuBLAS repeatable.
+    # Older releases of torch require it before they consider cuBLAS's matrix products deterministic.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     enabled, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     fill, benchmark = memory.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=warn_only or not enabled)
-    # All memory is written before it is read; filling it first would only take time.
+    # All memory is written before it is read, so filling it first would only cost time.
     memory.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     try:

@@ -1,28 +1,28 @@
-"""JSON documents that nobody vouches for: names of a model's files, the strict form, and words for what is wrong.
-
-What checkpoints and the zoo share. Nothing here imports torch.
-"""
+"""Strict schemas for untrusted JSON documents, shared by checkpoints and the zoo. Does not import torch."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Len
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "Strict", "first_problem"]
+from flowclf.errors import FlowclfError
+
+__all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "Strict", "first_problem", "json_object"]
 
 DESCRIPTION = "model.json"
-"""In a model's folder."""
+"""Name of the description in a model's folder."""
 
 WEIGHTS = "model.safetensors"
-"""Beside the description."""
+"""Name of the weights in a model's folder."""
 
 Size = Annotated[int, Ge(1), Le(2**24)]
 
 
 class Strict(BaseModel):
-    """A part of a document: no keys but its own, no value of another type, none that is not finite."""
+    """Base class of document parts: no unknown keys, no conversion of types, finite numbers only."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -37,7 +37,7 @@ class Preprocessing(Strict):
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, with its place, on one line.
+    """Format the first error that pydantic found, with its location, on one line.
 
     Example:
         >>> try:
@@ -50,3 +50,28 @@ def first_problem(error: ValidationError) -> str:
     place = ".".join(map(str, problems[0]["loc"]))
     more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
     return f"{place + ': ' if place else ''}{problems[0]['msg']}{more}"
+
+
+def json_object(text: str | bytes, where: str, error: type[FlowclfError]) -> dict[str, Any]:
+    """The object that a JSON document is.
+
+    Args:
+        text: of the document.
+        where: what errors call it.
+        error: what is raised.
+
+    Raises:
+        FlowclfError: of the class ``error``, if the text is not JSON, or is something other than an object.
+
+    Example:
+        >>> from flowclf.errors import ZooError
+        >>> json_object('{"models": []}', "index.json", ZooError)
+        {'models': []}
+    """
+    try:
+        document = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{where} is not JSON: {reason}") from reason
+    if not isinstance(document, dict):
+        raise error(f"{where}: expected a JSON object, found {type(document).__name__}")
+    return document

@@ -24,12 +24,13 @@ HEAVY = ("torch", "torchvision", "FrEIA", "nflows", "matplotlib", "scipy")
 def light_modules() -> list[str]:
     """The modules that must not import torch, packages of them in full."""
     import flowclf.recipe
+    import flowclf.remote
     import flowclf.signatures
     import flowclf.zoo
 
     inner = [
         info.name
-        for package in (flowclf.recipe, flowclf.signatures, flowclf.zoo)
+        for package in (flowclf.recipe, flowclf.remote, flowclf.signatures, flowclf.zoo)
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
         # What measures or builds models is imported when a model is measured or built.
         if info.name not in ("flowclf.zoo.measuring", "flowclf.recipe.building")

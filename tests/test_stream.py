@@ -26,7 +26,7 @@ DTYPES = pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["fp32", "
 
 
 def fixed(shape: tuple[int, ...] = (1, 8, 8), *, scale: float = 0.1, **plan: Any) -> InvertibleClassifier:
-    """A network for a stream in fixed point, away from its starting values, in eval mode."""
+    """A network for a fixed-point stream, away from its starting values, in eval mode."""
     specs = firevnet(**{"stages": 2, "blocks": 3, "width": 8, **PLAN, **plan})
     return tiny.randomize(build_classifier(shape, specs, classes=4, stream="fixed_point"), scale).eval()
 

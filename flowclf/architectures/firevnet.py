@@ -1,4 +1,4 @@
-"""Architectures: functions that return a list of node specs for ``flowclf.build_classifier``."""
+"""fiRevNet architectures: functions that return a list of node specs for ``flowclf.build_classifier``."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ def firevnet(
 ) -> list[Any]:
     """Convolutional fully invertible RevNet (paper, section 2.2 and appendix B.2).
 
-    Each stage is a squeeze and then blocks of ActNorm, an invertible 1x1 convolution and a coupling. The last stage may be
-    followed by a readout, a residual network that adds to the logits what it finds in everything else, and by couplings
-    that see the logits and keep them.
+    Each stage is a squeeze followed by blocks of ActNorm, an invertible 1x1 convolution and a coupling. After the last stage there
+    may be a readout, a residual network that computes an increment of the logits from all other latents, and couplings that
+    transform the nuisances conditioned on the logits.
 
     Args:
         stages: number of squeezes; each halves height and width.
-        blocks: blocks a stage, one number for all or a list.
+        blocks: blocks per stage, one number for all stages or a list.
         width: channels of the couplings' hidden layers, one number for all stages or a list.
-        coupling: affine, or additive, which preserves volume.
+        coupling: affine, or additive, whose log_det is 0.
         bound: largest absolute log-scale of an affine coupling, nats.
-        mixing: parametrisation of the 1x1 convolutions, or fixed random permutations of the channels in their place.
+        mixing: parametrisation of the 1x1 convolutions; ``permutation`` uses fixed random permutations of the channels instead.
         actnorm: put an ActNorm before each block and at the end.
-        normalization: batch norm in the couplings' subnets.
-        factor_out: factor half of the channels out after each stage but the last.
-        readout_width: channels of the readout's hidden layers; 0 for none.
+        normalization: normalisation in the couplings' subnets.
+        factor_out: factor half of the channels out after each stage except the last.
+        readout_width: channels of the readout's hidden layers; 0 for no readout.
         readout_blocks: residual blocks of the readout.
-        logit_couplings: pairs of couplings on the nuisances, given the logits, before the head.
+        logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
         logit_scale: factor on the logits inside the bijection.
         logit_mean: m of the prior N(m e_y, m I) on the logits.
         dct: read the logits from the lowest frequencies of the last feature maps.
 
     Raises:
-        UsageError: a list whose length is not the number of stages, or couplings given logits that are not channels' means.
+        UsageError: if the length of a list is not the number of stages, or a readout or logit couplings are used without ``dct``.
 
     Example:
         >>> firevnet(stages=1, blocks=1)[0]
@@ -100,20 +100,20 @@ def firevnet_fc(
 ) -> list[Any]:
     """Fully connected fully invertible RevNet for vectors (paper, appendix B.1).
 
-    A block is a RevNet block: y2 = x2 + F(x1), then y1 = x1 + G(y2), on the two halves of the vector. F and G are ReLU networks of
-    three layers, as in a RevNet's bottleneck block, without batch norm. The paper prints no widths. The default is its number of
-    dimensions and so no bottleneck in units: with half of that or less, more of the points on its spheres are misread.
+    A block is a RevNet block: y2 = x2 + F(x1), then y1 = x1 + G(y2), on the two halves of the vector. F and G are three-layer ReLU
+    networks, as in a RevNet's bottleneck block, without batch norm. The paper states no widths. The default is the number of
+    dimensions of its spheres: with half of that or less, more points are misclassified.
 
     Args:
-        blocks: number of RevNet blocks, two couplings each.
-        width: units of the couplings' hidden layers.
-        hidden_layers: hidden layers of the couplings.
-        coupling: additive, which preserves volume, or affine.
+        blocks: number of RevNet blocks, each of two couplings.
+        width: units per hidden layer of the couplings.
+        hidden_layers: number of hidden layers of the couplings.
+        coupling: additive, whose log_det is 0, or affine.
         bound: largest absolute log-scale of an affine coupling, nats.
         actnorm: put an ActNorm before each block.
-        mixing: parametrisation of a learned mixing of the dimensions before each block, or a fixed random permutation of them;
-            none leaves the halves as they are.
-        logit_couplings: pairs of couplings on the nuisances, given the logits, before the head.
+        mixing: parametrisation of a learned linear map of the dimensions before each block; ``permutation`` for a fixed random
+            permutation, ``none`` for neither.
+        logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
         logit_scale: factor on the logits inside the bijection.
         logit_mean: m of the prior N(m e_y, m I) on the logits.
 
@@ -124,7 +124,7 @@ def firevnet_fc(
     subnet = {"dense": {"width": width, "hidden_layers": hidden_layers}}
     affine = {"subnet": subnet, "bound": bound}
     arguments = affine if coupling == "affine" else {"subnet": subnet}
-    # The logits are the first entries: the half that they are in comes last, so that they can depend on every dimension.
+    # The logits are the first entries. Their half is transformed last, so that they can depend on every dimension.
     block: list[Any] = [{f"{coupling}_coupling": {**arguments, "swap": swap}} for swap in (False, True)]
     if mixing != "none":
         block.insert(0, _mixing(mixing))

@@ -1,6 +1,6 @@
-"""Networks that read the class from nuisances: the paper's, which takes them as a vector, and one that takes feature maps.
+"""Networks that classify nuisances: adversaries in training and probes in evaluation.
 
-Adversaries in training and probes in evaluation are such networks.
+One is the paper's, on vectors; the other is convolutional, on feature maps.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["ConvolutionalProbe", "mlp"]
 
 
 def mlp(dimensions: int, classes: int, hidden: Sequence[int] = (512, 512, 512)) -> nn.Sequential:
-    """The nuisance classifier of the paper (appendix B.2): fully connected ReLU layers, by default three of 512.
+    """The paper's nuisance classifier (appendix B.2): fully connected ReLU layers, by default three of 512 units.
 
     Args:
-        dimensions: D, of the features.
-        classes: K.
+        dimensions: D, the number of features.
+        classes: K, the number of classes.
         hidden: units of each hidden layer.
     """
     layers: list[nn.Module] = []
@@ -38,16 +38,16 @@ def mlp(dimensions: int, classes: int, hidden: Sequence[int] = (512, 512, 512)) 
 class ConvolutionalProbe(nn.Module):
     """A small convolutional network on the nuisances as feature maps.
 
-    Maps of higher resolution are rearranged to the lowest one, pixels into channels, so nothing is lost, and all are
-    put together. The input is standardised nuisances (B, D-K).
+    Feature maps are rearranged to the lowest resolution among them, pixels into channels, which loses nothing, and concatenated.
+    The input is standardised nuisances (B, D-K).
 
     Args:
-        clf: whose ``nuisance_maps`` are used; not a part of this module.
-        classes: K.
+        clf: the classifier whose ``nuisance_maps`` are used; it does not become a submodule.
+        classes: K, the number of classes.
         width: channels of the hidden layers.
 
     Raises:
-        UsageError: the nuisances are not feature maps whose heights and widths are whole multiples of the smallest.
+        UsageError: if the nuisances are not feature maps whose heights and widths are whole multiples of the smallest.
     """
 
     def __init__(self, clf: InvertibleClassifier, classes: int, width: int = 64) -> None:
@@ -64,7 +64,7 @@ class ConvolutionalProbe(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * grid, 256), nn.ReLU(), nn.Linear(256, classes))
 
     def rearranged(self, nuisance: Tensor) -> Tensor:
-        """All nuisances as one feature map (B, C, H, W)."""
+        """Rearrange all nuisances into one feature map (B, C, H, W)."""
         maps = self._maps_of(nuisance)
         shapes = [tuple(part.shape[1:]) for part in maps]
         if any(len(shape) != 3 for shape in shapes):
@@ -76,6 +76,6 @@ class ConvolutionalProbe(nn.Module):
         return torch.cat([functional.pixel_unshuffle(part, f) for part, f in zip(maps, factors, strict=True)], dim=1)
 
     def forward(self, nuisance: Tensor) -> Tensor:
-        """Logits (B, K) of nuisances (B, D)."""
+        """Compute logits (B, K) from nuisances (B, D-K)."""
         logits: Tensor = self.layers(self.rearranged(nuisance))
         return logits

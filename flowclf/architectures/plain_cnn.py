@@ -1,4 +1,4 @@
-"""Architectures of ordinary networks: functions that return a factory for :class:`flowclf.classifier.PlainClassifier`."""
+"""Architectures of ordinary networks: functions that return a network factory for :class:`flowclf.classifier.PlainClassifier`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGEST = 2**16
 
 
 class Binomial(nn.Module):
-    """Each channel of feature maps (B, C, H, W) filtered by the outer product of (1, 2, 1) / 4 with itself; borders repeat."""
+    """Filter for each channel of (B, C, H, W) maps: the outer product of (1, 2, 1) / 4 with itself, with replicated borders."""
 
     weight: Tensor
 
@@ -28,7 +28,7 @@ class Binomial(nn.Module):
         self.register_buffer("weight", line.outer(line).expand(channels, 1, 3, 3).clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps of the same shape."""
+        """Filter feature maps; the shape stays the same."""
         return functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode="replicate"), self.weight, groups=len(self.weight))
 
 
@@ -40,21 +40,21 @@ def plain_cnn(
     dropout: Decay = 0.4,
     smooth: bool = False,
 ) -> NetworkFactory:
-    """Convolutional network with batch norm: stages of 3x3 convolutions, each but the last followed by 2x2 max-pooling.
+    """Convolutional network with batch norm: stages of 3x3 convolutions, with 2x2 max-pooling between stages.
 
     The stages are those of K. Simonyan and A. Zisserman, Very deep convolutional networks for large-scale image recognition, 2015,
     with the batch norm of S. Ioffe and C. Szegedy, 2015.
 
     Args:
         widths: channels of each stage.
-        convolutions: convolutions a stage; the first stage, at full resolution, has one.
-        hidden: units of the hidden layer between the last feature maps and the logits; 0 for none.
-        dropout: share of activations dropped before each fully connected layer, in training.
-        smooth: look through a fixed 3x3 binomial filter, which is blind to patterns of period 2: to artefacts of an inverse
-            through squeezes, that an eye overlooks as well.
+        convolutions: convolutions per stage; the first stage, at full resolution, has one.
+        hidden: units of the hidden layer between the last feature maps and the logits; 0 for no such layer.
+        dropout: fraction of activations dropped before each fully connected layer, in training.
+        smooth: first apply a fixed 3x3 binomial filter, which removes patterns of period 2: artefacts of inverted squeezes,
+            which human viewers overlook as well.
 
     Raises:
-        UsageError: a number that is not in its range; and, when the network is built, inputs that are not images large enough.
+        UsageError: if a number is out of range; and, when the network is built, if the inputs are not images or are too small.
 
     Example:
         >>> network = plain_cnn(widths=[4, 8], hidden=16)((1, 8, 8), 10)

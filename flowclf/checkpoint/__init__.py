@@ -1,4 +1,4 @@
-"""Models on disk: safetensors for the weights, a JSON description that rebuilds the graph, limits on what either may ask for."""
+"""Models on disk: safetensors weights, a JSON description that rebuilds the graph, and limits on the memory used to load them."""
 
 from flowclf.checkpoint.files import describe, load, read_description, rebuild, save
 from flowclf.strict_json import DESCRIPTION, WEIGHTS

@@ -1,7 +1,7 @@
-"""How much memory may be allocated while a model is built from a description that nobody vouches for.
+"""Limits on the memory that is allocated while a model is built from an untrusted description.
 
-A description of a hundred bytes can ask for a layer of a terabyte. The weights say how many numbers the model has, and they are a
-file of known size; so what is built may take memory in proportion to them, and no more.
+A description of a hundred bytes can specify a layer of a terabyte. The weights are a file of known size and hold as many numbers as
+the model has; so building the model may take memory in proportion to them, and no more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flowclf.errors import CheckpointError
 
 __all__ = ["AllocationLimit", "limit_for", "tensor_shapes"]
 
-# Building a network makes temporary tensors beside each parameter, some of them in float64.
+# Building a network creates temporary tensors in addition to each parameter, some of them in float64.
 _BYTES_PER_ELEMENT = 64
 _SPARE_BYTES = 64 * 2**20
 _OPERATIONS_PER_TENSOR = 200
@@ -29,10 +29,10 @@ _SPARE_OPERATIONS = 20_000
 
 
 def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a safetensors file, from its header alone.
+    """Read the names and shapes of the tensors in a safetensors file from its header alone.
 
     Raises:
-        CheckpointError: it is not a safetensors file, or its header does not fit its length.
+        CheckpointError: if it is not a safetensors file, or its header does not fit its length.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -42,11 +42,11 @@ def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 
 
 def limit_for(shapes: Mapping[str, tuple[int, ...]], where: str) -> AllocationLimit:
-    """The limit for building a model with tensors of these shapes.
+    """Compute the limit for building a model with tensors of these shapes.
 
     Args:
-        shapes: of the tensors in its weights.
-        where: what errors call the description.
+        shapes: shapes of the tensors in the weights.
+        where: name of the description in errors.
     """
     elements = sum(map(math.prod, shapes.values()))
     return AllocationLimit(
@@ -55,23 +55,23 @@ def limit_for(shapes: Mapping[str, tuple[int, ...]], where: str) -> AllocationLi
 
 
 class AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within the block, tensors are allocated only up to a limit; what would exceed it is refused before it is allocated.
+    """Context that limits the total size of the tensors allocated in it; an operation over the limit fails before it allocates.
 
-    What was freed in between counts all the same, so the limit is on the sum of all allocations.
+    The limit applies to the sum of all allocations: freed memory is not subtracted.
 
     Args:
         limit: bytes.
-        operations: how many operations on tensors there may be, so that a long row of tiny ones ends too.
-        where: what errors call that which is being built.
+        operations: largest number of operations on tensors, so that a long sequence of tiny ones ends too.
+        where: name in errors of what is being built.
 
     Raises:
-        CheckpointError: within the block, at the operation that would exceed a limit.
+        CheckpointError: if an operation in the block would exceed a limit.
 
     Example:
         >>> with AllocationLimit(1000, 100, "model.json"):
         ...     torch.zeros(10_000)
         Traceback (most recent call last):
-        flowclf.errors.CheckpointError: model.json asks for more than the 1000 bytes of memory that its weights account for
+        flowclf.errors.CheckpointError: model.json needs more than the 1000 bytes of memory that its weights account for
     """
 
     def __init__(self, limit: int, operations: int, where: str) -> None:
@@ -81,12 +81,12 @@ class AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.where = where
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation, if what it allocates is within the limits."""
+        """Run one operation if its allocations are within the limits."""
         kwargs = kwargs or {}
         self.operations -= 1
         if self.operations < 0:
-            raise CheckpointError(f"{self.where} asks for more layers than its weights account for")
-        # What returns its own argument, or a view of it, allocates nothing.
+            raise CheckpointError(f"{self.where} needs more layers than its weights account for")
+        # An operation that returns its own argument, or a view of it, allocates nothing.
         if all(result.alias_info is not None for result in func._schema.returns):
             return func(*args, **kwargs)
         expected = _without_memory(func, args, kwargs)
@@ -100,12 +100,12 @@ class AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _take(self, result: Any) -> None:
         size = sum(value.numel() * value.element_size() for value in tree_leaves(result) if isinstance(value, Tensor))
         if size > self.limit:
-            raise CheckpointError(f"{self.where} asks for more than the {self.limit} bytes of memory that its weights account for")
+            raise CheckpointError(f"{self.where} needs more than the {self.limit} bytes of memory that its weights account for")
         self.limit -= size
 
 
 def _without_memory(func: Any, args: Any, kwargs: Any) -> Any:
-    """The results' shapes and types, or None for an operation that torch cannot run without memory."""
+    """Compute the shapes and types of the results, or None if torch cannot run the operation without memory."""
     args, kwargs = tree_map_only(Tensor, lambda value: value.to("meta"), (args, kwargs))
     if any(argument.name == "device" for argument in func._schema.arguments):
         kwargs = {**kwargs, "device": torch.device("meta")}

@@ -1,6 +1,6 @@
-"""What a model's JSON description may hold, checked with limits before anything is built or allocated from it.
+"""Schema and limits of a model's JSON description, checked before anything is built or allocated from it.
 
-Only the form belongs here. What a node makes of its arguments, and whether nodes fit together, the graph decides.
+Only the form is checked here. Nodes check their own arguments, and the graph checks whether nodes fit together.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Weights(Strict):
 
 
 class _Description(Strict):
-    """What the descriptions of all kinds share."""
+    """Keys common to descriptions of all kinds."""
 
     format: Literal["flowclf-model"]
     version: Literal[1]
@@ -84,12 +84,12 @@ def check_description(description: Mapping[str, Any], where: str = "the descript
     """Check a description's form: its keys, types and sizes.
 
     Args:
-        description: of a model, as JSON gives it.
-        where: what errors call it.
+        description: a model's description, as parsed from JSON.
+        where: name of the description in errors.
 
     Raises:
-        CheckpointError: another format, version or kind; a key that is unknown or missing; a value of another type or beyond a
-            limit: 10 000 nodes, sizes of 2^24, texts of 10 000 characters, 32 levels, a million values.
+        CheckpointError: if the format, version or kind is another; a key is unknown or missing; or a value is of the wrong type or
+            over a limit: 10 000 nodes, sizes of 2^24, texts of 10 000 characters, 32 levels, a million values.
 
     Example:
         >>> check_description({"format": "flowclf-model", "version": 2})
@@ -111,7 +111,7 @@ def check_description(description: Mapping[str, Any], where: str = "the descript
 
 
 def _check_limits(description: Mapping[str, Any], where: str) -> None:
-    """Refuse a document that is too deep, or holds too much, for anything that walks through it later."""
+    """Reject a document that is too deep or too large to be traversed later."""
     level: list[Any] = [description]
     values = 0
     for _ in range(_MAX_DEPTH):
@@ -123,13 +123,13 @@ def _check_limits(description: Mapping[str, Any], where: str) -> None:
             elif isinstance(value, list | tuple):
                 inner += value
             elif isinstance(value, str) and len(value) > _MAX_TEXT:
-                raise CheckpointError(f"{where}: a text of {len(value)} characters, more than the {_MAX_TEXT} that one may have")
+                raise CheckpointError(f"{where}: expected texts of at most {_MAX_TEXT} characters, found one of {len(value)}")
             elif isinstance(value, int) and abs(value) > _MAX_NUMBER:
-                raise CheckpointError(f"{where}: a whole number beyond 2^53")
+                raise CheckpointError(f"{where}: expected integers of at most 2^53 in magnitude, found a larger one")
         values += len(level)
         if values > _MAX_VALUES:
-            raise CheckpointError(f"{where}: more than the {_MAX_VALUES} values that a description may have")
+            raise CheckpointError(f"{where}: expected at most {_MAX_VALUES} values, found more")
         if not inner:
             return
         level = inner
-    raise CheckpointError(f"{where}: nested more than the {_MAX_DEPTH} levels that a description may have")
+    raise CheckpointError(f"{where}: expected at most {_MAX_DEPTH} nested levels, found more")

@@ -1,7 +1,7 @@
 """Models on disk: safetensors for the weights, JSON for the description that rebuilds the graph. Never a pickle.
 
-A model is a folder with ``model.json`` and ``model.safetensors``. The description names registered nodes with plain
-arguments and holds the SHA-256 of the weights, which is checked before they are read.
+A model is a folder with ``model.json`` and ``model.safetensors``. The description lists registered nodes with their arguments as
+JSON, and holds the SHA-256 of the weights, which is checked before they are read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flowclf.graph import describe_graph, graph_from_description
 from flowclf.nodes import set_subnet_dtype
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
-from flowclf.strict_json import DESCRIPTION, WEIGHTS
+from flowclf.strict_json import DESCRIPTION, WEIGHTS, json_object
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "describe", "load", "read_description", "rebuild", "save"]
 
@@ -35,11 +35,12 @@ _MAX_DESCRIPTION_BYTES = 16 * 2**20
 
 
 def describe(classifier: Classifier) -> dict[str, Any]:
-    """Plain JSON from which :func:`rebuild` makes the same classifier, weights aside.
+    """Describe a classifier as JSON from which :func:`rebuild` builds it again, without its weights.
 
     Raises:
-        GraphError: the graph holds a node that is not registered, or one with an argument that is not plain data.
-        CheckpointError: a prior or preprocessing of one's own, or a plain network that no registered architecture made.
+        GraphError: if a node of the graph is not registered, or has an argument that JSON cannot hold.
+        CheckpointError: if the prior or preprocessing is of your own class, or a plain network was not made by a registered
+            architecture.
     """
     parts: list[tuple[object, type]] = [(classifier.preprocessing, Preprocessing)]
     if isinstance(classifier, InvertibleClassifier):
@@ -52,7 +53,7 @@ def describe(classifier: Classifier) -> dict[str, Any]:
     elif isinstance(classifier, PlainClassifier) and classifier.spec is not None:
         network = {"network": classifier.spec, "input_shape": list(classifier.input_shape)}
     else:
-        raise CheckpointError("cannot be saved: expected a network that a registered architecture made, found one of your own")
+        raise CheckpointError("cannot be saved: expected a network made by a registered architecture, found one of your own")
     for part, kind in parts:
         if type(part) is not kind:
             raise CheckpointError(f"cannot be saved: expected a {kind.__name__}, found a {type(part).__qualname__}")
@@ -68,17 +69,17 @@ def describe(classifier: Classifier) -> dict[str, Any]:
 
 
 def _subnet_precision(classifier: InvertibleClassifier) -> str:
-    """What evaluation needs again: with a stream in fixed point, subnets that were trained in bf16 stay in it."""
+    """Precision that evaluation needs: with a fixed-point stream, subnets that were trained in bf16 stay in bf16."""
     dtypes = {getattr(module, "subnet_dtype", None) for module in classifier.modules()}
     return "bf16" if classifier.stream == "fixed_point" and torch.bfloat16 in dtypes else "fp32"
 
 
 def rebuild(description: Mapping[str, Any], where: str = "the description") -> InvertibleClassifier | PlainClassifier:
-    """A classifier with fresh weights from its description; the global random state is left as it was.
+    """Build a classifier with newly initialised weights from its description; the global random state does not change.
 
     Raises:
-        CheckpointError: a description that :func:`flowclf.checkpoint.description.check_description` refuses.
-        GraphError: a graph that cannot be built.
+        CheckpointError: if :func:`flowclf.checkpoint.description.check_description` rejects the description.
+        GraphError: if the graph cannot be built.
     """
     check_description(description, where)
     try:
@@ -99,16 +100,16 @@ def save(classifier: Classifier, folder: str | Path, *, metadata: Mapping[str, A
     """Write a classifier to a folder; each file is written atomically, the description last.
 
     Args:
-        classifier: whose nodes are all registered, or a plain one of a registered architecture.
-        folder: made if need be.
-        metadata: plain JSON to keep along, e.g. the recipe's name and seed.
+        classifier: an invertible classifier whose nodes are all registered, or a plain one of a registered architecture.
+        folder: the model's folder; created if necessary.
+        metadata: JSON to store in the description, e.g. the recipe's name and seed.
 
     Returns:
         The folder.
 
     Raises:
-        GraphError: a node that cannot be saved; names it, and nothing is written.
-        ValueError: metadata that JSON cannot hold; nothing is written.
+        GraphError: if a node cannot be saved; the error names it, and nothing is written.
+        ValueError: if JSON cannot hold the metadata; nothing is written.
 
     Example:
         >>> import tempfile
@@ -131,42 +132,36 @@ def save(classifier: Classifier, folder: str | Path, *, metadata: Mapping[str, A
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
-    """The description of a saved model, as a mapping.
+    """Read the description of a saved model.
 
     Raises:
-        UsageError: no such folder or file.
-        CheckpointError: not JSON, or not an object.
+        UsageError: if the folder or file does not exist.
+        CheckpointError: if the file is too large, not JSON, or not an object.
     """
     path = Path(path)
     file = path / DESCRIPTION if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"{path} is not a model: expected a folder that holds {DESCRIPTION}")
     if file.stat().st_size > _MAX_DESCRIPTION_BYTES:
-        raise CheckpointError(f"{file}: {file.stat().st_size} bytes, more than the {_MAX_DESCRIPTION_BYTES} a description may have")
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not JSON: {error}") from error
-    if not isinstance(description, dict):
-        raise CheckpointError(f"{file}: expected a JSON object, found {type(description).__name__}")
-    return description
+        raise CheckpointError(f"{file}: expected at most {_MAX_DESCRIPTION_BYTES} bytes, found {file.stat().st_size}")
+    return json_object(file.read_bytes(), str(file), CheckpointError)
 
 
 def load(
     path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> InvertibleClassifier | PlainClassifier:
-    """A saved classifier, invertible or plain, in eval mode.
+    """Load a saved classifier, invertible or plain, in eval mode.
 
     Args:
-        path: the folder, or the ``model.json`` in it.
-        device: where to put it.
+        path: the model's folder, or the ``model.json`` in it.
+        device: device to load the model to.
         dtype: floating-point type to cast it to; by default as saved.
 
     Raises:
-        UsageError: no model at ``path``.
-        ChecksumError: the weights are not those that the description names.
-        CheckpointError: a file that cannot be read, a description that is refused or that asks for more memory than its weights
-            account for, or weights that do not fit it.
+        UsageError: if there is no model at ``path``.
+        ChecksumError: if the SHA-256 of the weights is not the one in the description.
+        CheckpointError: if a file cannot be read, the description is invalid or needs more memory than its weights account for, or
+            the weights do not fit it.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
@@ -190,7 +185,7 @@ def load(
 
 
 def _check_dimensions(description: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """The prior has numbers for every dimension of the input, so an input larger than the weights cannot be meant."""
+    """Reject an input with more dimensions than the weights hold numbers: the prior alone has some for every dimension."""
     dimensions = math.prod(description["graph"]["input"]["shape"]) if "graph" in description else 0
     held = sum(map(math.prod, shapes.values()))
     if dimensions > held:
@@ -211,7 +206,7 @@ def _load_weights(classifier: Classifier, weights: Path, found: Mapping[str, tup
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
     try:
-        # Assigned rather than copied, so that the saved dtype is kept.
+        # Assigning rather than copying keeps the saved dtype.
         classifier.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{weights}: {error}") from error

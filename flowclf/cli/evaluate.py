@@ -14,17 +14,19 @@ __all__ = ["evaluate"]
 def evaluate(
     model: MODEL,
     data: Annotated[str | None, DATA("Data set to evaluate on. Default: the data that the model was trained on.")] = None,
-    protocol: Annotated[Protocol, typer.Option("--protocol", help="How much to measure.")] = Protocol.quick,
+    protocol: Annotated[
+        Protocol, typer.Option("--protocol", help="Evaluation protocol: quick trains one probe, full trains three.")
+    ] = Protocol.quick,
     oracle: Annotated[
         str | None,
-        typer.Option("--oracle", metavar="MODEL", help="Classifier that labels the metamers. Default: the one in its recipe."),
+        typer.Option("--oracle", metavar="MODEL", help="Classifier that labels metamers. Default: that of MODEL's recipe."),
     ] = None,
     device: DEVICE = Device.auto,
     as_json: JSON = False,
 ) -> None:
     """Evaluate a model.
 
-    Errors, bits per dimension, probes of the nuisances, metamers and inverse errors.
+    Measures classification errors, bits per dimension, the errors of probes trained on the nuisances, metamers and inverse errors.
     """
     from flowclf.cli.output import print_json, print_results
     from flowclf.cli.progress import showing_progress

@@ -14,16 +14,17 @@ __all__ = ["metamers"]
 
 def metamers(
     model: MODEL,
-    logits_of: Annotated[Path | None, typer.Option("--logits-of", metavar="IMAGE", help="Image whose logits are kept.")] = None,
+    logits_of: Annotated[Path | None, typer.Option("--logits-of", metavar="IMAGE", help="Image that provides the logits.")] = None,
     nuisance_of: Annotated[
-        Path | None, typer.Option("--nuisance-of", metavar="IMAGE", help="Image whose nuisances are taken.")
+        Path | None, typer.Option("--nuisance-of", metavar="IMAGE", help="Image that provides the nuisances.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Picture to write.")] = Path("metamers.png"),
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Figure to write, with .npz data.")] = Path("metamers.png"),
     device: DEVICE = Device.auto,
 ) -> None:
     """Draw metamers.
 
-    Images with the logits of one image and the nuisances of another: of two given images, or a grid of test images.
+    A metamer is an image with the logits of one image and the nuisances (all other outputs) of another. Give two images for one
+    metamer, or none for a grid of metamers of test images.
     """
     from flowclf.cli.output import print_results
 

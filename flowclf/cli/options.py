@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and the checks that need no torch."""
+"""Arguments and options shared by several commands, and checks that need no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DATA", "DEVICE", "JSON", "MODEL", "Device", "Protocol", "check_exist
 
 
 class Device(StrEnum):
-    """Where to compute."""
+    """Device to compute on."""
 
     auto = "auto"
     cpu = "cpu"
@@ -22,31 +22,31 @@ class Device(StrEnum):
 
 
 class Protocol(StrEnum):
-    """How much to measure."""
+    """Evaluation protocol."""
 
     quick = "quick"
     full = "full"
 
 
 DEVICE = Annotated[Device, typer.Option("--device", help="Device to compute on; auto uses a GPU if there is one.")]
-JSON = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on standard output.")]
-MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, a checkpoint, or the name of a zoo model.")]
+JSON = Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")]
+MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, a checkpoint folder, or the name of a zoo model.")]
 
 
-def DATA(use: str) -> Any:  # noqa: N802 - an option, as the others are
-    """The option ``--data``, with what the command uses the data for."""
+def DATA(use: str) -> Any:  # noqa: N802 - an option like the others
+    """Make the option ``--data``; ``use`` is its help."""
     return typer.Option("--data", metavar="NAME-or-path", help=use)
 
 
 def check_exists(*paths: str | Path) -> None:
-    """Raise UsageError for a path that does not exist, before anything heavy is imported."""
+    """Raise UsageError if a path does not exist, before heavy imports."""
     for path in paths:
         if not _exists(path):
             raise UsageError(f"there is no file or directory {path}")
 
 
 def check_model(model: str) -> None:
-    """Raise UsageError for a MODEL that is neither a path nor a zoo name, before anything heavy is imported."""
+    """Raise UsageError if MODEL is neither a path nor a zoo name, before heavy imports."""
     if _exists(model):
         return
     from flowclf import zoo

@@ -1,6 +1,6 @@
-"""``flowclf paper``: the paper's Table 2, Figure 6 and Example 6, and how figures vary from seed to seed.
+"""``flowclf paper`` (Table 2, Figure 6, variation between seeds) and ``flowclf example6``.
 
-Torch is imported when a command needs it, not before.
+Torch is imported only by commands that need it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from flowclf.cli.options import DATA, JSON
 
 __all__ = ["app", "example6"]
 
-app = typer.Typer(help="Reproduce the paper's tables and figures.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Reproduce results of the paper (arXiv:1811.00401).", no_args_is_help=True, rich_markup_mode=None)
 
 RESULTS = "a run directory, or a file that `flowclf evaluate --json` printed"
 
 
 @app.command()
 def table2(
-    ce: Annotated[str, typer.Argument(metavar="CE-RUN", help=f"Trained with cross-entropy: {RESULTS}.")],
-    ice: Annotated[str, typer.Argument(metavar="ICE-RUN", help="Trained with independence cross-entropy.")],
+    ce: Annotated[str, typer.Argument(metavar="CE-RUN", help=f"Run with cross-entropy: {RESULTS}.")],
+    ice: Annotated[str, typer.Argument(metavar="ICE-RUN", help="Run with independence cross-entropy, likewise.")],
 ) -> None:
-    """Print Table 2 with the results of two runs beside the paper's, in Markdown."""
+    """Print Table 2: two runs beside the paper's results, in Markdown."""
     from flowclf.paper.table2 import read_results, table
 
     print(table(read_results(ce), read_results(ice)))
@@ -34,16 +34,20 @@ def table2(
 def figure6(
     ce: Annotated[str, typer.Argument(metavar="CE-MODEL", help="A model trained with cross-entropy.")],
     ice: Annotated[str, typer.Argument(metavar="ICE-MODEL", help="A model trained with independence cross-entropy.")],
-    oracle: Annotated[str, typer.Option("--oracle", metavar="MODEL", help="The classifier that labels every picture.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Picture to write.")] = Path("figure6.png"),
+    oracle: Annotated[str, typer.Option("--oracle", metavar="MODEL", help="Independent classifier that labels every image.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Figure to write, with .npz data.")] = Path("figure6.png"),
     data: Annotated[
         str | None, DATA("Data set whose test images are used. Default: the data that CE-MODEL was trained on.")
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Pairs of images per model.")] = 5,
-    steps: Annotated[int, typer.Option("--steps", min=2, help="Pictures per row.")] = 7,
+    steps: Annotated[int, typer.Option("--steps", min=2, help="Images per row.")] = 7,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the pairs and the dequantisation noise.")] = 0,
 ) -> None:
-    """Draw Figure 6: the nuisances move from one test image's to another's while the logits stay."""
+    """Draw Figure 6: nuisances interpolated at fixed logits.
+
+    Along each row the nuisances move from those of one test image to those of another, and the logits stay. Prints, in Markdown,
+    how often the oracle still sees the class of the logits at the end of a row.
+    """
     from flowclf.paper.figure6 import draw
 
     print(draw(ce, ice, oracle, out, data=data, rows=rows, steps=steps, seed=seed))
@@ -51,9 +55,12 @@ def figure6(
 
 @app.command()
 def seeds(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help=f"Runs of one recipe with different seeds, each {RESULTS}.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help=f"Runs of one recipe with different seeds; each {RESULTS}.")],
 ) -> None:
-    """Print how the figures of one recipe vary from seed to seed, in Markdown."""
+    """Print how a recipe's results vary between seeds.
+
+    The table, in Markdown, has the mean and a 95 % prediction interval for another seed.
+    """
     from flowclf.paper.seeds import table
     from flowclf.paper.table2 import read_results
 
@@ -70,8 +77,8 @@ def example6(
 ) -> None:
     """Measure a classifier that ignores one coordinate (Example 6).
 
-    It reads the norm of all coordinates but the last. Prints its error on two spheres, before and after a shift along the ignored
-    coordinate, beside the closed form.
+    The classifier uses the norm of all coordinates but the last. Prints its error on two spheres, before and after a shift along
+    the ignored coordinate, beside the closed form.
     """
     from flowclf.cli.output import print_json, print_results
     from flowclf.paper.example6 import example6

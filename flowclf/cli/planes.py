@@ -17,7 +17,7 @@ def planes(
     data: Annotated[
         str | None, DATA("Data set whose inputs span the planes. Default: the data that the model was trained on.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Picture to write.")] = Path("planes.png"),
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Figure to write, with .npz data.")] = Path("planes.png"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the pair of inputs.")] = 0,
     device: DEVICE = Device.auto,
     as_json: JSON = False,
@@ -25,7 +25,7 @@ def planes(
     """Draw decision boundaries in two planes (Figure 3).
 
     One plane is spanned by two test inputs, the other by an input and its metamer. Both show the boundaries of the classifier and
-    those of a probe of its nuisances.
+    those of a probe trained on its nuisances.
     """
     from flowclf.cli.output import print_json, print_results
     from flowclf.cli.progress import showing_progress

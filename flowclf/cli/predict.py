@@ -19,8 +19,9 @@ def predict(
 ) -> None:
     """Classify images.
 
-    Prints the class of each image, its probability and its log-likelihood in nats. An image of another size than the network's is
-    first scaled and cropped at its centre; the likelihood is that of the cropped image.
+    Prints the class of each image, its probability and, for an invertible classifier, the log-likelihood in nats and bits per
+    dimension. An image of another size than the network's is first scaled and cropped at its centre; the likelihood is that of the
+    cropped image.
     """
     from flowclf.cli.output import print_table
 

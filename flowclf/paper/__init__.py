@@ -1,1 +1,1 @@
-"""What reproduces the paper's tables and figures: Table 2, Figure 6, Example 6, and how figures vary from seed to seed."""
+"""Reproductions of the paper's Table 2, Figure 6 and Example 6, and the variation of results between seeds."""

@@ -1,4 +1,4 @@
-"""The paper's Example 6: a classifier that is perfect on the spheres and blind to a coordinate, measured and in closed form."""
+"""Example 6 of the paper: a classifier that is perfect on the spheres but ignores a coordinate, measured and in closed form."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["MisalignedClassifier", "example6", "moved_outward", "predicted_error
 
 
 class MisalignedClassifier(nn.Module):
-    """D(x) = sign(||x_1..d-1|| - (R1 + R2) / 2): reads the norm of all coordinates but the last (paper, equation 5).
+    """D(x) = sign(||x_1..d-1|| - (R1 + R2) / 2): classifies by the norm of all coordinates but the last (paper, equation 5).
 
     Args:
-        oracle: has the radii.
+        oracle: oracle that holds the radii.
 
     Example:
         >>> classifier = MisalignedClassifier(SpheresOracle(1.0, 10.0))
@@ -33,15 +33,15 @@ class MisalignedClassifier(nn.Module):
         self.oracle = oracle
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, 2) of points (N, d)."""
+        """Compute logits (N, 2) of points (N, d)."""
         return self.oracle(x[:, :-1])
 
 
 def moved_outward(x: Tensor, radius: float) -> Tensor:
-    """Points (N, d) moved along the last coordinate, away from 0, until their norm is ``radius``.
+    """Move points (N, d) along the last coordinate, away from 0, until their norm is ``radius``.
 
     Raises:
-        UsageError: a point whose other coordinates alone have a larger norm.
+        UsageError: if the other coordinates of a point alone have a larger norm.
     """
     squared = radius**2 - x[:, :-1].double().square().sum(1)
     if (squared < 0).any():
@@ -54,16 +54,16 @@ def moved_outward(x: Tensor, radius: float) -> Tensor:
 def predicted_error(dimension: int, oracle: SpheresOracle) -> float:
     r"""Error of the :class:`MisalignedClassifier` on the two spheres, half of the points on each, in closed form.
 
-    Inner points are never misread. An outer one is where x_d^2 > R2^2 - b^2 with b = (R1 + R2) / 2, and x_d^2 / R2^2 has the
+    Inner points are never misclassified. An outer point is if x_d^2 > R2^2 - b^2 with b = (R1 + R2) / 2, and x_d^2 / R2^2 has the
     distribution Beta(1/2, (d-1)/2) on the sphere: the error is I_t((d-1)/2, 1/2) / 2 with t = (b / R2)^2 and I the regularised
-    incomplete beta function. Its power series has positive terms only, so that the result is exact to rounding however small.
+    incomplete beta function. All terms of its power series are positive, so that even tiny results are exact up to rounding.
 
     Args:
         dimension: d, at least 2.
-        oracle: has the radii.
+        oracle: oracle that holds the radii.
 
     Raises:
-        UsageError: fewer than 2 dimensions.
+        UsageError: if there are fewer than 2 dimensions.
 
     Example:
         >>> round(predicted_error(3, SpheresOracle(1.0, 10.0)), 6), predicted_error(100, SpheresOracle(1.0, 10.0)) < 1e-25
@@ -84,24 +84,24 @@ def predicted_error(dimension: int, oracle: SpheresOracle) -> float:
 def example6(
     *, dimension: int = 100, points: int = 200_000, inner: float = 1.0, outer: float = 10.0, seed: int = 0
 ) -> dict[str, Any]:
-    """Measure the misaligned classifier on the spheres and after the shift, beside what geometry predicts.
+    """Measure the misaligned classifier on the spheres, before and after the shift, beside the closed form.
 
-    The shift moves every inner point along the last coordinate to the outer sphere: the classifier's logits stay, while by
-    the oracle all points are outer ones now. So half of a balanced set is misread, beside what was misread before.
+    The shift moves every inner point along the last coordinate to the outer sphere. The classifier's logits stay, but the oracle
+    now labels all points as outer. So half of a balanced set is misclassified, in addition to the earlier errors.
 
     Args:
         dimension: d, at least 2.
-        points: how many, half on each sphere; even. They are made and judged in chunks: none is kept.
-        inner: R1.
-        outer: R2.
-        seed: of the points.
+        points: number of points, even, half on each sphere; they are generated and evaluated in chunks.
+        inner: R1, radius of the inner sphere.
+        outer: R2, radius of the outer sphere.
+        seed: random seed for the points.
 
     Returns:
         For ``data`` and ``shifted``: ``.error``, ``.error_low`` and ``.error_high`` (Wilson, 95 %) and ``.error_predicted``;
-        ``shifted.logit_change_max``, of the moved points; and what was measured.
+        ``shifted.logit_change_max``, the largest change of a logit by the shift; and the arguments.
 
     Raises:
-        UsageError: an odd number of points; otherwise as :func:`flowclf.data.sphere_chunks`.
+        UsageError: if the number of points is odd; and as for :func:`flowclf.data.sphere_chunks`.
 
     Example:
         >>> found = example6(dimension=100, points=1000)

@@ -1,7 +1,7 @@
 """Figure 6 of the paper for two models; the command is ``flowclf paper figure6``.
 
-Along each row the logits stay those of the first picture, while the nuisances go from its own to those of a test image of another
-class. Under each picture, as saved at 8 bits, stands what the oracle reads. Both models get the same pairs, drawn from the seed.
+Along each row the logits stay those of the first image, while the nuisances move from its own to those of a test image of another
+class. The caption of each image, as saved at 8 bits, is the class that the oracle assigns. Both models get the same random pairs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INK, WRONG = "#22262b", "#b3261e"
 
 
 def pairs_by_class(labels: Tensor, rows: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of pairs of different classes; the first of each goes through the classes in turn."""
+    """Draw indices of pairs of different classes; the classes of the first images cycle through all classes."""
     first, second = draw_pairs(labels, max(1000, 100 * rows), seed=seed)
     classes = labels.unique(sorted=True)  # type: ignore[no-untyped-call]
     chosen, used = [], set()
@@ -46,7 +46,7 @@ def pairs_by_class(labels: Tensor, rows: int, seed: int) -> tuple[Tensor, Tensor
 def interpolations(
     clf: InvertibleClassifier, oracle: Classifier, data: DataSet, pairs: tuple[Tensor, Tensor], steps: int, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pictures (P, T, C, H, W) of each pair's path, and what the oracle reads in them, (P, T)."""
+    """Compute the images along each pair's path, (P, T, C, H, W), and the classes that the oracle assigns to them, (P, T)."""
     read = ready_oracle(oracle, clf)
     if read is None:
         raise UsageError("expected an oracle")
@@ -70,10 +70,10 @@ def draw(
     steps: int = 7,
     seed: int = 0,
 ) -> str:
-    """Write the figure with its data beside it, and say in Markdown what the oracle reads at the ends.
+    """Write the figure and its data; return a Markdown table of the classes that the oracle assigns at the ends of the rows.
 
     Raises:
-        UsageError: models that do not invert, do not read images of the same classes, or are not there.
+        UsageError: if a model does not exist, is not invertible, or does not take images of the same classes.
     """
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out: expected a .png file, found {out}")
@@ -83,7 +83,10 @@ def draw(
     labels, names = chosen.test.labels, chosen.class_names
     pairs = pairs_by_class(labels, rows, seed)
     arrays: dict[str, NDArray[np.generic]] = {"first": pairs[0].numpy(), "second": pairs[1].numpy()}
-    lines = ["| trained with | the oracle still reads the logits' class | it reads the nuisances' donor's class |", "|---|---|---|"]
+    lines = [
+        "| trained with | the oracle still sees the logits' class | it sees the class of the nuisances' donor |",
+        "|---|---|---|",
+    ]
     drawn = []
     own, donor = labels[pairs[0]].numpy(), labels[pairs[1]].numpy()
     for name, model in zip(("CE", "iCE"), opened, strict=True):

@@ -1,8 +1,8 @@
-"""How figures of one recipe vary from seed to seed; the command is ``flowclf paper seeds``.
+"""Variation of a recipe's results between seeds; the command is ``flowclf paper seeds``.
 
-The intervals of a run's own results count the chance of the test images, or of the pairs of metamers, alone. The one here is where
-the figure of one more training with another seed is to be expected, in 95 % of cases: mean -+ t s sqrt(1 + 1/n), with the standard
-deviation s of n runs and Student's t for n - 1 degrees of freedom. Of two runs it would say nothing, and is left out.
+The intervals in a run's own results reflect only the random choice of the test images or metamer pairs. The one here is the 95 %
+prediction interval for one more training with another seed: mean -+ t s sqrt(1 + 1/n), with the standard deviation s of n runs and
+Student's t for n - 1 degrees of freedom. For two runs it would be meaninglessly wide and is left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SAME = ("recipe", "protocol", "model.parameters", "data.bits")
 
 
 def expected(values: Sequence[float]) -> tuple[float, float]:
-    """Ends of the 95 % prediction interval, given at least two values.
+    """Compute the ends of the 95 % prediction interval from at least two values.
 
     Example:
         >>> low, high = expected([1.0, 2.0, 3.0])
@@ -35,15 +35,15 @@ def expected(values: Sequence[float]) -> tuple[float, float]:
 
 
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The table as Markdown.
+    """Format the table as Markdown.
 
     Raises:
-        UsageError: fewer than two runs, two of one seed, or runs of different recipes.
+        UsageError: if there are fewer than two runs, two runs have the same seed, or the recipes differ.
     """
-    # What ``flowclf evaluate`` prints is without the seed of the training.
+    # The output of ``flowclf evaluate`` does not contain the training's seed.
     names = [f"seed {results['seed']}" if "seed" in results else f"run {place}" for place, results in enumerate(runs)]
     if len(names) < 2 or len(set(names)) < len(names):
-        raise UsageError(f"expected at least two runs, each of another seed, found {', '.join(names)}")
+        raise UsageError(f"expected at least two runs with different seeds, found {', '.join(names)}")
     for key in SAME:
         if len(found := {results.get(key) for results in runs}) > 1:
             raise UsageError(f"expected runs of one recipe, found {key} {', '.join(sorted(map(str, found)))}")
@@ -55,11 +55,11 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
         values = [results[key] for results in runs if results.get(key) is not None]
         if len(values) < len(runs):
             continue
-        # Without the ends of the runs' own intervals, which are of something else.
+        # The runs' own intervals are left out: they measure something else.
         shown = [written({key: value}, key) for value in (*values, statistics.mean(values))]
         interval = "–"
         if len(runs) > 2:
-            # None of these figures can be below 0, and no share above 1.
+            # No result can be below 0, and no fraction above 1.
             most = 1.0 if written is share else math.inf
             interval = " to ".join(written({key: min(max(end, 0.0), most)}, key) for end in expected(values))
         lines.append(f"| {words} | {' | '.join(shown)} | {interval} |")

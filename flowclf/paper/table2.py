@@ -1,6 +1,6 @@
-"""Table 2 of the paper with this project's columns beside it; the command is ``flowclf paper table2``.
+"""Table 2 of the paper beside the results of two runs; the command is ``flowclf paper table2``.
 
-A run is a run directory, or a file of results as ``flowclf evaluate RUN --protocol full --oracle RUN --json`` prints them.
+A run is a run directory, or a file with the output of ``flowclf evaluate RUN --protocol full --oracle RUN --json``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAPER: Mapping[str, tuple[str, str]] = {
 
 
 def share(results: Mapping[str, Any], key: str) -> str:
-    """A fraction in percent, with its interval where there is one."""
+    """Format a fraction in percent, with its interval if there is one."""
     value, low, high = (results.get(f"{key}{end}") for end in ("", "_low", "_high"))
     if value is None:
         return "–"
@@ -31,8 +31,8 @@ def share(results: Mapping[str, Any], key: str) -> str:
     return f"{100 * value:.2f} %{interval}"
 
 
-def plain(form: str) -> Callable[[Mapping[str, Any], str], str]:
-    """A number in a format."""
+def number(form: str) -> Callable[[Mapping[str, Any], str], str]:
+    """Make a function that formats a number with a format specification."""
     return lambda results, key: "–" if results.get(key) is None else format(results[key], form)
 
 
@@ -41,21 +41,21 @@ ROWS: Sequence[tuple[str, str, Callable[[Mapping[str, Any], str], str]]] = (
     ("error of the logits, training", "train.error", share),
     ("error of a probe on the nuisances, test", "probe.test_error", share),
     ("error of a probe on the nuisances, training", "probe.train_error", share),
-    ("I(class; nuisances) at least, nats", "probe.mutual_information_nats", plain(".3f")),
+    ("I(class; nuisances) at least, nats", "probe.mutual_information_nats", number(".3f")),
     ("metamers that show the donor's class (attack success)", "metamers.oracle.donor", share),
     ("metamers that show the logits' class", "metamers.oracle.logits", share),
     ("attack success, saved at 8 bits", "metamers.oracle.donor_8bit", share),
     ("prediction kept, saved at 8 bits", "metamers.prediction_kept_8bit", share),
-    ("bits/dim", "test.bits_per_dim", plain(".3f")),
-    ("largest inverse error", "numerics.inverse_error_max", plain(".1e")),
+    ("bits/dim", "test.bits_per_dim", number(".3f")),
+    ("largest inverse error", "numerics.inverse_error_max", number(".1e")),
 )
 
 
 def read_results(run: str) -> dict[str, Any]:
-    """The results of a run directory, or of a file of results.
+    """Read the results in a run directory or a file.
 
     Raises:
-        UsageError: there are none, or they are not an object.
+        UsageError: if there are none, or they are not a JSON object.
     """
     path = Path(run)
     file = path / "results.json" if path.is_dir() else path
@@ -71,7 +71,7 @@ def read_results(run: str) -> dict[str, Any]:
 
 
 def about(results: Mapping[str, Any]) -> str:
-    """What a column is of: recipe, seed, parameters, bits, protocol."""
+    """Describe a column: recipe, seed, parameters, bits, protocol."""
     parts = [
         f"recipe {results['recipe']}" if "recipe" in results else "",
         f"seed {results['seed']}" if "seed" in results else "",
@@ -84,7 +84,7 @@ def about(results: Mapping[str, Any]) -> str:
 
 
 def table(ce: Mapping[str, Any], ice: Mapping[str, Any]) -> str:
-    """The table as Markdown."""
+    """Format the table as Markdown."""
     lines = [
         "| | CE, paper | CE, here | iCE, paper | iCE, here |",
         "|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""From a recipe to objects: data, classifier, loss, trainer, settings of the probes."""
+"""Build a recipe's objects: data, classifier, loss, trainer, settings of the probes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["build_data", "build_loss", "build_model", "build_probe_settings", "b
 
 
 def resolve_device(device: str) -> torch.device:
-    """``auto`` is a GPU where there is one, the CPU elsewhere.
+    """Resolve a device name; ``auto`` is a GPU if there is one, otherwise the CPU.
 
     Raises:
-        UsageError: a device that torch does not know or that is not there.
+        UsageError: if the device is unknown to torch or does not exist.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -34,12 +34,12 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise UsageError(f"device: expected auto, cpu or cuda, found '{device}'") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device: cuda was asked for, but torch finds no GPU here; use --device cpu")
+        raise UsageError("device: cuda was requested, but torch finds no GPU; use --device cpu")
     return chosen
 
 
 def build_data(recipe: Recipe) -> DataSet:
-    """The recipe's data set, in memory."""
+    """Load the recipe's data set."""
     section = recipe.data
     return load_data(
         section.name,
@@ -53,10 +53,10 @@ def build_data(recipe: Recipe) -> DataSet:
 
 
 def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier | PlainClassifier:
-    """The recipe's classifier with fresh weights, which depend on the recipe's seed alone.
+    """Build the recipe's classifier with newly initialised weights, which depend on the recipe's seed alone.
 
     Raises:
-        GraphError: a graph that is not a classifier's.
+        GraphError: if the graph is not a classifier's.
     """
     images, stream = len(data.image_shape) == 3, recipe.train.stream
     preprocessing = Preprocessing(
@@ -75,7 +75,7 @@ def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier | PlainCl
 
 
 def build_loss(recipe: Recipe) -> Loss:
-    """The recipe's loss, unbound."""
+    """Build the recipe's loss, unbound."""
     section = recipe.loss
     if not isinstance(section, list):
         return _loss(section.name, section.arguments)
@@ -90,11 +90,11 @@ def _loss(name: str, arguments: Mapping[str, Any]) -> Loss:
 
 
 def build_trainer(recipe: Recipe, device: torch.device) -> Trainer:
-    """All that a recipe's training needs, before its first step.
+    """Build the trainer, and all that it needs, before its first step.
 
     Raises:
-        UsageError: parts of the recipe that do not go together.
-        GraphError: a graph that is not a classifier's.
+        UsageError: if parts of the recipe do not fit together.
+        GraphError: if the graph is not a classifier's.
     """
     data = build_data(recipe)
     classifier = build_model(recipe, data).to(device)
@@ -103,5 +103,5 @@ def build_trainer(recipe: Recipe, device: torch.device) -> Trainer:
 
 
 def build_probe_settings(recipe: Recipe) -> ProbeSettings:
-    """The recipe's section ``evaluate.probe``."""
+    """Build the probe settings from the recipe's section ``evaluate.probe``."""
     return ProbeSettings(**recipe.evaluate.probe.model_dump())

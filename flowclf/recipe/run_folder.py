@@ -1,4 +1,4 @@
-"""The run directory: what lies where, and what a run says of its surroundings. Importing it does not import torch."""
+"""Run directory: its paths, and the record of a run's environment. Importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, name: str, out: Path | None) -> RunFolder:
-        """A new run directory: ``out``, which must be new or empty, or ``runs/<name>/<UTC time>-<id>``.
+        """Create a run directory: ``out``, which must be new or empty, or ``runs/<name>/<UTC time>-<id>``.
 
         Raises:
-            UsageError: ``out`` is a file or holds something.
+            UsageError: if ``out`` is a file, is not empty, or cannot be created.
         """
         if out is None:
             now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -55,15 +55,15 @@ class RunFolder:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"--out {out} cannot be made: {error.strerror}") from error
+            raise UsageError(f"--out {out} cannot be created: {error.strerror}") from error
         return cls(out)
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
-        """A run directory that is there.
+        """Open an existing run directory.
 
         Raises:
-            UsageError: it is not one.
+            UsageError: if ``path`` is not a run directory.
         """
         folder = cls(path)
         if not folder.resolved.is_file():
@@ -71,12 +71,12 @@ class RunFolder:
         return folder
 
     def require(self, part: Path) -> None:
-        """Raise UsageError where a part that a run writes at its end is missing."""
+        """Raise UsageError if a part that a run writes at its end is missing."""
         if not part.exists():
-            raise UsageError(f"{self.path}: the run has not finished; go on with: flowclf recipe run --resume {self.path}")
+            raise UsageError(f"{self.path}: the run has not finished; resume with: flowclf recipe run --resume {self.path}")
 
     def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replace ``metrics.jsonl`` by these rows, one for each epoch."""
+        """Replace ``metrics.jsonl`` by these rows, one per epoch."""
         write_text(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
     def write_environment(self, device: torch.device) -> None:
@@ -85,7 +85,7 @@ class RunFolder:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and the machine, as plain JSON; nothing that names a user or a host."""
+    """Record versions and hardware as JSON, without names of users or hosts."""
     import importlib.metadata
 
     import torch

@@ -1,4 +1,4 @@
-"""Running: recipes to run directories, and finished models to answers. What the command line calls."""
+"""Commands as functions: run and resume recipes; evaluate, predict and draw with finished models."""
 
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.run.execution import RunResult, resume, run

@@ -1,4 +1,4 @@
-"""Using finished models: evaluating them, predicting, making metamers from a user's own images."""
+"""Evaluate finished models, classify images, and draw metamers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _GRID_COLUMNS = 12
 
 
 def _read(classifier: Classifier, path: Path) -> Tensor:
-    """Network inputs (1, C, H, W) of an image file."""
+    """Read an image file as network inputs (1, C, H, W)."""
     pixels = read_image(path, image_shape(classifier))[None].to(classifier.device)
     return classifier.preprocessing(pixels.to(classifier.dtype) / 255)  # type: ignore[no-any-return]
 
@@ -41,17 +41,17 @@ def evaluate_model(
 
     Args:
         model: a run directory, a checkpoint folder, or the name of a zoo model.
-        data: name of a data set, a folder of images, an ``.npz`` file; by default the data of the model's run.
+        data: name of a data set, a folder of images, or an ``.npz`` file; by default the data of the model's recipe.
         protocol: quick or full.
         device: auto, cpu or cuda.
-        progress: is told what is going on.
-        oracle: a classifier that judges the metamers, named as ``model`` is; by default the one that the model's recipe names.
+        progress: receives progress updates.
+        oracle: classifier that labels the metamers, specified like ``model``; by default the one in the model's recipe.
 
     Returns:
-        The flat results, as ``results.json`` has them.
+        The flat results, as in ``results.json``.
 
     Raises:
-        UsageError: a model, data or an oracle that there is none of, or that do not go together.
+        UsageError: if the model, data or oracle does not exist, or they do not fit together.
     """
     opened = open_model(model, device)
     recipe = opened.recipe
@@ -79,11 +79,11 @@ def predict(model: str, images: list[Path], device: str = "auto") -> list[dict[s
     """Classify image files.
 
     Returns:
-        For each image ``file``, ``class``, ``probability``, and of an invertible classifier ``log_likelihood_nats`` of the
+        For each image ``file``, ``class`` and ``probability``; for an invertible classifier also ``log_likelihood_nats`` of the
         network's input, and ``bits_per_dim``.
 
     Raises:
-        DataError: a file that is not an image; nothing is returned for the others.
+        DataError: if a file is not an image; nothing is returned for the others.
     """
     classifier = open_model(model, device).classifier
     answers = []
@@ -116,13 +116,17 @@ def metamers(
 
     Args:
         model: a run directory, a checkpoint folder, or the name of a zoo model.
-        logits_of: the image whose logits the metamer has; both images or neither.
-        nuisance_of: the image whose nuisances the metamer has.
-        out: the PNG to write.
+        logits_of: image that provides the logits; both images or neither.
+        nuisance_of: image that provides the nuisances.
+        out: PNG file to write; its data are written beside it, as ``.npz``.
         device: auto, cpu or cuda.
 
     Returns:
-        ``file``, and for two images the largest ``logit_change`` and the ``prediction`` for the metamer as a saved picture.
+        ``file``; for two images also ``logit_change``, the largest change of a logit, and ``prediction``, the class that the
+        classifier predicts for the metamer after it is saved as a picture.
+
+    Raises:
+        UsageError: if only one image is given, ``out`` is not a .png file, or the model does not exist or is not invertible.
     """
     if (logits_of is None) != (nuisance_of is None):
         raise UsageError("--logits-of and --nuisance-of belong together: give both images, or neither for a grid of test images")

@@ -1,4 +1,4 @@
-"""What a run would do, before it does it."""
+"""The plan of a run, for ``flowclf recipe run --dry-run``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Plan", "plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do.
+    """Plan of a run.
 
     Attributes:
-        text: to read.
-        data: the same as plain JSON.
+        text: the plan as text for the terminal.
+        data: the plan as JSON.
     """
 
     text: str
@@ -28,7 +28,7 @@ class Plan:
 
 
 def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
-    """Build everything that a run would build, and write nothing."""
+    """Build everything that the run would build, and describe it; nothing is written."""
     recipe = loaded.recipe
     chosen = resolve_device(device)
     trainer = build_trainer(recipe, chosen)

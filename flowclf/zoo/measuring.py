@@ -33,12 +33,12 @@ PROBE_TOLERANCE = 0.02
 
 
 def test_data(record: DataRecord) -> DataSet:
-    """The data that an entry names, of which the test part is measured on.
+    """The data that an entry names, for their test part.
 
     Raises:
-        RegistryError: a data set that is not registered.
-        ZooError: arguments that it does not take.
-        DataError, ChecksumError, UnreachableError: data that cannot be had.
+        RegistryError: if the data set is not registered.
+        ZooError: if it does not take the arguments.
+        DataError, ChecksumError, UnreachableError: if the data cannot be read.
     """
     try:
         section = component_model("datasets", record.name).model_validate(record.arguments)
@@ -52,17 +52,17 @@ def measure(model: Classifier, data: DataSet, seed: int, progress: Progress | No
 
     Args:
         model: invertible or plain.
-        data: of its shape and classes.
-        seed: of the dequantisation noise.
-        progress: is told how far it is.
+        data: data of the classifier's shape and classes.
+        seed: random seed for the dequantisation noise.
+        progress: receives how far it is.
 
     Returns:
         ``test.error`` and ``test.cross_entropy_nats``, and of an invertible one ``test.bits_per_dim`` and
         ``numerics.inverse_error_max`` of the first 1000 inputs; named as in ``results.json``, and the same numbers.
 
     Raises:
-        UsageError: data of another shape or number of classes, or without a test part.
-        FlowclfError: an output that is not finite.
+        UsageError: if the data have another shape or number of classes, or no test part.
+        FlowclfError: if an output is not finite.
     """
     splits, progress = {"test": data.test}, progress or SilentProgress()
     check_fits(model, data, ("test",))
@@ -85,7 +85,7 @@ def _classification(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, flo
 def tolerance(metric: str, value: float) -> float:
     """The largest difference to another measurement of the same model that rounding on another machine may make.
 
-    An error has none: it must agree to the image. An inverse error is a maximum over rounding errors and may grow tenfold.
+    An error has none: it must agree to the last image. An inverse error is a maximum over rounding errors and may grow tenfold.
 
     Example:
         >>> tolerance("test.error", 0.0145), round(tolerance("test.cross_entropy_nats", 0.05), 6)

@@ -246,7 +246,7 @@ def test_what_is_no_description_is_refused(saved: Path, content: bytes) -> None:
 
 def test_a_description_has_a_largest_size(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_MAX_DESCRIPTION_BYTES", 100)
-    with pytest.raises(CheckpointError, match="more than the 100"):
+    with pytest.raises(CheckpointError, match="at most 100 bytes"):
         load(saved)
 
 

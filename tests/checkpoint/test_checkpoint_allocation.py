@@ -1,4 +1,4 @@
-"""Memory: a description that asks for more than its weights account for is refused before it gets it."""
+"""Memory: a description that needs more than its weights account for is rejected before anything is allocated."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_shapes_come_from_the_header(image_classifier: Any, tmp_path: Path) -> N
     ],
 )
 def test_what_exceeds_the_limit_is_refused(allocate: Callable[[], Any]) -> None:
-    with pytest.raises(CheckpointError, match="it asks for more than the"), AllocationLimit(4000, 1000, "it"):
+    with pytest.raises(CheckpointError, match="it needs more than the"), AllocationLimit(4000, 1000, "it"):
         allocate()
     with AllocationLimit(10**6, 1000, "it"):
         allocate()

@@ -129,7 +129,7 @@ def test_a_description_that_was_changed_is_refused(change: dict[str, Any], tmp_p
 def test_a_network_of_ones_own_works_and_cannot_be_saved(tmp_path: Path) -> None:
     clf = PlainClassifier(nn.Linear(4, 2), (4,), 2)
     assert clf(torch.zeros(3, 4)).logits.shape == (3, 2)
-    with pytest.raises(CheckpointError, match="a registered architecture made"):
+    with pytest.raises(CheckpointError, match="made by a registered architecture"):
         save(clf, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -64,7 +64,7 @@ def test_both_models_get_the_same_pairs_and_the_oracle_reads_every_picture(
 def test_wrong_use_is_refused(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ce, ice, oracle, data = models
     assert main(["paper", "figure6", ce, ice, "--oracle", oracle]) == 2
-    assert "name them with --data" in capsys.readouterr().err
+    assert "name the data set with --data" in capsys.readouterr().err
     assert main(["paper", "figure6", ce, oracle, "--oracle", oracle, "--data", data]) == 2
     assert "iCE: expected an invertible classifier" in capsys.readouterr().err
     assert main(["paper", "figure6", ce, ice, "--oracle", oracle, "--data", data, "--out", str(tmp_path / "f.jpg")]) == 2

@@ -1,4 +1,4 @@
-"""What a zoo may call its models and files, and where it may get them from: the rules that nothing on the way can bend."""
+"""Addresses that may be read from: the rule that no index, mirror or redirection can bend."""
 
 from __future__ import annotations
 
@@ -6,35 +6,14 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-__all__ = ["FILE", "NAME", "is_loopback", "is_url", "relative_path_problem", "url_problem"]
+__all__ = ["is_loopback", "is_url", "url_problem"]
 
-NAME = r"^[a-z0-9][a-z0-9-]{0,99}$"
-"""Of a model: lower-case letters, digits and hyphens."""
-
-FILE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-"""Of a file or folder: nothing hidden, no separators, no spaces."""
-
-_MAX_PARTS = 8
 _MAX_URL = 2000
 
 
 def is_url(source: str) -> bool:
     """Whether a source is a URL of any scheme, rather than a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source) is not None
-
-
-def relative_path_problem(path: str) -> str | None:
-    """What is wrong with a relative path, or None: every part of it must be a file's name.
-
-    Example:
-        >>> relative_path_problem("mnist-ice/model.safetensors")
-        >>> relative_path_problem("../model.safetensors")
-        "expected a relative path of plain names, found '../model.safetensors'"
-    """
-    parts = path.split("/")
-    if len(parts) > _MAX_PARTS or not all(re.fullmatch(FILE, part) for part in parts):
-        return f"expected a relative path of plain names, found {path[:200]!r}"
-    return None
 
 
 def is_loopback(host: str) -> bool:

@@ -9,7 +9,9 @@ import platformdirs
 import pytest
 
 from flowclf.errors import UsageError
-from flowclf.zoo.settings import settings
+from flowclf.remote.settings import settings
+
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_the_platforms_file_is_read_where_no_other_is_named(tmp_path: Path, monk
         ('[zoo]\nindx = "a"', "did you mean 'index'?"),
         ("[zoo]\nindex = 3", "zoo.index: expected text, found 3"),
         ("[zoo]\noffline = 1", "zoo.offline: expected true or false"),
-        ("[zoo]\ntimeout = true", "zoo.timeout: expected a number"),
+        ("[zoo]\ntimeout = true", "zoo.timeout: expected a positive number of seconds, found True"),
         ("[zoo]\nmirrors = [1]", "zoo.mirrors: expected a list of text"),
         ("[zoo]\nmirrors = 'a'", "zoo.mirrors: expected a list of text"),
     ],
@@ -95,7 +97,7 @@ def test_values_that_cannot_be_meant(monkeypatch: pytest.MonkeyPatch) -> None:
         settings({})
     monkeypatch.delenv("FLOWCLF_TIMEOUT")
     monkeypatch.setenv("FLOWCLF_OFFLINE", "maybe")
-    with pytest.raises(UsageError, match="FLOWCLF_OFFLINE: expected 1 or 0, found 'maybe'"):
+    with pytest.raises(UsageError, match="FLOWCLF_OFFLINE: expected true or false, found 'maybe'"):
         settings({})
     for text, expected in {"1": True, "TRUE": True, "on": True, "0": False, "No": False, "": False}.items():
         monkeypatch.setenv("FLOWCLF_OFFLINE", text)
