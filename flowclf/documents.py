@@ -1,4 +1,4 @@
-"""JSON documents that nobody vouches for: names of a model's files, the strict form, and words for what is wrong.
+"""JSON documents that nobody vouches for: names of a model's files, and words for what is wrong.
 
 What checkpoints and the zoo share. Nothing here imports torch.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from annotated_types import Ge, Le, Len
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "Strict", "first_problem"]
+from flowclf.sections import Section
+
+__all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "first_problem"]
 
 DESCRIPTION = "model.json"
 """In a model's folder."""
@@ -21,13 +23,7 @@ WEIGHTS = "model.safetensors"
 Size = Annotated[int, Ge(1), Le(2**24)]
 
 
-class Strict(BaseModel):
-    """A part of a document: no keys but its own, no value of another type, none that is not finite."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Preprocessing(Strict):
+class Preprocessing(Section):
     """The arguments of :class:`flowclf.Preprocessing`."""
 
     image_shape: Annotated[list[Size], Len(1, 3)]

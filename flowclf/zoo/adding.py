@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from flowclf.documents import DESCRIPTION, WEIGHTS, Preprocessing, first_problem
 from flowclf.errors import UnreachableError, UsageError, VerificationError
 from flowclf.files import cache_folder, sha256, write_json, write_text
+from flowclf.sections import plain
 from flowclf.zoo.cards import model_card
 from flowclf.zoo.downloads import locked
 from flowclf.zoo.names import NAME
@@ -184,7 +185,7 @@ def _measured(folder: Path, run: FinishedRun, progress: Progress | None) -> dict
     description = checkpoint.read_description(folder)
     model = checkpoint.load(folder)
     section = run.recipe.data
-    record = DataRecord(name=section.name, arguments=section.arguments, examples=1)
+    record = DataRecord(name=section.name, arguments=plain(section.arguments), examples=1)
     data = test_data(record)
     found = measure(model, data, run.recipe.seed, progress)
     reported = run.results.get("test.error")

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 import flowclf.data
 from flowclf.building import build_data, build_probe_settings
 from flowclf.classifier import Classifier, InvertibleClassifier
+from flowclf.components import component_model
 from flowclf.data import DataSet
 from flowclf.documents import first_problem
 from flowclf.errors import ZooError
@@ -17,7 +18,7 @@ from flowclf.evaluation import check_fits, classify_all, encode_all, evaluate
 from flowclf.metrics import cross_entropy_nats, error, network_inputs
 from flowclf.numerics import inverse_error
 from flowclf.recipe import Recipe
-from flowclf.signatures.components import component_model
+from flowclf.sections import check
 from flowclf.training import SilentProgress
 from flowclf.zoo.schema import DataRecord
 
@@ -41,7 +42,7 @@ def test_data(record: DataRecord) -> DataSet:
         DataError, ChecksumError, UnreachableError: data that cannot be had.
     """
     try:
-        section = component_model("datasets", record.name).model_validate(record.arguments)
+        section = check(component_model("datasets", record.name), record.arguments)
     except ValidationError as error:
         raise ZooError(f"data set '{record.name}' of an index: {first_problem(error)}") from None
     return flowclf.data.load(record.name, validation=1, **section.arguments)

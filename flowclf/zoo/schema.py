@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from flowclf.documents import DESCRIPTION, WEIGHTS, Preprocessing, Strict, first_problem
+from flowclf.documents import DESCRIPTION, WEIGHTS, Preprocessing, first_problem
 from flowclf.errors import ZooError
+from flowclf.sections import Section
 from flowclf.zoo.names import FILE, NAME, is_url, relative_path_problem, url_problem
 
 __all__ = [
@@ -54,7 +55,7 @@ Line = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Scalar = bool | int | float | Annotated[str, StringConstraints(max_length=1000)] | None
 
 
-class ZooFile(Strict):
+class ZooFile(Section):
     """A file of a model.
 
     Attributes:
@@ -68,7 +69,7 @@ class ZooFile(Strict):
     sha256: Sha256
 
 
-class RecipeRecord(Strict):
+class RecipeRecord(Section):
     """The recipe that trained a model. The model's ``recipe.yaml`` is the same with every default filled in.
 
     Attributes:
@@ -84,7 +85,7 @@ class RecipeRecord(Strict):
     changed: Annotated[list[Line], Len(0, 200)] = Field(default_factory=list)
 
 
-class DataRecord(Strict):
+class DataRecord(Section):
     """The data that a model is measured on: the test part of a registered data set.
 
     Attributes:
@@ -98,7 +99,7 @@ class DataRecord(Strict):
     examples: Annotated[int, Ge(1)]
 
 
-class Measured(Strict):
+class Measured(Section):
     """A metric that was measured anew from the stored model, and how near another measurement must come.
 
     Attributes:
@@ -110,7 +111,7 @@ class Measured(Strict):
     tolerance: Annotated[float, Ge(0)]
 
 
-class Training(Strict):
+class Training(Section):
     """How a model was trained.
 
     Attributes:
@@ -126,7 +127,7 @@ class Training(Strict):
     torch: Line
 
 
-class ZooEntry(Strict):
+class ZooEntry(Section):
     """A model of a zoo.
 
     Attributes:
@@ -179,7 +180,7 @@ class ZooEntry(Strict):
         return self
 
 
-class ZooIndex(Strict):
+class ZooIndex(Section):
     """All models of a zoo."""
 
     format: Literal["flowclf-zoo"] = "flowclf-zoo"
