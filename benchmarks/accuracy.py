@@ -29,12 +29,12 @@ WAYS: dict[str, tuple[Literal["store", "recompute"], torch.dtype | None]] = {
 
 
 def convolutions(network: Network) -> list[nn.Conv2d]:
-    """In order of execution, the same for every library."""
+    """List the convolutions in order of execution, which is the same for every library."""
     return [module for module in network.modules() if isinstance(module, nn.Conv2d)]
 
 
 def gradient(network: Network, x: Tensor, labels: Tensor) -> Tensor:
-    """Of the loss with respect to all convolutions, in one vector, float64."""
+    """Compute the gradient of the loss with respect to all convolutions, as one float64 vector."""
     network.zero_grad(set_to_none=True)
     network.loss(x.clone(), labels).backward()  # type: ignore[no-untyped-call]
     grads = [value.grad for layer in convolutions(network) for value in layer.parameters()]
@@ -42,7 +42,7 @@ def gradient(network: Network, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def trained(size: Size, steps: int) -> Network:
-    """Ours after some steps, so that the weights are not the ones that anybody drew."""
+    """Train our network for some steps, so that its weights are no longer the random initial ones."""
     network = build("flowclf, store", size)
     step = training_step(network, *batch(size))
     for _ in range(steps):
@@ -53,7 +53,7 @@ def trained(size: Size, steps: int) -> Network:
 def whole_gradient(
     classifier: InvertibleClassifier, loss: Loss, x: Tensor, labels: Tensor, way: tuple[Literal["store", "recompute"], Any]
 ) -> Tensor:
-    """Of a loss with respect to all parameters of a classifier, in one vector, float64; in the precision of ``x``."""
+    """Compute the gradient of a loss with respect to all parameters in the precision of ``x``, as one float64 vector."""
     trained = copy.deepcopy(classifier).to(x.dtype).train()
     trained.activations, dtype = way
     set_subnet_dtype(trained, dtype)
@@ -62,12 +62,14 @@ def whole_gradient(
 
 
 def trained_errors(name: str, count: int, ways: Iterable[str] = WAYS) -> dict[str, dict[str, float]]:
-    """By way and loss: distance of a trained classifier's gradient from that in float64 with stored activations, of its norm.
+    """Measure errors of a trained classifier's gradient, by way and loss.
+
+    An error is the distance from the gradient in float64 with stored activations, relative to the norm of that gradient.
 
     Args:
-        name: of a classifier of the zoo, trained on MNIST.
+        name: name of a zoo classifier that was trained on MNIST.
         count: training images in the batch.
-        ways: which.
+        ways: names of the ways to measure.
     """
     classifier = zoo.load(name)
     assert isinstance(classifier, InvertibleClassifier)
@@ -83,7 +85,7 @@ def trained_errors(name: str, count: int, ways: Iterable[str] = WAYS) -> dict[st
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and write."""
+    """Run the benchmark and write its table."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--steps", type=int, default=20, help="training steps before the measurement")
     parser.add_argument("--emulate-bf16", action="store_true", help="measure bf16 rows where the processor has no bf16, slowly")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved rounds, memory, the machine's description, tables."""
+"""Shared by the benchmarks: interleaved rounds, memory, the description of the machine, tables."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PEERS = ("FrEIA", "memcnn", "nflows", "normflows")
 
 
 def arguments(description: str, *, blocks: int = 48) -> argparse.ArgumentParser:
-    """What every benchmark takes."""
+    """Make the parser of the arguments that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--blocks", type=int, default=blocks, help="couplings, a multiple of 6")
     parser.add_argument("--width", type=int, default=128, help="channels of the subnets' hidden layers")
     parser.add_argument("--side", type=int, default=32, help="height and width of the input, pixels, a multiple of 8")
-    parser.add_argument("--batch", type=int, default=64, help="inputs a step")
+    parser.add_argument("--batch", type=int, default=64, help="inputs per step")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="rows to measure, by name; all that can run here by default")
@@ -40,19 +40,19 @@ def arguments(description: str, *, blocks: int = 48) -> argparse.ArgumentParser:
 
 
 def prepare(chosen: argparse.Namespace) -> Size:
-    """Threads and warnings as asked for, and the size of the network."""
+    """Set threads and warnings; return the size of the network."""
     silence(chosen.threads)
     return Size(chosen.blocks, chosen.width, (3, chosen.side, chosen.side), chosen.batch)
 
 
 def silence(threads: int) -> None:
-    """So many threads, and none of the peers' warnings."""
+    """Set the number of threads, and ignore the other libraries' warnings."""
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
 
 
 def rows(only: Sequence[str] | None, default: Iterable[str], device: str) -> tuple[list[str], list[str]]:
-    """Names of the rows to measure, and why others were left out."""
+    """Select the names of the rows to measure; also return why others are left out."""
     from flowclf.training.precision import native_bf16
 
     unknown = set(only or ()) - CONTENDERS.keys()
@@ -79,24 +79,24 @@ def _installed(library: str) -> bool:
 
 
 def build(name: str, size: Size, device: str = "cpu") -> Network:
-    """A contender with the weights that all of them have."""
+    """Build a network with the weights that all networks share."""
     return settle(CONTENDERS[name](size)).to(device).train()
 
 
 def batch(size: Size, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Noise on the fixed-point grid, in [-1, 1), and labels."""
+    """Draw noise on the fixed-point grid, in [-1, 1), and labels."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randint(-(2**16), 2**16, (size.batch, *size.shape), generator=generator) / 2**16
     return x.to(device), torch.randint(0, CLASSES, (size.batch,), generator=generator).to(device)
 
 
 def training_step(network: Network, x: Tensor, labels: Tensor) -> Callable[[], None]:
-    """A step of Adamax, as the paper's training takes it."""
+    """Make a training step with Adamax, the paper's optimiser."""
     optimizer = torch.optim.Adamax([parameter for parameter in network.parameters() if parameter.requires_grad], lr=1e-4)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        # Some libraries free what they are given.
+        # Some libraries free their input.
         network.loss(x.clone(), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
@@ -104,7 +104,7 @@ def training_step(network: Network, x: Tensor, labels: Tensor) -> Callable[[], N
 
 
 def seconds(function: Callable[[], object], device: str = "cpu", clock: Clock = time.perf_counter) -> float:
-    """Of one call."""
+    """Measure the seconds of one call."""
     wait(device)
     started = clock()
     function()
@@ -113,7 +113,7 @@ def seconds(function: Callable[[], object], device: str = "cpu", clock: Clock = 
 
 
 def wait(device: str) -> None:
-    """For the device to have done what it was told."""
+    """Wait until the device has finished its work."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
@@ -121,7 +121,7 @@ def wait(device: str) -> None:
 def rounds(
     functions: Mapping[str, Callable[[], object]], count: int, device: str = "cpu", clock: Clock = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each function, ``count`` times. All take turns, in another order each round: only times of one round compare."""
+    """Measure the seconds of each function, ``count`` times, in rounds of changing order; compare only times of one round."""
     names = list(functions)
     found: dict[str, list[float]] = {name: [] for name in names}
     for index in range(count):
@@ -132,12 +132,12 @@ def rounds(
 
 
 def ratio(times: Sequence[float], reference: Sequence[float]) -> float:
-    """How many times as fast as the reference: the median over the rounds."""
+    """Speed relative to the reference: the median of the ratios over the rounds."""
     return statistics.median(theirs / ours for ours, theirs in zip(times, reference, strict=True))
 
 
 def saved_bytes(network: Network, x: Tensor, labels: Tensor) -> int:
-    """Bytes of the unique storages that are saved for the backward pass; parameters and the input are left out."""
+    """Count the bytes of unique storages saved for the backward pass, without parameters and input."""
     own = {value.untyped_storage().data_ptr() for value in (*network.parameters(), x)}
     storages: dict[int, int] = {}
     held: list[Tensor] = []
@@ -146,7 +146,7 @@ def saved_bytes(network: Network, x: Tensor, labels: Tensor) -> int:
         storage = value.untyped_storage()
         if storage.data_ptr() not in own:
             storages[storage.data_ptr()] = storage.nbytes()
-            # Or its address could be given to another.
+            # Otherwise its address could be reused by another storage.
             held.append(value.detach())
         return value
 
@@ -156,12 +156,12 @@ def saved_bytes(network: Network, x: Tensor, labels: Tensor) -> int:
 
 
 def parameter_bytes(network: nn.Module) -> int:
-    """Of those that are trained."""
+    """Count the bytes of the trainable parameters."""
     return sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)
 
 
 def machine(device: str = "cpu") -> str:
-    """The machine and the libraries, in a sentence."""
+    """Describe the machine and the libraries in a sentence."""
     versions = ", ".join(f"{library} {importlib.metadata.version(library)}" for library in PEERS if _installed(library))
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{_processor()}, {os.cpu_count()} cores"
     threads = torch.get_num_threads()
@@ -180,7 +180,7 @@ def _processor() -> str:
 
 
 def table(header: Sequence[str], body: Iterable[Sequence[str]], left_out: Iterable[str] = ()) -> str:
-    """A Markdown table, the first column text, the others numbers; and below it why rows were left out."""
+    """Format a Markdown table with text in the first column and numbers in the others, and below it why rows were left out."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), *(f"\nLeft out: {reason}." for reason in left_out)])
 
@@ -197,17 +197,17 @@ def write(name: str, title: str, text: str, chosen: argparse.Namespace, about: s
 
 
 def run_apart(code: str, *values: str, threads: int, give_back: bool = True) -> str:
-    """What a Python program prints in a process of its own.
+    """Run a Python program in a separate process and return its output.
 
     Args:
         code: the program.
         values: its arguments.
-        threads: that torch may use.
-        give_back: let its heap give pages back at once, which no process does by itself.
+        threads: number of threads for torch.
+        give_back: let its heap return freed pages to the system at once, which is not the default.
     """
     settings = {"OMP_NUM_THREADS": str(threads)}
     if give_back:
-        # Gradients stay while activations come and go, so a heap would be full of holes; each block gets pages of its own instead.
+        # Gradients stay while activations are freed, which would leave a heap full of holes; so each block gets its own pages.
         settings.update(MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
     command = [sys.executable, "-W", "ignore", "-c", code, *values]
     root = str(Path(__file__).parent.parent)

@@ -1,4 +1,4 @@
-"""Memory that activations take, by depth: ``python -m benchmarks.memory``."""
+"""Memory for activations, by depth: ``python -m benchmarks.memory``."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ print(next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if 
 
 
 def peak(name: str, size: Size, threads: int, steps: int, give_back: bool = True) -> int:
-    """Bytes of memory that a process takes at most which trains a network for some steps and does nothing else.
+    """Measure the peak memory, in bytes, of a process that only trains a network for some steps.
 
     Args:
-        name: of the network.
-        size: of the network and its batch.
-        threads: that torch may use.
-        steps: how many.
+        name: name of the network.
+        size: size of the network and its batch.
+        threads: number of threads for torch.
+        steps: number of training steps.
         give_back: see :func:`~benchmarks.measuring.run_apart`.
     """
     values = (name, *map(str, (size.blocks, size.width, size.shape[1], size.batch, threads, steps)))
@@ -55,7 +55,7 @@ def peak(name: str, size: Size, threads: int, steps: int, give_back: bool = True
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and write."""
+    """Run the benchmark and write its table."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--depths", type=int, nargs="+", default=[12, 24, 48, 96], help="numbers of couplings, multiples of 6")
     parser.add_argument("--deep", type=int, default=402, help="couplings of the network whose process is measured as it is")

@@ -1,11 +1,11 @@
-"""One network in every library: the paper's for MNIST, of additive couplings alone, so that all of them can express it.
+"""The same network in every library: the paper's for MNIST, with additive couplings only, which all of them have.
 
-Three stages, each a squeeze and then pairs of couplings, y1 = x1 + F(x2) and y2 = x2 + G(y1), each pair after a fixed permutation
-of the channels; half of the channels is factored out after the first two stages. F and G are 3x3, 1x1 and 3x3 convolutions with
-ReLU (paper, appendix B.2, without batch norm). A coupling counts as a block. Given the same weights, all of these are the same
-function.
+Three stages, each a squeeze followed by pairs of couplings, y1 = x1 + F(x2) and y2 = x2 + G(y1), each pair after a fixed
+permutation of the channels; half of the channels is factored out after the first two stages. F and G are 3x3, 1x1 and 3x3
+convolutions with ReLU (paper, appendix B.2, without batch norm). A coupling counts as a block. With the same weights, all of these
+networks are the same function.
 
-Where a library has no squeeze, split or permutation that fits, plain torch stands in: its couplings and its way of training count.
+If a library has no suitable squeeze, split or permutation, plain torch is used: the benchmarks compare couplings and training.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ STAGES = 3
 
 @dataclass(frozen=True)
 class Size:
-    """Of the network and its batch.
+    """Size of the network and its batch.
 
     Attributes:
         blocks: couplings in all three stages, a multiple of 6.
         width: channels of the subnets' hidden layers.
-        shape: of an input, (C, H, W).
-        batch: inputs a step.
+        shape: shape of an input, (C, H, W).
+        batch: inputs per step.
     """
 
     blocks: int = 48
@@ -46,23 +46,23 @@ class Size:
 
     @property
     def pairs(self) -> int:
-        """Pairs of couplings in a stage."""
+        """Pairs of couplings per stage."""
         return self.blocks // (2 * STAGES)
 
     @property
     def channels(self) -> list[int]:
-        """Of the stream in each stage."""
+        """Channels of the stream in each stage."""
         first = 4 * self.shape[0]
         return [first * 2**stage for stage in range(STAGES)]
 
     def permutations(self) -> list[Tensor]:
-        """One for each pair, the same for every library."""
+        """Draw one permutation per pair, the same for every library."""
         generator = torch.Generator().manual_seed(0)
         return [torch.randperm(channels, generator=generator) for channels in self.channels for _ in range(self.pairs)]
 
 
 class Network(nn.Module):
-    """What is measured of a library. ``encode`` gives the last maps, then the factored-out ones; ``decode`` takes them."""
+    """Interface of a library's network: ``encode`` returns the last maps, then the factored-out ones; ``decode`` inverts it."""
 
     def encode(self, x: Tensor) -> list[Tensor]:
         raise NotImplementedError
@@ -71,14 +71,14 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def loss(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of the first channels at the first pixel, and half the mean square of everything."""
+        """Cross-entropy of the first channels at the first pixel, plus half the mean square of all latents."""
         maps = self.encode(x)
         squares = torch.stack([value.square().sum() for value in maps]).sum() / x.numel()
         return functional.cross_entropy(maps[0][:, :CLASSES, 0, 0], labels) + squares / 2
 
 
 def subnet(width: int) -> Callable[[int, int], nn.Module]:
-    """A constructor of F and G, as any of the libraries takes it."""
+    """Make a constructor of F and G that suits every library."""
 
     def construct(channels_in: int, channels_out: int) -> nn.Module:
         first, last = nn.Conv2d(channels_in, width, 3, padding=1), nn.Conv2d(width, channels_out, 3, padding=1)
@@ -88,7 +88,7 @@ def subnet(width: int) -> Callable[[int, int], nn.Module]:
 
 
 class Flowclf(Network):
-    """Ours."""
+    """The network in flowclf."""
 
     def __init__(self, size: Size, *, stream: Any = "float", activations: Any = "store", bf16: bool = False) -> None:
         from flowclf import build_classifier
@@ -120,7 +120,7 @@ class Flowclf(Network):
 
 
 class Freia(Network):
-    """Stock FrEIA: one ``GraphINN`` of its own nodes."""
+    """The network in stock FrEIA: one ``GraphINN`` of its own nodes."""
 
     def __init__(self, size: Size, *, bf16: bool = False) -> None:
         from FrEIA import modules
@@ -154,7 +154,7 @@ class Freia(Network):
             return [value.to(x.dtype) for value in self._as_listed(self.graph(x)[0])]
 
     def _as_listed(self, maps: Iterable[Tensor]) -> list[Tensor]:
-        """The smallest map first, whatever order the graph gives its outputs."""
+        """Sort the maps, smallest first, whatever the order of the graph's outputs."""
         return sorted(maps, key=lambda value: value.shape[2])
 
     def decode(self, maps: list[Tensor]) -> Tensor:
@@ -166,7 +166,7 @@ class Freia(Network):
 
 
 class Chained(Network):
-    """A library's steps in a chain of plain torch: ``stages`` of modules with ``forward`` and ``inverse`` of a map."""
+    """A library's modules, each with ``forward`` and ``inverse``, in a chain written in plain torch."""
 
     def __init__(self, size: Size, pair: Callable[[int, Tensor], list[nn.Module]]) -> None:
         super().__init__()
@@ -197,13 +197,13 @@ class Chained(Network):
 
 
 def _first(result: Any) -> Tensor:
-    """The map of what may be a map with its log-determinant."""
+    """Return the map, without a log-determinant if there is one."""
     value: Tensor = result if isinstance(result, Tensor) else result[0]
     return value
 
 
 class Reorder(nn.Module):
-    """A permutation for memcnn, which has none."""
+    """Permutation of channels for memcnn, which has none."""
 
     order: Tensor
 
@@ -219,7 +219,7 @@ class Reorder(nn.Module):
 
 
 def memcnn(size: Size) -> Network:
-    """memcnn: reversible couplings that free their inputs."""
+    """The network in memcnn: reversible couplings that free their inputs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import memcnn as library
@@ -235,7 +235,7 @@ def memcnn(size: Size) -> Network:
 
 
 def nflows(size: Size) -> Network:
-    """nflows: additive coupling transforms by a mask."""
+    """The network in nflows: additive coupling transforms with a mask."""
     from nflows.transforms import AdditiveCouplingTransform, Permutation
 
     class Conditioner(nn.Module):
@@ -256,7 +256,7 @@ def nflows(size: Size) -> Network:
 
 
 def normflows(size: Size) -> Network:
-    """normflows: affine coupling blocks without scale."""
+    """The network in normflows: affine coupling blocks without scale."""
     import normflows as library
 
     def pair(channels: int, order: Tensor) -> list[nn.Module]:
@@ -289,13 +289,13 @@ CONTENDERS: dict[str, Callable[[Size], Network]] = {
         size, activations="recompute", stream="fixed_point", bf16=True
     ),
 }
-"""By the name of the row; all others are compared with the first."""
+"""Constructors by row name; all others are compared with the first."""
 
 REFERENCE = "FrEIA"
 
 
 def settle(network: Network, seed: int = 0) -> Network:
-    """The same weights for every library: convolutions in order of execution, the last of a subnet small, as training leaves it."""
+    """Give every library the same weights; the last convolution of each subnet is small, as after training."""
     generator = torch.Generator().manual_seed(seed)
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     for index, layer in enumerate(convolutions):

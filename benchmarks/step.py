@@ -1,9 +1,9 @@
-"""Time of a training step, of forward and of inverse, against stock FrEIA in the same rounds: ``python -m benchmarks.step``.
+"""Time of a training step, of forward and of inverse, compared with stock FrEIA in the same rounds: ``python -m benchmarks.step``.
 
-``torch.compile`` has no row, and flowclf no option for it. Measured once, with every node of the 48-block network compiled for its
-shapes (torch 2.13, one thread with AVX-512 and bf16, stored activations): the first step took 41 to 44 s in place of 1.2 s, and
-later ones 1.10 times as long as uncompiled in float32, 1.41 times with bf16 subnets. A step is convolutions and matrix
-products, which are the same library's either way.
+There is no row for ``torch.compile``, and flowclf has no option for it. Measured once, with every node of the 48-block network
+compiled for its shapes (torch 2.13, one thread with AVX-512 and bf16, stored activations), the first step took 41 to 44 s instead
+of 1.2 s, and later ones 1.10 times as long as uncompiled in float32, 1.41 times with bf16 subnets. Most of a step is
+convolutions and matrix products, which use the same library either way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.measuring import (
     write,
 )
 from benchmarks.networks import CONTENDERS, REFERENCE, Network
-from flowclf.heap import keep_freed_memory
+from flowclf.host_memory import keep_freed_memory
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DEFAULT = [name for name in CONTENDERS if name != "flowclf, store, fixed point"]
@@ -49,13 +49,13 @@ def _inverse(network: Network, maps: list[Tensor]) -> Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and write."""
+    """Run the benchmark and write its table."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu, with one thread, where other work shares the machine")
     parser.add_argument("--pairs", type=int, default=15, help="rounds, in each of which every row has its turn")
     chosen = parser.parse_args(argv)
     size, device = prepare(chosen), chosen.device
-    # Ours do so for the whole process; from the start, no row is charged for what another is spared.
+    # This changes the whole process; doing it at the start treats all rows alike.
     keep_freed_memory()
     about_machine = machine(device)
     names, left_out = rows(chosen.only, DEFAULT, device)

@@ -1,9 +1,9 @@
-"""The training of a recipe, written plainly: stock FrEIA, torchvision images, a loop of one's own.
+"""A recipe's training written plainly, for comparison: stock FrEIA, torchvision images, a simple training loop.
 
-Blocks, subnets, batch, optimiser, schedule, clipping, moving average and validation are those of flowclf. Where stock FrEIA has no
-such node, what does less work stands in: rotations are fixed ones, a readout is an ordinary network beside the graph, and the
-couplings that see the logits are blocks like the others, in a graph of their own. It trains on cross-entropy without
-log-determinants, in float32.
+Blocks, subnets, batch, optimiser, schedule, clipping, moving average and validation are those of flowclf. If stock FrEIA lacks a
+node, a cheaper replacement is used: rotations are fixed, a readout is an ordinary network beside the graph, and the couplings
+conditioned on the logits are blocks like the others, in a separate graph. It trains on cross-entropy without log-determinants, in
+float32.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from benchmarks.networks import CLASSES, subnet
-from flowclf.data.torchvision_compat import import_torchvision
+from benchmarks.torchvision_compat import import_torchvision
 from flowclf.files import resource
 from flowclf.nodes import LogitReadout
 from flowclf.recipe import Recipe
@@ -36,14 +36,14 @@ VALIDATION_BATCH = 500
 
 
 class Images:
-    """MNIST as torchvision has it: PIL images, transforms one by one, batches from a ``DataLoader``.
+    """MNIST from torchvision: PIL images, transformed one by one, in batches from a ``DataLoader``.
 
     Args:
-        folder: where torchvision may have its files.
-        recipe: whose batch size, shift and depth are meant.
-        train: how many images are trained on.
-        validation: how many more are held out.
-        device: where batches go.
+        folder: folder for torchvision's files.
+        recipe: the recipe, for its batch size, shift and depth.
+        train: number of training images.
+        validation: number of validation images.
+        device: device of the batches.
     """
 
     def __init__(self, folder: Path, recipe: Recipe, train: int, validation: int, device: str = "cpu") -> None:
@@ -64,17 +64,17 @@ class Images:
         self.validation = DataLoader(Subset(sets[1], order[:validation]), VALIDATION_BATCH)
 
     def batches(self, loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs (B, 1, 28, 28) in [-1, 1) with the noise of their depth, and labels (B,)."""
+        """Iterate over inputs (B, 1, 28, 28) in [-1, 1), with dequantisation noise, and labels (B,)."""
         for images, labels in loader:
             levels = (images.to(self.device) >> (8 - self.bits)).float()
             yield (levels + torch.rand_like(levels)) * 2.0 ** (1 - self.bits) - 1, labels.to(self.device)
 
 
 def network(arguments: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-    """Two graphs of the recipe's size: what the logits are read from, and what only transforms the nuisances after that.
+    """Build two graphs of the recipe's size: one up to the logits, and one that then transforms only the nuisances.
 
     Args:
-        arguments: those of :func:`flowclf.models.firevnet`, with lists for blocks and width.
+        arguments: arguments of :func:`flowclf.architectures.firevnet.firevnet`, with lists for blocks and width.
     """
     stages, width = arguments["stages"], arguments["width"][-1]
     made: list[Any] = []
@@ -85,7 +85,7 @@ def network(arguments: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
 
 
 def _graph(shape: tuple[int, ...], widths: list[int | None], arguments: dict[str, Any]) -> nn.Module:
-    """A ``GraphINN`` of blocks with subnets of these widths, and of a squeeze where None stands."""
+    """Build a ``GraphINN`` of blocks with subnets of these widths; None is a squeeze."""
     from FrEIA import modules
     from FrEIA.framework import GraphINN, InputNode, Node, OutputNode
 
@@ -103,7 +103,7 @@ def _graph(shape: tuple[int, ...], widths: list[int | None], arguments: dict[str
 
 
 def readout(arguments: dict[str, Any]) -> nn.Module | None:
-    """The recipe's residual network from the last maps to numbers that are added to the logits, (B, 10); None where it has none.
+    """Build the recipe's residual network from the last maps to increments of the logits, (B, 10); None if it has none.
 
     Args:
         arguments: as for :func:`network`.
@@ -116,7 +116,7 @@ def readout(arguments: dict[str, Any]) -> nn.Module | None:
 
 
 def _started(width: int) -> Any:
-    """Subnets whose last layer starts at zero, so that the blocks start as rotations."""
+    """Make a constructor of subnets whose last layer starts at zero, so that the blocks start as rotations."""
 
     def construct(channels_in: int, channels_out: int) -> nn.Module:
         made: Any = subnet(width)(channels_in, channels_out)
@@ -128,15 +128,15 @@ def _started(width: int) -> Any:
 
 
 class Training:
-    """A training in the course of its epochs.
+    """Plain training, epoch by epoch.
 
     Args:
-        folder: for the data, the metrics and the state.
-        recipe: what is meant.
-        train: images trained on.
-        validation: images held out.
-        whole: run all of the network in each step, as a graph that gives logits and nuisances does, not only what the loss needs.
-        device: where it runs.
+        folder: folder for the data, the metrics and the state.
+        recipe: the recipe to train.
+        train: number of training images.
+        validation: number of validation images.
+        whole: run the whole network in each step, as a graph with logits and nuisances does, not only what the loss needs.
+        device: device to train on.
     """
 
     def __init__(self, folder: Path, recipe: Recipe, train: int, validation: int, whole: bool, device: str = "cpu") -> None:
@@ -167,7 +167,7 @@ class Training:
         self.rows: list[dict[str, float]] = []
 
     def logits(self, z: Tensor) -> Tensor:
-        """Means of the first channels, as the recipe's head reads them, and what the readout adds, (B, 10)."""
+        """Compute the logits (B, 10): means of the first channels, as in the recipe's head, plus the readout's increments."""
         scale = self.arguments["logit_scale"] * math.sqrt(z[0, 0].numel())
         means = scale * z[:, :CLASSES].mean((2, 3))
         return means if self.readout is None else means + self.readout(z)
@@ -198,7 +198,7 @@ class Training:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Error and -log p(x) of the averaged weights under a standard Gaussian, nats."""
+        """Compute the error of the averaged weights, and -log p(x) under a standard Gaussian, nats."""
         wrong, nats, count = 0.0, 0.0, 0
         self.model.eval()
         with self.averaged():
@@ -212,7 +212,7 @@ class Training:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """The averaged weights in place, where the recipe asks for an average."""
+        """Context with the averaged weights in place, if the recipe uses a moving average."""
         kept = [parameter.detach().clone() for parameter in self.parameters]
         if self.settings.ema:
             torch._foreach_copy_(self.parameters, self.average)
@@ -222,7 +222,7 @@ class Training:
             torch._foreach_copy_(self.parameters, kept)
 
     def save(self) -> None:
-        """The state that would be needed to go on."""
+        """Save the state that resuming would need."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average}
         buffer = io.BytesIO()
         torch.save(state, buffer)

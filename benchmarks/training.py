@@ -1,6 +1,6 @@
-"""Time of a recipe's whole training beside the same written plainly with stock FrEIA: ``python -m benchmarks.training``.
+"""Time of a recipe's whole training, compared with the same written plainly in stock FrEIA: ``python -m benchmarks.training``.
 
-Data, augmentation, metrics, validation and saved states are part of it. They take turns, an epoch each.
+It includes data, augmentation, metrics, validation and saved states. The trainings take turns, one epoch each.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch
 from benchmarks import stock
 from benchmarks.measuring import machine, seconds, silence, table, write
 from benchmarks.step import CLOCKS
-from flowclf.building import build_trainer
 from flowclf.recipe import load
-from flowclf.run_folder import RunFolder
+from flowclf.recipe.building import build_trainer
+from flowclf.recipe.run_folder import RunFolder
 from flowclf.training import Trainer
 from flowclf.training.state import save_state
 
@@ -31,7 +31,7 @@ LAUNCHED = "flowclf, without CUDA graphs"
 
 
 class Ours:
-    """The training as ``flowclf recipe run`` carries it out, epoch by epoch."""
+    """Training as in ``flowclf recipe run``, epoch by epoch."""
 
     def __init__(self, folder: Path, recipe: Any, device: str = "cpu") -> None:
         self.folder = RunFolder(folder)
@@ -47,21 +47,21 @@ class Ours:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One for each epoch."""
+        """Rows of metrics, one per epoch."""
         return self.trainer.rows
 
 
 def measure(
     recipe: str, share: float, clock: Callable[[], float], folder: Path, device: str = "cpu"
 ) -> tuple[dict[str, list[float]], dict[str, float], int]:
-    """Seconds of building and of each epoch, in turns; the validation errors at the end; and the steps of an epoch.
+    """Measure the seconds of building and of each epoch; also return the final validation errors and the steps per epoch.
 
     Args:
-        recipe: its name or file.
-        share: of the images, training and validation alike.
-        clock: what counts as time.
-        folder: for what the trainings write.
-        device: where all of them run.
+        recipe: name or file of the recipe.
+        share: fraction of the images to use, for training and validation.
+        clock: function that returns the time in seconds.
+        folder: folder for files of the trainings.
+        device: device to train on.
     """
     train, validation = max(2, round(share * TRAIN)), max(1, round(share * VALIDATION))
     limits = [f"data.validation={validation}", f"data.train_limit={train}"] if share < 1 else []
@@ -92,10 +92,10 @@ def measure(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and write."""
+    """Run the benchmark and write its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--recipe", default="mnist-ce", help="of a firevnet on MNIST with cross-entropy, Adamax and moving average")
-    parser.add_argument("--share", type=float, default=1.0, help="of the images to measure on; the whole training is extrapolated")
+    parser.add_argument("--recipe", default="mnist-ce", help="firevnet on MNIST with cross-entropy, Adamax and moving average")
+    parser.add_argument("--share", type=float, default=1.0, help="fraction of the images to use; the rest is extrapolated")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu, with one thread, where other work shares the machine")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flowclf import data, losses, metamers, nodes, registry, zoo
     from flowclf.checkpoint import load, save
     from flowclf.classifier import Encoding, InvertibleClassifier, PlainClassifier, build_classifier, plain_classifier
-    from flowclf.evaluation import evaluate
+    from flowclf.evaluation.evaluate import evaluate
     from flowclf.graph import build_graph
     from flowclf.preprocessing import Preprocessing
     from flowclf.training import fit
@@ -26,7 +26,7 @@ _HOMES = {
     "Preprocessing": "flowclf.preprocessing",
     "build_classifier": "flowclf.classifier",
     "build_graph": "flowclf.graph",
-    "evaluate": "flowclf.evaluation",
+    "evaluate": "flowclf.evaluation.evaluate",
     "fit": "flowclf.training",
     "load": "flowclf.checkpoint",
     "plain_classifier": "flowclf.classifier",

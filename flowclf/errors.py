@@ -1,6 +1,6 @@
-"""Every exception that flowclf raises for a user's sake, with the exit code that the command line gives it.
+"""Exceptions that flowclf raises for users, with their exit codes on the command line.
 
-A message says what was expected, what was found and where. Anything else that escapes is a defect of flowclf.
+A message states what was expected, what was found and where. Any other exception that escapes is a defect of flowclf.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FlowclfError(Exception):
 
 
 class UsageError(FlowclfError):
-    """A call or a command that cannot be right: a wrong argument, a path that is not there (exit code 2)."""
+    """A wrong call or command: an invalid argument, a path that does not exist (exit code 2)."""
 
     exit_code = 2
 
@@ -44,11 +44,11 @@ class RegistryError(UsageError):
 
 
 class GraphError(UsageError):
-    """A graph that is not a classifier: shapes that do not fit, an output used twice or not at all (exit code 2)."""
+    """A graph that is not a classifier's: shapes that do not fit, an output used twice or not at all (exit code 2)."""
 
 
 class DataError(FlowclfError):
-    """Data that cannot be read or do not hold what they should (exit code 1)."""
+    """Data that cannot be read or are not as expected (exit code 1)."""
 
 
 class CheckpointError(FlowclfError):
@@ -68,29 +68,29 @@ class UnreachableError(FlowclfError):
 
 
 class ZooError(FlowclfError):
-    """A zoo whose index is invalid, or names files where they must not be (exit code 3)."""
+    """A zoo with an invalid index, or an index with forbidden file paths (exit code 3)."""
 
     exit_code = 3
 
 
 class VerificationError(FlowclfError):
-    """A model that does not measure what its run or its card says (exit code 1)."""
+    """A model whose measured results differ from those in its run or card (exit code 1)."""
 
 
 class NonFiniteLossError(FlowclfError):
-    """Training stopped because a term of the loss, or the gradient, is not finite (exit code 1)."""
+    """Training stopped because a term of the loss or the gradient is not finite (exit code 1)."""
 
 
 class GridOverflowError(FlowclfError):
-    """A stream in fixed point left its grid, so that it cannot be inverted exactly any more (exit code 1)."""
+    """A fixed-point stream left its grid, so that it can no longer be inverted exactly (exit code 1)."""
 
 
 class InterruptedRunError(FlowclfError):
-    """A run was stopped by a signal after it had saved its state (exit code 128 + signal number).
+    """A run was stopped by a signal after saving its state (exit code 128 + signal number).
 
     Args:
-        message: what was saved, and how to go on.
-        signum: the number of the signal, 2 for SIGINT, 15 for SIGTERM.
+        message: how far the run got, and how to resume it.
+        signum: number of the signal, 2 for SIGINT, 15 for SIGTERM.
     """
 
     def __init__(self, message: str, signum: int) -> None:
@@ -100,13 +100,13 @@ class InterruptedRunError(FlowclfError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a recipe.
+    """One error in a recipe.
 
     Attributes:
         message: what was expected and what was found.
         location: the dotted key, e.g. ``train.epochs``; empty for the whole document.
-        line: line in the file, from 1; 0 where there is none (a value given by ``--set``).
-        column: column in the line, from 1; 0 where there is none.
+        line: line in the file, from 1; 0 if there is none (a value from ``--set``).
+        column: column in the line, from 1; 0 if there is none.
     """
 
     message: str
@@ -116,11 +116,11 @@ class Problem:
 
 
 class RecipeError(UsageError):
-    """All that is wrong with a recipe, at once (exit code 2).
+    """An invalid recipe, with all its errors (exit code 2).
 
     Args:
         source: name of the file.
-        problems: at least one problem, in the order of the file.
+        problems: at least one error, in the order of the file.
     """
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:

@@ -1,4 +1,4 @@
-"""Files on disk: hashing, atomic writes, cache folders. Nothing here knows what a file means."""
+"""Files on disk: hashes, atomic writes, the cache folder, bundled files. Independent of what the files contain."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = [
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits.
+    """Compute the SHA-256 of a file, as 64 hexadecimal digits.
 
     Raises:
-        UnreachableError: the file cannot be read.
+        UnreachableError: if the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -42,8 +42,8 @@ def check_sha256(path: str | Path, expected: str) -> None:
     """Compare a file's SHA-256 with the expected one.
 
     Raises:
-        ChecksumError: they differ; the message has the file and both hashes.
-        UnreachableError: the file cannot be read.
+        ChecksumError: if they differ; the message has the file and both hashes.
+        UnreachableError: if the file cannot be read.
     """
     found = sha256(path)
     if found != expected.lower():
@@ -52,9 +52,9 @@ def check_sha256(path: str | Path, expected: str) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; it takes the place of ``path`` only when the block succeeds.
+    """Yield a temporary path beside ``path`` to write to; it replaces ``path`` only if the block succeeds.
 
-    The content is on disk before the rename, so a crash leaves either the old file or the new one, never a part.
+    The content is on disk before the rename, so that a crash leaves either the old file or the new one, never a part.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,26 +85,26 @@ def write_text(path: str | Path, content: str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON document atomically; NaN and infinity are refused, for JSON has neither."""
+    """Write a JSON document atomically; NaN and infinity raise ValueError, because JSON has neither."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def cache_folder() -> Path:
-    """Folder for downloads: ``$FLOWCLF_CACHE``, or the platform's cache folder. Read at call time, not created."""
+    """Folder for downloads: ``$FLOWCLF_CACHE``, read at call time, or the platform's cache folder. It is not created."""
     import platformdirs
 
     return Path(os.environ.get("FLOWCLF_CACHE") or platformdirs.user_cache_dir("flowclf"))
 
 
 def resource(*parts: str) -> Path:
-    """Path of a file or folder that travels with the package: in the wheel, or beside the package in a checkout.
+    """Path of a bundled file or folder: in the installed package, or beside the package in a checkout.
 
     Example:
         >>> resource("recipes", "mnist.yaml").name
         'mnist.yaml'
 
     Raises:
-        UnreachableError: neither place has it.
+        UnreachableError: if it is in neither place.
     """
     package = Path(__file__).parent
     for base in (package, package.parent):

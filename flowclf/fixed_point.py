@@ -1,8 +1,8 @@
-"""Numbers on a grid: multiples of 2^-16 below 2^7 in magnitude, whose sums float32 holds without rounding.
+"""Fixed-point arithmetic: multiples of 2^-16 below 2^7 in magnitude, whose sums are exact in float32.
 
-A network that only permutes such numbers and adds such numbers to them can be undone bit for bit, at any depth, whatever the
-precision in which it computes *what* it adds. Only the arithmetic belongs here; which graphs keep to the grid is the business
-of :mod:`flowclf.stream`.
+A network that only permutes such numbers and adds such numbers to them can be inverted bit for bit, at any depth, whatever the
+precision in which the increments are computed. Only the arithmetic belongs here; :mod:`flowclf.stream` determines which graphs
+stay on the grid.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor
 __all__ = ["LIMIT", "RESOLUTION", "Peak", "on_grid", "round_to_grid"]
 
 RESOLUTION = 2.0**-16
-"""Distance of two neighbours on the grid."""
+"""Distance between neighbouring numbers on the grid."""
 
 LIMIT = 2.0**7
-"""The grid's numbers are smaller in magnitude. The sum of two is below 2^8, and has 24 bits: float32 holds it exactly."""
+"""Bound on the magnitude of numbers on the grid. The sum of two is below 2^8 and has 24 bits: it is exact in float32."""
 
 
 def round_to_grid(values: Tensor) -> Tensor:
-    """The nearest multiples of the resolution; the gradient passes straight through.
+    """Round to the nearest multiples of the resolution, with a straight-through gradient.
 
     Args:
-        values: float32 or float64, of any shape. Nothing is clipped to :data:`LIMIT`: a :class:`Peak` tells.
+        values: float32 or float64, of any shape. They are not clipped to :data:`LIMIT`; a :class:`Peak` detects overflow.
 
     Example:
         >>> round_to_grid(torch.tensor([0.1, 1.0])) * 2**16
@@ -45,7 +45,7 @@ class _Round(torch.autograd.Function):
 
 
 def on_grid(values: Tensor) -> bool:
-    """Whether all values are on the grid.
+    """Check whether all values are on the grid.
 
     Example:
         >>> on_grid(torch.tensor([0.5, -3.0])), on_grid(torch.tensor([0.1])), on_grid(torch.tensor([128.0]))
@@ -55,7 +55,7 @@ def on_grid(values: Tensor) -> bool:
 
 
 class Peak:
-    """The largest magnitude met so far, kept on the device: only :meth:`take` waits for it.
+    """Running maximum of magnitudes, kept on the device: only :meth:`take` waits for it.
 
     Example:
         >>> peak = Peak()
@@ -69,7 +69,7 @@ class Peak:
 
     @torch.no_grad()
     def see(self, values: Tensor) -> None:
-        """Take values in; NaN counts as larger than any number."""
+        """Include values; NaN counts as larger than any number."""
         if not values.numel():
             return
         low, high = torch.aminmax(values)
@@ -77,6 +77,6 @@ class Peak:
         self._largest = largest if self._largest is None else torch.maximum(self._largest.to(largest), largest)
 
     def take(self) -> float:
-        """The largest magnitude since the last call; 0 if there was none."""
+        """Return the largest magnitude since the last call, 0 if there was none, and reset it."""
         largest, self._largest = self._largest, None
         return 0.0 if largest is None else float(largest)

@@ -1,7 +1,7 @@
-"""Graphs: node specs to a FrEIA ``GraphINN``, checks of any GraphINN, its plain description, and its execution.
+"""Graphs: build a FrEIA ``GraphINN`` from node specs; check, describe and execute any GraphINN.
 
-FrEIA builds a graph silently when an output is used twice, and fails obscurely when one is used not at all; here both are
-refused when the graph is built, with the name of the node.
+FrEIA silently builds a graph that uses an output twice, and fails with an obscure error if one is not used; here both raise an
+error with the node's name when the graph is built.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from flowclf import registry
 from flowclf.components import as_declared
-from flowclf.documents import first_problem
 from flowclf.errors import GraphError, RegistryError, UsageError
 from flowclf.nodes.base import BijectiveNode, Shape, elements
 from flowclf.nodes.factor_out import FactorOut
@@ -27,6 +26,7 @@ from flowclf.nodes.logit_readout import LogitReadout
 from flowclf.nodes.split_head import SplitHead
 from flowclf.sections import plain
 from flowclf.specs import MAX_NODES, read_nodes, shown, unrolled
+from flowclf.strict_json import first_problem
 
 __all__ = [
     "Graph",
@@ -84,16 +84,16 @@ def _make_node(inputs: Any, kind: str, arguments: dict[str, Any], name: str) -> 
 
 
 def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph:
-    """A graph from a list of node specs: a chain, whose factored-out parts go to the SplitHead that ends it.
+    """Build a graph from a list of node specs: a chain that ends with a SplitHead, which also takes the factored-out parts.
 
     Args:
         input_shape: (C, H, W) or (D,).
         nodes: each a registered name, a mapping of one name to its arguments, or ``{repeat: n, nodes: [...]}``.
-        classes: K; passed to every node that takes an argument ``classes``.
+        classes: K, the number of classes; passed to every node with an argument ``classes``.
 
     Raises:
-        GraphError: shapes that do not fit, or a list that does not end with a SplitHead; names the node and the shapes.
-        RegistryError: a name that is not registered.
+        GraphError: if shapes do not fit, or the list does not end with a SplitHead; the error names the node and the shapes.
+        RegistryError: if a name is not registered.
 
     Example:
         >>> graph = build_graph((1, 8, 8), ["squeeze", "actnorm", "affine_coupling", "split_head"], classes=10)
@@ -139,11 +139,11 @@ def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph
 
 
 def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
-    """Check that a FrEIA graph, or the list of nodes for one, is a classifier's; a list becomes a GraphINN.
+    """Check that a FrEIA graph, or the list of nodes for one, is a classifier's; return it as a GraphINN.
 
     Raises:
-        GraphError: an output that is used twice or not at all; two nodes of one name; not exactly one input; conditions; a last
-            node that is not a SplitHead whose outputs are the graph's outputs, logits first.
+        GraphError: if an output is used twice or not at all; two nodes have the same name; there is not exactly one input; there
+            are conditions; or the graph does not end with a SplitHead whose outputs are the graph's outputs, logits first.
     """
     node_list = list(graph.node_list) if isinstance(graph, GraphINN) else list(graph)
     strangers = [type(node).__name__ for node in node_list if not isinstance(node, Node)]
@@ -163,15 +163,15 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
     for node in node_list:
         if isinstance(node, ConditionNode) or node.conditions:
             node = node if isinstance(node, ConditionNode) else node.conditions[0]
-            raise GraphError(f"condition '{node.name}', shape {node.dims}: a classifier takes nothing but its input")
+            raise GraphError(f"condition '{node.name}', shape {node.dims}: a classifier's graph cannot have conditions")
         for output, shape in enumerate(node.output_dims):
             if not uses[node, output]:
                 raise GraphError(f"output {output} of node '{node.name}', shape {tuple(shape)}, is not used")
     for name, count in Counter(node.name for node in node_list).items():
         if count > 1:
-            raise GraphError(f"{count} nodes are named '{name}'; a checkpoint needs names of their own")
+            raise GraphError(f"{count} nodes are named '{name}'; a checkpoint needs unique names")
     inputs = [node for node in node_list if isinstance(node, InputNode)]
-    # A GraphINN keeps its nodes in order of execution; its outputs have an order of their own.
+    # A GraphINN's nodes are in order of execution; its outputs have their own order.
     outputs = graph.out_nodes if isinstance(graph, GraphINN) else [node for node in node_list if isinstance(node, OutputNode)]
     if len(inputs) != 1:
         raise GraphError(f"a classifier has one input, found {len(inputs)}: {[node.name for node in inputs]}")
@@ -191,7 +191,7 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
 
 
 def copy_nodes(graph: Graph, memo: dict[int, Any]) -> None:
-    """Deep copies of a graph's nodes, put in ``memo``, as a preparation for a deep copy of the graph.
+    """Put deep copies of a graph's nodes into ``memo``, in preparation for a deep copy of the graph.
 
     A node refers to its successor, so without this a deep copy recurses through the whole graph and fails on a long one.
     """
@@ -202,24 +202,24 @@ def copy_nodes(graph: Graph, memo: dict[int, Any]) -> None:
 
 
 def head_of(graph: Graph) -> SplitHead:
-    """The SplitHead of a checked graph."""
+    """Find the SplitHead of a checked graph."""
     return next(node.module for node in graph.node_list if isinstance(node.module, SplitHead))
 
 
 def readout_of(graph: Graph) -> Node:
-    """The last LogitReadout of a graph.
+    """Find the last LogitReadout of a graph.
 
     Raises:
-        UsageError: it has none.
+        UsageError: if there is none.
     """
     for node in reversed(graph.node_list):
         if isinstance(node.module, LogitReadout):
             return node
-    raise UsageError("a reading is what a logit_readout finds, and the graph has none; in a firevnet, readout_width makes one")
+    raise UsageError("expected a graph with a logit_readout, found none; readout_width adds one to a firevnet")
 
 
 def modules_by_name(graph: Graph) -> dict[str, nn.Module]:
-    """The modules of the nodes by the nodes' names, in order of execution."""
+    """Map the nodes' names to their modules, in order of execution."""
     return {node.name: node.module for node in _steps(graph)}
 
 
@@ -228,9 +228,9 @@ def _steps(graph: Graph) -> tuple[Node, ...]:
 
 
 def after_the_logits(graph: Graph) -> NodeSet:
-    """The nodes between which and the head nothing changes the logits: whoever wants those alone need not run them.
+    """Find the final nodes that do not change the logits, which need not run to compute the logits alone.
 
-    They are nodes with ``kept_logits``, each of which feeds the next or, in the end, the head's first input.
+    These are nodes with ``kept_logits`` in a chain that ends at the head's first input.
     """
     end = next(node for node in graph.node_list if isinstance(node.module, SplitHead))
     node = end.inputs[0][0]
@@ -255,20 +255,20 @@ def execute(
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Run a graph forward, or backward with ``rev``.
 
-    ``GraphINN.forward`` does the same but hides every error in a RuntimeError (an out-of-memory error cannot be caught) and
-    makes log-determinants on the CPU, rounding scalar ones to float32.
+    ``GraphINN.forward`` does the same, but re-raises every error as a RuntimeError (so that an out-of-memory error cannot be
+    caught) and creates log-determinants on the CPU, rounding scalar ones to float32.
 
     Args:
         graph: any GraphINN in which each output is used once.
-        values: inputs, or with ``rev`` outputs, in the graph's order.
-        conditions: in the graph's order.
+        values: the inputs, or with ``rev`` the outputs, in the graph's order.
+        conditions: the conditions, in the graph's order.
         rev: run the inverse.
-        log_det: add up the log-determinants.
-        left_out: nodes with one input and one output that hand their input on.
-        until: stop before this node; what it would be given is returned in place of the outputs.
+        log_det: compute the log-determinant.
+        left_out: nodes with one input and one output that are skipped.
+        until: stop before this node and return its inputs instead of the graph's outputs.
 
     Returns:
-        The outputs, or with ``rev`` the inputs, and the log-determinant of the direction, (B,), nats, or None.
+        The outputs, or with ``rev`` the inputs, and the log-determinant of that direction, (B,), nats, or None.
     """
     ends = (graph.out_nodes, graph.in_nodes) if rev else (graph.in_nodes, graph.out_nodes)
     available: dict[tuple[Node, int], Tensor] = {(node, 0): value for node, value in zip(ends[0], values, strict=True)}
@@ -286,7 +286,7 @@ def execute(
             available[node, 0] = inputs[0]
             continue
         if not isinstance(node.module, BijectiveNode | FactorOut | SplitHead):
-            # FrEIA's own nodes take views, which another memory format does not allow.
+            # FrEIA's own nodes take views, which need contiguous memory.
             inputs = tuple(value.contiguous() for value in inputs)
         if node.conditions:
             own = tuple(given[condition] for condition in node.conditions)
@@ -312,11 +312,11 @@ def execute(
 
 @dataclass(frozen=True)
 class NodeRow:
-    """A line of the node table.
+    """A row of the node table.
 
     Attributes:
         name: the node's name in the graph.
-        kind: registered name, or the class's name.
+        kind: the node's registered name, or its class name.
         shapes_in: shapes of the inputs.
         shapes_out: shapes of the outputs.
         parameters: number of trainable parameters.
@@ -334,7 +334,7 @@ def _kind(node: Node) -> str:
 
 
 def node_rows(graph: Graph) -> list[NodeRow]:
-    """The node table of a graph, in order of execution."""
+    """Build the node table of a graph, in order of execution."""
     return [
         NodeRow(
             node.name,
@@ -348,10 +348,10 @@ def node_rows(graph: Graph) -> list[NodeRow]:
 
 
 def describe_graph(graph: Graph) -> dict[str, Any]:
-    """Plain JSON that :func:`graph_from_description` builds the graph from again.
+    """Describe a graph as JSON, from which :func:`graph_from_description` builds it again.
 
     Raises:
-        GraphError: a node that is not registered, or was made with an argument that is not plain data; names the node.
+        GraphError: if a node is not registered, or has an argument that JSON cannot hold; the error names the node.
     """
     (source,) = graph.in_nodes
     rows = []
@@ -368,7 +368,7 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
                 arguments[argument] = plain(value)
             except TypeError as error:
                 raise GraphError(
-                    f"node '{node.name}' cannot be saved: its argument '{argument}' is a {type(value).__name__}, not plain data"
+                    f"node '{node.name}' cannot be saved: JSON cannot hold its argument '{argument}', a {type(value).__name__}"
                 ) from error
         inputs = [[origin.name, output] for origin, output in node.inputs]
         rows.append({"name": node.name, "kind": kind, "arguments": arguments, "inputs": inputs})
@@ -376,11 +376,11 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
 
 
 def graph_from_description(description: Mapping[str, Any]) -> Graph:
-    """Build a graph from what :func:`describe_graph` gave. Nothing but registered components can be named.
+    """Build a graph from the output of :func:`describe_graph`; it can only contain registered components.
 
     Raises:
-        GraphError: a description that is incomplete or inconsistent.
-        RegistryError: a node that is not registered.
+        GraphError: if the description is incomplete or inconsistent.
+        RegistryError: if a node is not registered.
     """
     try:
         source = InputNode(*(int(size) for size in description["input"]["shape"]), name=str(description["input"]["name"]))

@@ -1,4 +1,4 @@
-"""Images as people keep them to tensors as the network takes them, and back."""
+"""Preprocessing: stored images to network inputs, and back."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from torch.nn import functional
 
 from flowclf.errors import UsageError
 from flowclf.fixed_point import round_to_grid
-from flowclf.transfer import moved
+from flowclf.host_memory import moved
 
 __all__ = ["Preprocessing"]
 
 
 class Preprocessing(nn.Module):
-    """Invertible map from images in [0, 1] to network inputs in [-1, 1], with the dequantisation that belongs to it.
+    """Invertible map from images in [0, 1] to network inputs in [-1, 1], and the dequantisation of stored images.
 
-    A pixel value v in 0..255 is reduced to q = floor(v / 2^(8 - bits)), and x = 2 (q + u) / 2^bits - 1 with u uniform in
-    [0, 1) is what the network is trained on. Padding is level 0 with the same noise. An image without noise is mapped by
-    x = (2 image - 1) (1 - 2^-bits), which takes black and white to the middles of the first and the last level: there the
-    network has seen them on average, whereas the edge of a level is a place that no training image has for its whole
-    background. At 8 bits every v / 255 goes to the middle of its level.
+    For training, a pixel value v in 0..255 is reduced to the level q = floor(v / 2^(8 - bits)), and the network's input is
+    x = 2 (q + u) / 2^bits - 1 with dequantisation noise u uniform in [0, 1). Padding is level 0 with the same noise. An image
+    without noise is mapped by x = (2 image - 1) (1 - 2^-bits), which takes black and white to the centres of the first and the
+    last level: their means in training, whereas no training image has its whole background at the edge of a level. At 8 bits
+    every v / 255 goes to the centre of its level.
 
-    With ``fixed_point`` all of this is on the grid of :mod:`flowclf.fixed_point`. There u takes N = 2^(16 - bits) values,
-    (k + 1/2) / N: the middles of N equal parts of [0, 1), so that the mean over them is the midpoint rule for the integral over
-    continuous u, and code lengths mean the same.
+    With ``fixed_point`` all values are on the grid of :mod:`flowclf.fixed_point`. Then u takes N = 2^(16 - bits) values,
+    (k + 1/2) / N: the centres of N equal parts of [0, 1), so that the mean over them is the midpoint rule for the integral over
+    continuous u, and code lengths have the same meaning.
 
     Args:
         image_shape: (C, H, W) of the images before padding, or (D,) of vectors.
-        bits: depth of the dequantisation, 1 to 8; None for data that are continuous already: they pass unchanged.
+        bits: depth of the dequantisation, 1 to 8; None for continuous data, which pass unchanged.
         pad: pixels added on each of the four sides.
-        fixed_point: give numbers on the grid only; continuous data are rounded to it.
+        fixed_point: round to the grid.
 
     Raises:
-        UsageError: a depth outside 1 to 8, a negative pad, a pad without a depth, or either for vectors.
+        UsageError: if bits is outside 1 to 8, pad is negative or given without bits, or either is given for vectors.
 
     Example:
         >>> preprocessing = Preprocessing((1, 28, 28), bits=4, pad=2)
@@ -65,21 +65,21 @@ class Preprocessing(nn.Module):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of what the network takes, without the batch dimension."""
+        """Shape of a network input, without the batch dimension."""
         if not self.pad:
             return self.image_shape
         channels, height, width = self.image_shape
         return channels, height + 2 * self.pad, width + 2 * self.pad
 
     def config(self) -> dict[str, Any]:
-        """The arguments that build this object again, as plain JSON."""
+        """Constructor arguments as JSON."""
         return {"image_shape": list(self.image_shape), "bits": self.bits, "pad": self.pad, "fixed_point": self.fixed_point}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] to network inputs; no noise. Continuous data pass unchanged.
+        """Map images (B, C, H, W) in [0, 1] to network inputs, without noise; continuous data pass unchanged.
 
         Raises:
-            UsageError: images of another shape, or of an integer type.
+            UsageError: if the images have the wrong shape or an integer type.
         """
         self._check(images)
         if not images.is_floating_point():
@@ -92,26 +92,26 @@ class Preprocessing(nn.Module):
         return functional.pad(x, (self.pad,) * 4, value=2.0**-self.bits - 1) if self.pad else x
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Network inputs to images; the padding is cut off.
+        """Map network inputs to images, without the padding.
 
-        Not clipped: [0, 1] is exceeded by up to half a level where x is in [-1, 1], and by more where it is not.
+        The result is not clipped: for x in [-1, 1] it exceeds [0, 1] by up to half a level, otherwise by more.
         """
         x = self._without_padding(x)
         return x if self.bits is None else (x / (1 - 2.0**-self.bits) + 1) / 2
 
     def outside(self, x: Tensor) -> Tensor:
-        """Which pixels, (B, C, H, W), of network inputs are darker or brighter than those of any image with noise: |x| > 1."""
+        """Mask (B, C, H, W) of the pixels outside the range of images with noise, |x| > 1."""
         return self._without_padding(x).abs() > 1
 
     def dequantize(self, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Stored data to network inputs, with noise: what training and likelihoods use.
+        """Map stored data to network inputs with dequantisation noise, for training and likelihoods.
 
         Args:
             data: pixel values (B, C, H, W), uint8, 0..255; or continuous data, which pass unchanged.
-            generator: source of the noise, on any device; the noise is drawn where the generator lives.
+            generator: random number generator for the noise, which is drawn on the generator's device.
 
         Raises:
-            UsageError: data of another shape, or pixel values that are not uint8.
+            UsageError: if the data have the wrong shape, or pixel values are not uint8.
         """
         self._check(data)
         if self.bits is None:
@@ -130,10 +130,10 @@ class Preprocessing(nn.Module):
         return (levels + noise) * 2.0 ** (1 - self.bits) - 1
 
     def bits_per_dim(self, log_prob: Tensor) -> Tensor:
-        """Code length of the data, (B,), bits per dimension, from log p(x) of the network's input in nats.
+        """Compute the code length of the data, (B,), bits per dimension, from log p(x) of the network's input in nats.
 
-        The density is of the pixel level q + u at the stated depth: -log2 p(x) - D log2(dx/dq), over the D_data dimensions of
-        the image. Padding is noise of known density, whose log is added; it does not count as dimensions of the data.
+        The density is that of the level q + u at the depth ``bits``: -log2 p(x) - D log2(dx/dq), divided by the D_data dimensions
+        of the image. Padding is noise of known density, whose log is added; it does not count towards D_data.
         """
         dimensions = math.prod(self.image_shape)
         bits = -log_prob / (dimensions * math.log(2))
@@ -150,6 +150,6 @@ class Preprocessing(nn.Module):
             raise UsageError(f"expected a batch of shape (B, {expected}), found {tuple(data.shape)}")
 
     def extra_repr(self) -> str:
-        """Arguments, for the repr."""
+        """Constructor arguments for the repr."""
         grid = ", fixed_point=True" if self.fixed_point else ""
         return f"image_shape={self.image_shape}, bits={self.bits}, pad={self.pad}{grid}"

@@ -1,21 +1,20 @@
-"""What a classifier's stream is made of: floating-point numbers, or numbers on a fixed-point grid, so that its inverse is exact.
+"""The stream of a classifier: floating point, or fixed point for an inverse that is exact bit for bit.
 
-The *stream* is what runs from node to node. In ``fixed_point`` it holds multiples of 2^-16 below 2^7 in magnitude, see
-:mod:`flowclf.fixed_point`: a coupling's shift is rounded to them, so that adding it and taking it away again leaves no trace. The
-gradient passes straight through the rounding. Then
+The *stream* is the tensors that pass from node to node. In ``fixed_point`` it holds multiples of 2^-16 below 2^7 in magnitude, see
+:mod:`flowclf.fixed_point`: a coupling's shift is rounded to them, so that subtracting it restores the input exactly. The gradient
+of the rounding is straight-through. Consequences:
 
-- ``inverse(forward(x))`` is x to the last bit, at any depth, and a training that recomputes its activations does so without drift;
-- the subnets may compute in any precision. Those that were trained in bf16 stay in bf16 for evaluation and for the inverse;
-- only what moves numbers and adds them is allowed: additive couplings, permutations, squeezes, ``factor_out``, and a ``split_head``
-  without DCT whose ``logit_scale`` is a power of two. Scales belong in the prior, which learns them.
+- ``inverse(forward(x))`` is x to the last bit, at any depth, and training with recomputed activations has no drift.
+- The subnets may compute in any precision. Those that were trained in bf16 stay in bf16 for evaluation and for the inverse.
+- Nodes may only permute and add numbers: additive couplings, permutations, squeezes, ``factor_out``, and a ``split_head`` without
+  DCT whose ``logit_scale`` is a power of two. Scales belong in the prior, which learns them.
 
-What exactness needs: a coupling must compute the same shift on both ways. So both need the same shape of the batch, the same
-device and kernels, the same number of threads, and the same mode of batch norm and dropout. With another batch a subnet can
-round differently, rarely, by one step of the grid, which later couplings enlarge. Inputs and latents off the grid are rounded to
-it first.
+For exactness a coupling must compute the same shift in both directions. So both need the same batch shape, device, kernels and
+number of threads, and the same modes of batch norm and dropout. With another batch size a subnet can, rarely, round differently, by
+one step of the grid, which later couplings amplify. Inputs and latents off the grid are rounded to it first.
 
-Magnitudes of 2^7 and more leave the grid. Every coupling notes the largest that it has met, and does not wait for the device to
-do so; a training raises :class:`~flowclf.errors.GridOverflowError` at its next log point.
+Magnitudes of 2^7 and more leave the grid. Every coupling records its largest magnitude without waiting for the device; training
+raises :class:`~flowclf.errors.GridOverflowError` at the next log point.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ _ALLOWED = "additive couplings, permutations, squeezes, factor_out, and a split_
 
 
 class GridPeak(NamedTuple):
-    """The largest magnitude that a stream has met, and where.
+    """Largest magnitude in a stream, and its place.
 
     Attributes:
-        magnitude: of the number; NaN if one was not a number.
-        node: the node's name; ``input`` for what the classifier was given.
+        magnitude: the magnitude; NaN if there was a NaN.
+        node: name of the node; ``input`` for the classifier's input.
     """
 
     magnitude: float
@@ -47,16 +46,16 @@ class GridPeak(NamedTuple):
 
     @property
     def overflows(self) -> bool:
-        """Whether it is off the grid."""
+        """Whether the magnitude is off the grid."""
         return not self.magnitude < LIMIT
 
 
 def set_stream(graph: Graph, stream: Stream) -> None:
-    """Make the couplings of a graph keep to a stream.
+    """Set the stream of a graph's couplings.
 
     Raises:
-        UsageError: a stream that there is none of.
-        GraphError: a node that does not keep to the grid, for ``fixed_point``; the first is named.
+        UsageError: if ``stream`` is unknown.
+        GraphError: if ``stream`` is ``fixed_point`` and a node leaves the grid; the error names the first.
     """
     if stream not in get_args(Stream):
         raise UsageError(f"stream must be 'float' or 'fixed_point', found {stream!r}")
@@ -65,7 +64,7 @@ def set_stream(graph: Graph, stream: Stream) -> None:
     for name, module in nodes.items():
         if fixed and not getattr(module, "keeps_grid", False):
             raise GraphError(
-                f"node '{name}': a stream in fixed point allows {_ALLOWED}; found {type(module).__name__}({module.extra_repr()})"
+                f"node '{name}': a fixed-point stream allows {_ALLOWED}; found {type(module).__name__}({module.extra_repr()})"
             )
     for module in nodes.values():
         if isinstance(module, AdditiveCoupling):
@@ -73,14 +72,14 @@ def set_stream(graph: Graph, stream: Stream) -> None:
 
 
 def grid_peak(graph: Graph, inputs: Peak) -> GridPeak:
-    """The largest magnitude since the last call.
+    """Return the largest magnitude in the stream since the last call.
 
     Args:
-        graph: whose couplings were set to ``fixed_point``.
-        inputs: of what the graph was given.
+        graph: a graph with a fixed-point stream.
+        inputs: largest magnitude of the graph's inputs.
     """
     peaks = {"input": inputs}
     peaks |= {name: module.peak for name, module in modules_by_name(graph).items() if isinstance(module, AdditiveCoupling)}
     found = [GridPeak(peak.take(), name) for name, peak in peaks.items()]
-    # The first that overflows is where it began; those behind it only pass it on.
+    # The first node that overflows is the cause; later nodes only pass it on.
     return next((peak for peak in found if peak.overflows), max(found))

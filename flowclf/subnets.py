@@ -19,9 +19,9 @@ from flowclf import registry
 from flowclf.argument_types import NonNegativeInt, PositiveInt, SubnetSpec
 from flowclf.bottleneck import bottleneck, is_fast
 from flowclf.components import as_declared
-from flowclf.documents import first_problem
 from flowclf.errors import GraphError
 from flowclf.specs import name_and_arguments
+from flowclf.strict_json import first_problem
 
 __all__ = ["PointwiseConv2d", "build_subnet", "conv", "dense", "is_hooked", "pointwise", "residual"]
 

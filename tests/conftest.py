@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -10,6 +11,7 @@ import tiny
 import torch
 
 from flowclf import InvertibleClassifier, registry
+from flowclf.remote import downloads
 
 torch.set_num_threads(1)
 # Otherwise a warning of torch's own is an error in the first test that meets it, and unseen in all others.
@@ -21,6 +23,17 @@ hypothesis.settings.load_profile("flowclf")
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No cache, configuration or variable of the user's for downloads, and no long pauses between tries."""
+    for variable in ("ZOO", "ZOO_URL", "ZOO_MIRRORS", "OFFLINE", "TIMEOUT"):
+        monkeypatch.delenv(f"FLOWCLF_{variable}", raising=False)
+    monkeypatch.setenv("FLOWCLF_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "config.toml").write_text("")
+    monkeypatch.setenv("FLOWCLF_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setattr(downloads, "_FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 from benchmarks import accuracy, memory, step, stock, training
 from benchmarks.measuring import batch, build, parameter_bytes, rows, saved_bytes
 from benchmarks.networks import CONTENDERS, REFERENCE, Size
-from flowclf.building import build_data, build_model
 from flowclf.fixed_point import on_grid
 from flowclf.recipe import load
+from flowclf.recipe.building import build_data, build_model
 
 TINY = Size(12, 4, (3, 8, 8), 4)
 ARGUMENTS = ["--blocks", "12", "--width", "4", "--side", "8", "--batch", "2", "--threads", "1"]

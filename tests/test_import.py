@@ -21,8 +21,7 @@ LIGHT = [
     "flowclf.sections",
     "flowclf.settings",
     "flowclf.specs",
-    "flowclf.models",
-    "flowclf.run_folder",
+    "flowclf.recipe.run_folder",
 ]
 HEAVY = ("torch", "torchvision", "FrEIA", "nflows", "matplotlib", "scipy")
 
@@ -31,14 +30,15 @@ def light_modules() -> list[str]:
     """The modules that must not import torch, packages of them in full."""
 
     import flowclf.recipe
+    import flowclf.remote
     import flowclf.zoo
 
     inner = [
         info.name
-        for package in (flowclf.recipe, flowclf.zoo)
+        for package in (flowclf.recipe, flowclf.remote, flowclf.zoo)
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
-        # What measures models is imported when a model is measured.
-        if info.name != "flowclf.zoo.measuring"
+        # What measures or builds models is imported when a model is measured or built.
+        if info.name not in ("flowclf.zoo.measuring", "flowclf.recipe.building")
     ]
     return [*LIGHT, "flowclf.recipe", "flowclf.zoo", *inner]
 

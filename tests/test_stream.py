@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from flowclf import InvertibleClassifier, Preprocessing, build_classifier, checkpoint, load, save
+from flowclf.architectures.firevnet import firevnet, firevnet_fc
 from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import CheckpointError, GraphError, GridOverflowError, UsageError
+from flowclf.evaluation.inverse_error import inverse_error
 from flowclf.fixed_point import on_grid
 from flowclf.losses import CrossEntropy, FactorialPriorMLE
-from flowclf.models import firevnet, firevnet_fc
 from flowclf.nodes import AdditiveCoupling, set_subnet_dtype
-from flowclf.numerics import inverse_error
 from flowclf.training import Trainer, TrainSettings
 
 PLAN = {"coupling": "additive", "mixing": "permutation", "actnorm": False, "dct": False}
@@ -26,7 +26,7 @@ DTYPES = pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["fp32", "
 
 
 def fixed(shape: tuple[int, ...] = (1, 8, 8), *, scale: float = 0.1, **plan: Any) -> InvertibleClassifier:
-    """A network for a stream in fixed point, away from its starting values, in eval mode."""
+    """A network for a fixed-point stream, away from its starting values, in eval mode."""
     specs = firevnet(**{"stages": 2, "blocks": 3, "width": 8, **PLAN, **plan})
     return tiny.randomize(build_classifier(shape, specs, classes=4, stream="fixed_point"), scale).eval()
 

@@ -1,7 +1,4 @@
-"""Classifiers: the invertible ones that this package is about, and ordinary networks beside them, with what they share.
-
-Only the public names belong here.
-"""
+"""Classifiers: invertible ones, ordinary networks, and their common base class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every classifier is, invertible or not: shapes, preprocessing, names of the classes, logits of a batch."""
+"""Base class of all classifiers: shapes, preprocessing, class names, logits."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Classifier", "Encoding", "LogitsOnly", "shape_text"]
 
 
 class Encoding(NamedTuple):
-    """What a classifier makes of a batch.
+    """Output of a classifier for a batch.
 
     Args:
         logits: z_s, (B, K).
-        nuisance: z_n, (B, D-K); (B, 0) of a network without an inverse, or where a loss has no use for them.
-        log_det: log|det dF/dx|, (B,), nats; zeros for a network that has none.
+        nuisance: z_n, (B, D-K); (B, 0) if the network has no inverse or the loss does not use them.
+        log_det: log|det dF/dx|, (B,), nats; zeros if the network has no inverse.
 
     Example:
         >>> logits, nuisance, log_det = Encoding(torch.zeros(2, 10), torch.zeros(2, 5), torch.zeros(2))
@@ -32,30 +32,30 @@ class Encoding(NamedTuple):
     log_det: Tensor
 
     def detach(self) -> Encoding:
-        """The same without gradients."""
+        """Detach all three tensors from the autograd graph."""
         return Encoding(*(values.detach() for values in self))
 
     @classmethod
     def of_logits(cls, logits: Tensor) -> Encoding:
-        """What is known where nuisances are not: none of them, and log-determinants of 0."""
+        """Encoding of a network that has logits only: no nuisances, and log-determinants of 0."""
         return cls(logits, logits.new_zeros(len(logits), 0), logits.new_zeros(len(logits)))
 
 
 class Classifier(nn.Module):
-    """Network inputs to logits: what :class:`InvertibleClassifier` and :class:`PlainClassifier` share.
+    """Base class of :class:`InvertibleClassifier` and :class:`PlainClassifier`.
 
     Args:
-        input_shape: (C, H, W) or (D,) of what the network takes.
-        classes: K, at least 2.
-        preprocessing: from images in [0, 1] to what the network takes; by default 8-bit images without padding, or the identity
-            for vectors.
+        input_shape: shape of one network input, (C, H, W) or (D,).
+        classes: K, the number of classes, at least 2.
+        preprocessing: map from images in [0, 1] to network inputs; by default 8-bit images without padding, or the identity for
+            vectors.
         class_names: names of the K classes; by default "0" to "K-1".
 
     Attributes:
-        kind: what a checkpoint calls it.
+        kind: the classifier's kind in a checkpoint.
 
     Raises:
-        UsageError: a preprocessing or list of names that does not fit.
+        UsageError: if the preprocessing or the class names do not fit.
     """
 
     kind: ClassVar[str]
@@ -80,37 +80,37 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters, and of what the network takes."""
+        """Floating-point type of the parameters and of the network's inputs."""
         return next(self.parameters()).dtype
 
     @property
     def initialized(self) -> bool:
-        """Whether everything that is initialised from data has been."""
+        """Whether all data-dependent initialisation is done."""
         return True
 
     def initialize(self, x: Tensor) -> None:
-        """Initialise what is not initialised yet from a batch of network inputs; nothing by default."""
+        """Do the data-dependent initialisation that is still missing from a batch of network inputs; nothing by default."""
         self._check_input(x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of network inputs."""
+        """Compute the logits (B, K) of network inputs."""
         raise NotImplementedError
 
     def node_rows(self) -> list[NodeRow]:
-        """The node table: names, kinds, shapes and parameters, in order of execution."""
+        """Rows of the node table: names, kinds, shapes and parameter counts, in order of execution."""
         raise NotImplementedError
 
     def logits_only(self, preprocess: bool = True) -> LogitsOnly:
-        """An ordinary module that shares the parameters: images in [0, 1], or network inputs, -> logits (B, K)."""
+        """Wrap the classifier, sharing its parameters, as a module from images in [0, 1], or network inputs, to logits (B, K)."""
         return LogitsOnly(self, preprocess)
 
     def parameter_count(self) -> int:
-        """Number of trainable parameters, a prior's included."""
+        """Number of trainable parameters, including a prior's."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     def _check_input(self, x: Tensor) -> None:
@@ -119,7 +119,7 @@ class Classifier(nn.Module):
             raise UsageError(f"expected floating-point inputs (B, {expected}), found {tuple(x.shape)} of {x.dtype}")
 
     def _table(self, outputs: str) -> str:
-        """The repr, but for its end: what goes in and out, and the node table."""
+        """Shared beginning of the reprs: inputs, outputs, preprocessing and the node table."""
         rows = self.node_rows()
         lines = [
             f"{type(self).__name__}: {shape_text(self.input_shape)} -> {outputs}, {self.parameter_count():,} parameters",
@@ -131,22 +131,22 @@ class Classifier(nn.Module):
             lines.append(f"  {row.name:<{width}}  {shapes:<28}  {row.parameters:>9,}")
         return "\n".join(lines)
 
-    # Calling goes through nn.Module, which says Any.
+    # nn.Module.__call__ returns Any.
     def forward(self, x: Tensor) -> Any:
-        """Encode network inputs: an :class:`Encoding`."""
+        """Encode network inputs as an :class:`Encoding`."""
         raise NotImplementedError
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """A shape as a table shows it: 1x28x28."""
+    """Format a shape for a table: 1x28x28."""
     return "x".join(map(str, shape))
 
 
 class LogitsOnly(nn.Module):
-    """A classifier's logits alone, for any tool that wants an ordinary module.
+    """Module that returns a classifier's logits alone, for tools that expect an ordinary network.
 
     Args:
-        classifier: whose parameters are shared, not copied.
+        classifier: the classifier; its parameters are shared, not copied.
         preprocess: take images in [0, 1]; otherwise network inputs.
     """
 
@@ -156,5 +156,5 @@ class LogitsOnly(nn.Module):
         self.preprocess = preprocess
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K)."""
+        """Compute the logits (B, K)."""
         return self.classifier.logits(self.classifier.preprocessing(images) if self.preprocess else images)

@@ -1,4 +1,4 @@
-"""InvertibleClassifier: a bijection whose first outputs are the logits and whose other outputs are kept."""
+"""InvertibleClassifier: a bijection whose outputs are logits and nuisances."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ class InvertibleClassifier(Classifier):
 
     Args:
         graph: a ``FrEIA.framework.GraphINN``, or the list of FrEIA nodes for one, that ends with a ``SplitHead``.
-        preprocessing: from images in [0, 1] to what the graph takes; by default 8-bit images without padding, or the identity
-            for vectors.
-        prior: over logits and nuisances; by default a :class:`FactorialPrior` with the head's m.
+        preprocessing: map from images in [0, 1] to network inputs; by default 8-bit images without padding, or the identity for
+            vectors.
+        prior: distribution of logits and nuisances; by default a :class:`FactorialPrior` with the head's m.
         class_names: names of the K classes; by default "0" to "K-1".
         stream: ``float``; or ``fixed_point``, for exact inverses of graphs of additive couplings, see :mod:`flowclf.stream`.
 
     Attributes:
-        stream: as given.
-        activations: what becomes of activations until the backward pass: ``store``, or ``recompute`` them then from the outputs,
-            which keeps memory for them from growing with depth; see :mod:`flowclf.reversible`.
-        keep_every: with ``recompute``, keep the input of every so many nodes all the same; None for none.
+        stream: ``float`` or ``fixed_point``.
+        activations: ``store`` keeps activations for the backward pass; ``recompute`` computes them again from the outputs, so that
+            memory for them does not grow with depth; see :mod:`flowclf.reversible`.
+        keep_every: with ``recompute``, also keep the input of every k-th node; None for no node.
 
     Raises:
-        GraphError: a graph that is not a classifier's, or, for a stream in fixed point, a node that does not keep to it.
-        UsageError: a preprocessing, prior or list of names that does not fit the graph or stream.
+        GraphError: if the graph is not a classifier's, or a node does not support a fixed-point stream.
+        UsageError: if the preprocessing, the prior or the class names do not fit the graph or the stream.
 
     Example:
         >>> clf = build_classifier((1, 8, 8), ["squeeze", "actnorm", "affine_coupling", "split_head"], classes=10)
@@ -91,7 +91,7 @@ class InvertibleClassifier(Classifier):
         self._input_peak = Peak()
         self.dimensions: int = head.dimensions
         if stream == "fixed_point" and not self.preprocessing.fixed_point:
-            raise UsageError("a stream in fixed point needs its inputs on the grid: Preprocessing(..., fixed_point=True)")
+            raise UsageError("a fixed-point stream needs its inputs on the grid: Preprocessing(..., fixed_point=True)")
         nuisances = self.dimensions - self.classes
         self.prior = prior or FactorialPrior(self.classes, nuisances, logit_mean=head.logit_mean)
         if (self.prior.classes, self.prior.nuisances) != (self.classes, nuisances):
@@ -102,12 +102,12 @@ class InvertibleClassifier(Classifier):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return self.prior.mean.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters, and of what the network takes."""
+        """Floating-point type of the parameters and of the network's inputs."""
         return self.prior.mean.dtype
 
     def _check_latents(self, logits: Tensor, nuisance: Tensor) -> None:
@@ -120,7 +120,7 @@ class InvertibleClassifier(Classifier):
 
     def _on_grid(self, values: Sequence[Tensor], rev: bool) -> tuple[Tensor, ...]:
         if values[0].element_size() < 4:
-            raise UsageError(f"a stream in fixed point needs float32 or float64, found {values[0].dtype}")
+            raise UsageError(f"a fixed-point stream needs float32 or float64, found {values[0].dtype}")
         if not rev:
             x = round_to_grid(values[0])
             self._input_peak.see(x)
@@ -130,7 +130,7 @@ class InvertibleClassifier(Classifier):
         return round_to_grid(logits / scale) * scale, round_to_grid(nuisance)
 
     def grid_peak(self) -> GridPeak | None:
-        """The largest magnitude in the stream since the last call, with inputs and both directions; None for a float stream."""
+        """Largest magnitude in the stream since the last call, inputs and both directions included; None for a float stream."""
         return grid_peak(self.graph, self._input_peak) if self.stream == "fixed_point" else None
 
     def _run(
@@ -138,7 +138,7 @@ class InvertibleClassifier(Classifier):
     ) -> tuple[tuple[Tensor, ...], Tensor | None]:
         if self.stream == "fixed_point":
             values = self._on_grid(values, rev)
-        # The stream stays in its own precision under anyone's autocast; couplings choose the precision of their subnets.
+        # The stream keeps its precision under a caller's autocast; couplings set the precision of their subnets.
         with torch.autocast(values[0].device.type, enabled=False):
             if self.activations == "recompute":
                 return reversible.execute(
@@ -152,10 +152,10 @@ class InvertibleClassifier(Classifier):
         """Encode network inputs.
 
         Args:
-            x: (B, C, H, W) or (B, D), as ``preprocessing`` gives them.
+            x: (B, C, H, W) or (B, D), as ``preprocessing`` returns them.
 
         Raises:
-            UsageError: another shape, or not floating point.
+            UsageError: if the shape is wrong or the type is not floating point.
         """
         self._check_input(x)
         if x.dim() == 4:
@@ -164,7 +164,7 @@ class InvertibleClassifier(Classifier):
         return Encoding(logits, nuisance, logits.new_zeros(len(x)) if log_det is None else log_det)
 
     def latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) and nuisances (B, D-K) of network inputs, without the work for the log-determinant."""
+        """Compute logits (B, K) and nuisances (B, D-K) of network inputs, without the log-determinant."""
         return self._latents(x)
 
     def _latents(self, x: Tensor, left_out: NodeSet = frozenset()) -> tuple[Tensor, Tensor]:
@@ -175,32 +175,32 @@ class InvertibleClassifier(Classifier):
         return logits, nuisance
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of network inputs; nodes that come after them and only transform nuisances do not run."""
+        """Compute the logits (B, K) of network inputs, skipping final nodes that transform nuisances only."""
         return self._latents(x, after_the_logits(self.graph))[0]
 
     def inverse(self, logits: Tensor, nuisance: Tensor) -> Tensor:
-        """F^-1: network inputs (B, C, H, W) or (B, D) from logits (B, K) and nuisances (B, D-K).
+        """Compute F^-1: network inputs (B, C, H, W) or (B, D) from logits (B, K) and nuisances (B, D-K).
 
         Raises:
-            UsageError: other shapes.
+            UsageError: if a shape is wrong.
         """
         self._check_latents(logits, nuisance)
         (x,), _ = self._run((logits, nuisance), rev=True, log_det=False)
         return x
 
-    def read(self, logits: Tensor, nuisance: Tensor) -> tuple[Tensor, Tensor]:
-        """The latents behind the readout, (B, C, H, W) or (B, D), and what it finds in them, (B, K), in logits.
+    def invert_to_readout(self, logits: Tensor, nuisance: Tensor) -> tuple[Tensor, Tensor]:
+        """Invert the nodes after the readout: its output latents, (B, C, H, W) or (B, D), and its increment of the logits, (B, K).
 
-        Only the nodes after the readout are inverted. For the logits and nuisances of one sample that is what the readout gave and
-        found on the way forward; for a metamer's it tells whether the nodes in between turn the nuisances into those of
-        the logits' class. Keeps activations for backward, whatever the training does elsewhere.
+        For the logits and nuisances of one sample these are the readout's values in the forward pass. For a metamer's they show
+        whether the nodes in between turn the nuisances into those of the logits' class. Activations are stored for the backward
+        pass even where training recomputes them.
 
         Args:
             logits: (B, K).
             nuisance: (B, D-K).
 
         Raises:
-            UsageError: other shapes, or a graph without a readout.
+            UsageError: if a shape is wrong or the graph has no readout.
         """
         self._check_latents(logits, nuisance)
         readout = readout_of(self.graph)
@@ -212,8 +212,8 @@ class InvertibleClassifier(Classifier):
         """Log-density of network inputs under the flow, (B,), nats.
 
         Args:
-            x: as for :meth:`forward`.
-            labels: (B,) classes for log p(x | y); without them log sum_y pi_y p(x | y).
+            x: network inputs, as for :meth:`forward`.
+            labels: (B,) classes for log p(x | y); by default log sum_y pi_y p(x | y).
         """
         encoding = self(x)
         return self.prior.log_prob(encoding.logits, encoding.nuisance, labels) + encoding.log_det  # type: ignore[no-any-return]
@@ -230,13 +230,13 @@ class InvertibleClassifier(Classifier):
         """Draw network inputs (n, C, H, W) or (n, D) from the prior through the inverse.
 
         Args:
-            n: how many.
-            labels: one class for all, or n classes; by default drawn from the class prior.
+            n: number of samples.
+            labels: one class for all samples, or n classes; by default drawn from the class prior.
             temperature: factor on the prior's standard deviations.
-            generator: source of randomness.
+            generator: random number generator; by default torch's global one.
 
         Raises:
-            UsageError: n is not positive, or labels that are not n classes.
+            UsageError: if n is not positive, or the labels are not n classes.
         """
         if n < 1:
             raise UsageError(f"sample: expected n of at least 1, found {n}")
@@ -255,22 +255,22 @@ class InvertibleClassifier(Classifier):
         return self.inverse(logits, nuisance)
 
     def nuisance_maps(self, nuisance: Tensor) -> list[Tensor]:
-        """Nuisances (B, D-K) as feature maps (B, C, H, W): the last, its logits' coefficients 0, then the factored-out parts."""
+        """Nuisances (B, D-K) as feature maps (B, C, H, W): the last maps, with 0 for the logits, then the factored-out parts."""
         return head_of(self.graph).nuisance_maps(nuisance)
 
     def initialize(self, x: Tensor) -> None:
-        """Initialise every ActNorm that is not initialised yet from a batch of network inputs."""
+        """Initialise every uninitialised ActNorm from a batch of network inputs."""
         self._check_input(x)
         with torch.autocast(x.device.type, enabled=False):
             initialize(self.graph, x)
 
     @property
     def initialized(self) -> bool:
-        """Whether every ActNorm has seen its batch."""
+        """Whether every ActNorm is initialised."""
         return all(bool(node.initialized) for node in self.modules() if isinstance(node, ActNorm))
 
     def node_rows(self) -> list[NodeRow]:
-        """The node table: names, kinds, shapes and parameters, in order of execution."""
+        """Rows of the node table: names, kinds, shapes and parameter counts, in order of execution."""
         return node_rows(self.graph)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -287,14 +287,14 @@ class InvertibleClassifier(Classifier):
 
 
 def require_invertible(classifier: Classifier, what: str) -> InvertibleClassifier:
-    """The classifier itself, if it can be run backwards.
+    """Return the classifier, after a check that it is invertible.
 
     Args:
-        classifier: any.
-        what: what asks for the inverse, the beginning of the error's sentence.
+        classifier: any classifier.
+        what: name in the error of the feature that needs the inverse.
 
     Raises:
-        UsageError: it is a plain network.
+        UsageError: if the classifier is a plain network.
     """
     if not isinstance(classifier, InvertibleClassifier):
         raise UsageError(
@@ -312,19 +312,19 @@ def build_classifier(
     class_names: Sequence[str] | None = None,
     stream: Stream = "float",
 ) -> InvertibleClassifier:
-    """A classifier from a list of node specs: plain lists and mappings, the same in Python and in a recipe.
+    """Build a classifier from a list of node specs: plain lists and mappings, the same in Python and in a recipe.
 
     Args:
-        input_shape: (C, H, W) or (D,) of what the network takes.
+        input_shape: shape of one network input, (C, H, W) or (D,).
         nodes: each a registered name, a mapping of one name to its arguments, or ``{repeat: n, nodes: [...]}``; the last is a
-            ``split_head``. Parts factored out on the way go to it.
-        classes: K, at least 2.
+            ``split_head``, which also takes the parts factored out before.
+        classes: K, the number of classes, at least 2.
         preprocessing: as for :class:`InvertibleClassifier`.
         class_names: as for :class:`InvertibleClassifier`.
         stream: as for :class:`InvertibleClassifier`.
 
     Raises:
-        GraphError: shapes that do not fit, no ``split_head`` at the end, or a node that does not keep to the stream.
+        GraphError: if shapes do not fit, there is no ``split_head`` at the end, or a node does not support the stream.
 
     Example:
         >>> step = ["actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": {"conv": {"width": 16}}}}]

@@ -1,4 +1,4 @@
-"""PlainClassifier: an ordinary network that keeps nothing; an oracle, or a baseline, trained and saved like any other."""
+"""PlainClassifier: an ordinary network, e.g. an oracle or a baseline, trained and saved like an invertible classifier."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from torch import Tensor, nn
 from flowclf import registry
 from flowclf.classifier.base import Classifier, Encoding
 from flowclf.components import as_declared
-from flowclf.documents import first_problem
 from flowclf.errors import GraphError, UsageError
 from flowclf.graph import NodeRow
 from flowclf.preprocessing import Preprocessing
 from flowclf.specs import name_and_arguments
+from flowclf.strict_json import first_problem
 
 __all__ = ["NetworkFactory", "PlainClassifier", "plain_classifier"]
 
 NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
-"""What a registered architecture of an ordinary network returns: (input shape, classes) -> module, inputs -> logits (B, K)."""
+"""Return type of an architecture of ordinary networks: (input shape, classes) -> module from network inputs to logits (B, K)."""
 
 
 class PlainClassifier(Classifier):
-    """An ordinary network as a classifier: it has logits and no inverse, no nuisances and no likelihood.
+    """An ordinary network as a classifier, without inverse, nuisances or likelihood.
 
     Args:
-        network: network inputs (B, *input_shape) -> logits (B, K).
+        network: module from network inputs (B, *input_shape) to logits (B, K).
         input_shape: (C, H, W) or (D,).
-        classes: K, at least 2.
+        classes: K, the number of classes, at least 2.
         preprocessing: as for :class:`Classifier`.
         class_names: as for :class:`Classifier`.
         spec: the registered architecture that made the network, a mapping of one name to its arguments; without it the
             classifier cannot be saved.
 
     Raises:
-        GraphError: the network does not give logits (B, K).
+        GraphError: if the network does not return logits (B, K).
 
     Example:
         >>> clf = PlainClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (1, 8, 8), classes=10)
@@ -66,28 +66,28 @@ class PlainClassifier(Classifier):
             raise GraphError(f"a plain network: expected outputs ({classes},), found {output}")
 
     def forward(self, x: Tensor) -> Encoding:
-        """Logits of network inputs, no nuisances, and log-determinants of 0.
+        """Encode network inputs: their logits, no nuisances, and log-determinants of 0.
 
         Raises:
-            UsageError: inputs of another shape, or not floating point.
+            UsageError: if the shape is wrong or the type is not floating point.
         """
         return Encoding.of_logits(self.logits(x))
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of network inputs."""
+        """Compute the logits (B, K) of network inputs."""
         self._check_input(x)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         return self.network(x)  # type: ignore[no-any-return]
 
     def node_rows(self) -> list[NodeRow]:
-        """The layers in order of execution, found by running the network once; the whole network, where it calls no layer."""
+        """Rows for the layers, in order of execution in a trial run; one row for the whole network if it calls no layer."""
         rows, output = self._traced()
         size = sum(parameter.numel() for parameter in self.network.parameters() if parameter.requires_grad)
         return rows or [NodeRow("network", type(self.network).__name__, (self.input_shape,), (output,), size)]
 
     def _traced(self) -> tuple[list[NodeRow], tuple[int, ...]]:
-        """The layers that are called, and the shape of the outputs, which need not be the last layer's."""
+        """Run the network once: rows for the layers it calls, and the shape of its outputs, which need not be the last layer's."""
         rows: list[NodeRow] = []
 
         def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -125,19 +125,19 @@ def plain_classifier(
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
 ) -> PlainClassifier:
-    """A plain classifier from a registered architecture, which can be saved.
+    """Build a plain classifier from a registered architecture; it can be saved.
 
     Args:
-        input_shape: (C, H, W) or (D,) of what the network takes.
+        input_shape: shape of one network input, (C, H, W) or (D,).
         network: a registered name, or a mapping of one to its arguments.
-        classes: K, at least 2.
+        classes: K, the number of classes, at least 2.
         preprocessing: as for :class:`Classifier`.
         class_names: as for :class:`Classifier`.
 
     Raises:
-        RegistryError: the name is not registered.
-        UsageError: not such a mapping, or arguments or a shape that the architecture does not take.
-        GraphError: an architecture of an invertible classifier.
+        RegistryError: if the name is not registered.
+        UsageError: if ``network`` is not such a mapping, or the architecture does not accept the arguments or the shape.
+        GraphError: if the architecture is that of an invertible classifier.
 
     Example:
         >>> clf = plain_classifier((1, 8, 8), {"plain_cnn": {"widths": [4, 8], "hidden": 16}}, classes=10)
@@ -148,7 +148,7 @@ def plain_classifier(
     try:
         factory = registry.models.get(name)(**as_declared("models", name, arguments))
         if not callable(factory):
-            raise GraphError(f"architecture '{name}' is one of an invertible classifier: use flowclf.build_classifier")
+            raise GraphError(f"architecture '{name}' is for invertible classifiers: use flowclf.build_classifier")
         made = factory(tuple(input_shape), classes)
     except ValidationError as error:
         raise UsageError(f"architecture '{name}': argument {first_problem(error)}") from error

@@ -1,4 +1,4 @@
-"""The command line: the only part of flowclf that prints or exits.
+"""Command line: the only part of flowclf that prints or exits.
 
 Data go to standard output, everything else to standard error.
 """

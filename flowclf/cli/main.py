@@ -1,4 +1,4 @@
-"""The console script: the commands together, exit codes, and what becomes of an error."""
+"""Console script: all commands, their exit codes, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Annotated, TextIO
 import typer
 
 import flowclf
-from flowclf.cli import models, planes, recipe, zoo
+from flowclf.cli import evaluate, metamers, paper, planes, predict, recipe, zoo
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
 
 __all__ = ["app", "main"]
 
 _INTERRUPTED = 130
 
-# rich's help pages would take half of the time that help takes.
+# Without rich, --help takes half the time.
 app = typer.Typer(
     name="flowclf",
-    help="Classifiers that can be run backwards: train them, judge them, look at their metamers.",
+    help="Classifiers that can be run backwards: train them, evaluate them, draw metamers.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -30,11 +30,12 @@ app = typer.Typer(
 )
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(zoo.app, name="zoo")
-app.command("evaluate")(models.evaluate)
-app.command("predict")(models.predict)
-app.command("metamers")(models.metamers)
+app.add_typer(paper.app, name="paper")
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("metamers")(metamers.metamers)
 app.command("planes")(planes.planes)
-app.command("example6")(planes.example6)
+app.command("example6")(paper.example6)
 
 
 def _version(wanted: bool) -> None:
@@ -47,18 +48,18 @@ def _version(wanted: bool) -> None:
 def _options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """Classifiers that can be run backwards: train them, judge them, look at their metamers."""
+    """Classifiers that can be run backwards: train them, evaluate them, draw metamers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: without the program's name; by default those of the process.
+        arguments: arguments without the program's name; by default those of the process.
 
     Returns:
         The exit code: 0 done, 1 failed at run time, 2 wrong usage or an invalid recipe, 3 a file or download that fails its
-        checksum or cannot be reached, 130 interrupted; what else an error says itself.
+        checksum or cannot be reached, 130 (SIGINT) or 143 (SIGTERM) interrupted.
     """
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output has gone; Python would complain once more when it flushes at exit.
+        # The reader closed the pipe; Python would report this once more when it flushes at exit.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -85,7 +86,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except FlowclfError as error:
-        # A recipe's errors begin with their place, as editors and terminals expect it; an interruption is no error.
+        # Errors in a recipe begin with their place, as editors and terminals expect; an interruption is not an error.
         bare = isinstance(error, RecipeError | InterruptedRunError)
         print(str(error) if bare else f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,17 +1,20 @@
-"""Options that several commands share."""
+"""Arguments and options shared by several commands, and checks that need no torch."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["DEVICE", "JSON", "Device", "Protocol"]
+from flowclf.errors import UsageError
+
+__all__ = ["DATA", "DEVICE", "JSON", "MODEL", "Device", "Protocol", "check_exists", "check_model"]
 
 
 class Device(StrEnum):
-    """Where to compute."""
+    """Device to compute on."""
 
     auto = "auto"
     cpu = "cpu"
@@ -19,11 +22,43 @@ class Device(StrEnum):
 
 
 class Protocol(StrEnum):
-    """How much to measure."""
+    """Evaluation protocol."""
 
     quick = "quick"
     full = "full"
 
 
-DEVICE = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
-JSON = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on standard output.")]
+DEVICE = Annotated[Device, typer.Option("--device", help="Device to compute on; auto uses a GPU if there is one.")]
+JSON = Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")]
+MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, a checkpoint folder, or the name of a zoo model.")]
+
+
+def DATA(use: str) -> Any:  # noqa: N802 - an option like the others
+    """Make the option ``--data``; ``use`` is its help."""
+    return typer.Option("--data", metavar="NAME-or-path", help=use)
+
+
+def check_exists(*paths: str | Path) -> None:
+    """Raise UsageError if a path does not exist, before heavy imports."""
+    for path in paths:
+        if not _exists(path):
+            raise UsageError(f"there is no file or directory {path}")
+
+
+def check_model(model: str) -> None:
+    """Raise UsageError if MODEL is neither a path nor a zoo name, before heavy imports."""
+    if _exists(model):
+        return
+    from flowclf import zoo
+
+    try:
+        zoo.info(model)
+    except UsageError as error:
+        raise UsageError(f"there is no file or directory {model}, and {error}") from error
+
+
+def _exists(path: str | Path) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False

@@ -1,4 +1,4 @@
-"""What the commands print on standard output: tables for people, tab-separated lines for pipes, JSON documents."""
+"""Standard output of commands: tables on terminals, tab-separated lines elsewhere, JSON documents."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["print_json", "print_results", "print_table"]
 
 
 def print_json(document: Any) -> None:
-    """One JSON document; NaN and infinity, which JSON lacks, are null."""
+    """Print one JSON document; NaN and infinity, which JSON lacks, become null."""
     print(json.dumps(_finite(document), indent=2, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table on a terminal; elsewhere a line of tab-separated values for each row, after one of column names."""
+    """Print a table on a terminal; elsewhere tab-separated lines, the column names first."""
     cells = [[_text(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
         for line in [list(columns), *cells]:
@@ -36,7 +36,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def print_results(results: Mapping[str, Any]) -> None:
-    """A flat object: a line for each key."""
+    """Print a flat mapping, one line per key."""
     print_table(["result", "value"], [[key, value] for key, value in results.items()])
 
 

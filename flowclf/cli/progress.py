@@ -1,4 +1,4 @@
-"""Progress on standard error: bars with the time left on a terminal, plain lines elsewhere."""
+"""Progress on standard error: bars with the remaining time on a terminal, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _PlainTask:
         now = time.monotonic()
         self.done += n
         if self.started is None:
-            # What a resumed run has behind it comes as the first step and took no time now.
+            # In a resumed run the first update counts all earlier steps, which took no time now.
             self.started = (now, self.done)
         if now - self.last_line >= _SECONDS_BETWEEN_LINES and self.done < self.total:
             self.last_line = now
@@ -52,24 +52,24 @@ def _line(text: str) -> None:
 
 
 class PlainProgress:
-    """Lines of text: one for each message and epoch, and at most one in 30 seconds for a task."""
+    """Progress as lines of text: one per message and per epoch, and at most one every 30 seconds per task."""
 
     def message(self, text: str) -> None:
-        """A line of text."""
+        """Print a line of text."""
         _line(text)
 
     def row(self, row: dict[str, Any]) -> None:
-        """An epoch's metrics, on one line."""
+        """Print an epoch's metrics on one line."""
         _line(_numbers(row))
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[_Task]:
-        """A stretch of work with ``total`` steps."""
+        """Context for a task of ``total`` steps; yields an object with ``advance``."""
         yield _PlainTask(description, total)
 
 
 class TerminalProgress:
-    """Bars of rich, one for each task that is under way; messages and epochs scroll above them."""
+    """Progress as rich's bars, one per running task; messages and epochs scroll above them."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -93,16 +93,16 @@ class TerminalProgress:
         self._progress.stop()
 
     def message(self, text: str) -> None:
-        """A line of text."""
+        """Print a line of text."""
         self._progress.console.print(text, markup=False, highlight=False)
 
     def row(self, row: dict[str, Any]) -> None:
-        """An epoch's metrics, on one line."""
+        """Print an epoch's metrics on one line."""
         self._progress.console.print(_numbers(row), markup=False, highlight=False)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[_Task]:
-        """A stretch of work with ``total`` steps."""
+        """Context for a task of ``total`` steps; yields an object with ``advance``."""
         bars = self._progress
         identifier = bars.add_task(description, total=total, values="")
 
@@ -121,7 +121,7 @@ class TerminalProgress:
 
 @contextlib.contextmanager
 def showing_progress() -> Iterator[PlainProgress | TerminalProgress]:
-    """Bars where standard error is a terminal, else plain lines."""
+    """Context that shows progress: bars if standard error is a terminal, otherwise lines of text."""
     if not sys.stderr.isatty():
         yield PlainProgress()
         return

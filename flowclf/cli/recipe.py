@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Recipes: run them, list them, check them.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Run, list and check recipes.", no_args_is_help=True, rich_markup_mode=None)
 
-RECIPE = typer.Argument(metavar="RECIPE", help="A path, or the name of a bundled recipe.", show_default=False)
+RECIPE = typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe.", show_default=False)
 
 
 @app.command()
@@ -26,15 +26,19 @@ def run(
     recipe: Annotated[str | None, RECIPE] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a value, e.g. train.epochs=3; may be repeated, the last one wins."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value, e.g. train.epochs=3; may be repeated, the last wins."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run directory: new or empty.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with an interrupted run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Run directory, new or empty. Default: runs/NAME/TIME-ID.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="Run directory of an interrupted run to resume.")
+    ] = None,
     device: DEVICE = Device.auto,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build the model, show the plan, write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build the model and show the plan; write nothing.")] = False,
     as_json: JSON = False,
 ) -> None:
-    """Train and evaluate what a recipe says, into a run directory."""
+    """Run a recipe: train, evaluate and report into a run directory."""
     from flowclf.cli.output import print_json, print_results
     from flowclf.cli.progress import showing_progress
 
@@ -42,12 +46,12 @@ def run(
         _check_resume(resume, recipe, overrides or [], out, dry_run)
         loaded = None
     elif recipe is None:
-        raise UsageError("expected RECIPE, a path or the name of a bundled recipe; or --resume DIR")
+        raise UsageError("expected RECIPE, a YAML file or the name of a bundled recipe; or --resume DIR")
     else:
         loaded = _load(recipe, overrides or [])
 
     import flowclf.run
-    from flowclf.run_folder import RunFolder
+    from flowclf.recipe.run_folder import RunFolder
 
     if dry_run and loaded is not None:
         plan = flowclf.run.plan(loaded, device=device.value)
@@ -61,7 +65,7 @@ def run(
             result = flowclf.run.run(loaded, out, device.value, progress)
         elif resume is not None:
             result = flowclf.run.resume(resume, device.value, progress)
-    # The page to look at comes last, where a long table ends.
+    # The path of the report comes last, where it is visible after a long table.
     results = {"run.directory": str(result.folder), **result.results, "run.report": str(RunFolder(result.folder).report)}
     if as_json:
         print_json(results)
@@ -76,13 +80,15 @@ def _load(recipe: str, overrides: list[str]) -> LoadedRecipe:
 
 
 def _check_resume(folder: Path, recipe: str | None, overrides: list[str], out: Path | None, dry_run: bool) -> None:
-    """Check what is given beside ``--resume``: the recipe must be the one that the run began with."""
+    """Check the arguments given with ``--resume``: a recipe must be the one of the run."""
     from flowclf.recipe import load, resolved
 
     if out is not None or dry_run:
-        raise UsageError(f"--resume goes on in its own directory and cannot be combined with {'--out' if out else '--dry-run'}")
+        raise UsageError(
+            f"--resume continues in the run's own directory and cannot be combined with {'--out' if out else '--dry-run'}"
+        )
     if recipe is None and overrides:
-        raise UsageError("--resume goes on with the recipe of the run and cannot be combined with --set")
+        raise UsageError("--resume uses the recipe of the run and cannot be combined with --set")
     stored = folder / "resolved.yaml"
     if not stored.is_file():
         raise UsageError(f"expected a run directory, found {folder}, which has no resolved.yaml")
@@ -108,8 +114,8 @@ def list_() -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A bundled recipe, or a path.")]) -> None:
-    """Print a recipe as it is written."""
+def show(name: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe.")]) -> None:
+    """Print the text of a recipe."""
     from flowclf.recipe.loading import find
     from flowclf.recipe.reader import read_text
 
@@ -118,11 +124,11 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A bundled rec
 
 @app.command()
 def validate(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Paths, or names of bundled recipes.")],
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="YAML files, or names of bundled recipes.")],
 ) -> None:
     """Check recipes.
 
-    All errors at once, as file:line:column. Graphs are checked by `recipe run --dry-run`.
+    Prints all errors, as file:line:column. Graphs are checked by `flowclf recipe run --dry-run`.
     """
     invalid: list[str] = []
     for name in recipes:
@@ -139,7 +145,7 @@ def validate(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of recipes, for editors."""
+    """Print the JSON Schema of recipes, for completion in editors."""
     from flowclf.cli.output import print_json
     from flowclf.recipe import json_schema
 

@@ -12,7 +12,7 @@ from flowclf.cli.options import JSON
 from flowclf.errors import FlowclfError, VerificationError
 
 if TYPE_CHECKING:
-    from flowclf.zoo import Options, Verification, ZooEntry
+    from flowclf.zoo import Verification, ZooEntry
 
 __all__ = ["app"]
 
@@ -20,13 +20,9 @@ app = typer.Typer(help="The zoo: trained models, with hashes and cards.", no_arg
 
 INDEX = Annotated[
     str | None,
-    typer.Option("--index", metavar="URL-or-path", help="A zoo: the folder or URL of its index; by default that of flowclf."),
+    typer.Option("--index", metavar="URL-or-path", help="Folder or URL of the zoo's index; by default the zoo of flowclf."),
 ]
-NAME = Annotated[str, typer.Argument(metavar="NAME", help="A model of the zoo.", show_default=False)]
-
-
-def _options(index: str | None, progress: Any = None) -> Options:
-    return {"index": index, "progress": progress}
+NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model in the zoo.", show_default=False)]
 
 
 @app.command("list")
@@ -35,7 +31,7 @@ def list_(index: INDEX = None, as_json: JSON = False) -> None:
     from flowclf import zoo
     from flowclf.cli.output import print_json, print_table
 
-    entries = zoo.list(**_options(index))
+    entries = zoo.list(index=index)
     if as_json:
         print_json([entry.model_dump() for entry in entries])
         return
@@ -52,11 +48,11 @@ def _row(entry: ZooEntry) -> list[Any]:
 
 @app.command()
 def info(name: NAME, index: INDEX = None, as_json: JSON = False) -> None:
-    """Show what the zoo says of a model."""
+    """Show a model's entry: recipe, data, files, figures."""
     from flowclf import zoo
     from flowclf.cli.output import print_json, print_results
 
-    document = zoo.info(name, **_options(index)).model_dump()
+    document = zoo.info(name, index=index).model_dump()
     if as_json:
         print_json(document)
     else:
@@ -76,22 +72,22 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 def download(
     name: NAME,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="DIR", help="Folder for its files; by default they stay in the cache.")
+        Path | None, typer.Option("--to", metavar="DIR", help="Folder for the files; by default they stay in the cache.")
     ] = None,
     index: INDEX = None,
     as_json: JSON = False,
 ) -> None:
-    """Have a model's files on disk, checked.
+    """Download a model's files and check their hashes.
 
-    Prints their folder, which is a MODEL for every other command.
+    Prints their folder, which every other command takes as MODEL.
     """
     from flowclf import zoo
     from flowclf.cli.output import print_json
     from flowclf.cli.progress import showing_progress
 
     with showing_progress() as progress:
-        # Off a terminal a download has nothing to say.
-        folder = zoo.download(name, to=to, **_options(index, progress if sys.stderr.isatty() else None))
+        # Off a terminal a download reports nothing.
+        folder = zoo.download(name, to=to, index=index, progress=progress if sys.stderr.isatty() else None)
     if as_json:
         print_json({"name": name, "folder": str(folder)})
     else:
@@ -100,23 +96,21 @@ def download(
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Models; by default all.")] = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="Train the probes of the nuisances again too: minutes for each model.")
-    ] = False,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Names of models; by default all.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Also train the probes of the nuisances again: minutes per model.")] = False,
     index: INDEX = None,
     as_json: JSON = False,
 ) -> None:
     """Check the hashes of models and measure them again.
 
-    Fails where a file or a figure is not what the model's card says.
+    Fails if a file or a figure does not agree with the model's card.
     """
     from flowclf import zoo
     from flowclf.cli.output import print_json, print_table
     from flowclf.cli.progress import showing_progress
 
     with showing_progress() as progress:
-        verified = zoo.verify(names or None, full=full, **_options(index, progress))
+        verified = zoo.verify(names or None, full=full, index=index, progress=progress)
     if as_json:
         print_json([_document(one) for one in verified])
     else:
@@ -149,22 +143,22 @@ def _document(one: Verification) -> dict[str, Any]:
 
 @app.command()
 def add(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run.", show_default=False)],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the model is called.", show_default=False)],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a finished run.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the model in the zoo.", show_default=False)],
     to: Annotated[
-        Path, typer.Option("--to", metavar="ZOO", help="Folder of the zoo; a new one becomes a zoo.", show_default=False)
+        Path, typer.Option("--to", metavar="ZOO", help="Folder of the zoo; a new or empty one becomes a zoo.", show_default=False)
     ],
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the model of that name.")] = False,
-    licence: Annotated[str | None, typer.Option("--licence", help="Of the weights; MIT if not given.")] = None,
-    citation: Annotated[str | None, typer.Option("--citation", help="What to cite; the paper if not given.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the model of that name.")] = False,
+    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights; by default MIT.")] = None,
+    citation: Annotated[str | None, typer.Option("--citation", help="What to cite; by default the paper.")] = None,
     aliases: Annotated[
-        list[str] | None, typer.Option("--alias", metavar="NAME", help="An older name, which still works; may be repeated.")
+        list[str] | None, typer.Option("--alias", metavar="NAME", help="An older name that goes on working; may be repeated.")
     ] = None,
     as_json: JSON = False,
 ) -> None:
-    """Put a finished run into a local zoo.
+    """Add a finished run to a local zoo.
 
-    Weights, description, recipe, card and figures with their hashes; the stored model's metrics are measured again.
+    Stores weights, description, recipe, card and figures with their hashes, and measures the stored model again.
     """
     from flowclf import zoo
     from flowclf.cli.output import print_json, print_results

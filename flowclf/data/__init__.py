@@ -1,7 +1,7 @@
-"""Data sets: by name, from a user's files, or from arrays in code; all live in memory as tensors.
+"""Data sets: registered by name, from a user's files, or from arrays in code; all are held in memory as tensors.
 
-Only the public names belong here. A registered data set is a function with keyword-only arguments that returns
-:class:`RawData`; :func:`load` turns it into a :class:`DataSet`, with a validation part, batches and augmentation.
+A registered data set is a function with keyword-only arguments that returns :class:`RawData`; :func:`load` turns it into a
+:class:`DataSet`, with a validation part, batches and augmentation.
 """
 
 from __future__ import annotations

@@ -26,19 +26,18 @@ def arrays(*, path: str, test_fraction: ProperFraction = 0.1, test_seed: NonNega
     """Read images, or vectors, and labels from an .npz file.
 
     The file has either ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, or ``images`` and
-    ``labels``, of which a part becomes the test set. Images are uint8, 0..255: (N, H, W) grey, or with a channel axis
-    of size 1 or 3 that is second or last. Vectors are floating point, (N, D), under the same keys. Labels are integers
-    (N,) that use every number from 0 to K - 1. ``class_names``, (K,) strings, is optional. Nothing in the file is
-    unpickled.
+    ``labels``, part of which becomes the test set. Images are uint8, 0..255: (N, H, W) grey, or with a channel axis of
+    size 1 or 3, second or last. Vectors are floating point, (N, D), under the same keys. Labels are integers (N,) that
+    use every number from 0 to K - 1. ``class_names``, (K,) strings, is optional. Nothing in the file is unpickled.
 
     Args:
         path: the .npz file.
-        test_fraction: part of each class that becomes the test set, in (0, 1), where the file has no test arrays.
-        test_seed: seed of that choice; apart from the seed of a run, so that runs are compared on the same test set.
+        test_fraction: fraction of each class that becomes the test set, in (0, 1), if the file has no test arrays.
+        test_seed: random seed for that choice; independent of a run's seed, so that all runs have the same test set.
 
     Raises:
-        UsageError: there is no such file, or a fraction outside (0, 1).
-        DataError: a file that is not an .npz; a key that is missing or unknown; an array of another shape or type.
+        UsageError: if the file does not exist, or the fraction is outside (0, 1).
+        DataError: if the file is not an .npz, a key is missing or unknown, or an array has the wrong shape or type.
     """
     content = _read(Path(path).expanduser())
     found = set(content) - {_OPTIONAL}
@@ -66,7 +65,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise UsageError(f"arrays: path: there is no file {path}")
     try:
-        # given a path, numpy leaves a file that is no archive open
+        # given a path, numpy does not close a file that is not an archive
         with open(path, "rb") as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from flowclf.argument_types import Fraction, NonNegativeFloat, NonNegativeInt
 from flowclf.errors import UsageError
+from flowclf.host_memory import moved
 from flowclf.registry import nearest
-from flowclf.transfer import moved
 
 __all__ = ["Augmentation"]
 

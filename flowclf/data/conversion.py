@@ -1,6 +1,6 @@
-"""Arrays and tensors of users to splits: layouts, types, class names, a test part where there is none.
+"""Conversion of a user's arrays and tensors to splits: layouts, types, class names, and a test part if there is none.
 
-Messages name the value by the key or argument that the user gave, which the caller passes as ``where``.
+Error messages refer to a value by the user's key or argument, which the caller passes as ``where``.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def check_positive(value: Any, where: str) -> None:
 
 
 def inputs_from(values: Any, where: str) -> Tensor:
-    """A copy of images as uint8 (N, C, H, W), or of vectors as float32 (N, D).
+    """Copy images to uint8 (N, C, H, W), or vectors to float32 (N, D).
 
     Images are uint8, 0..255: (N, H, W) grey; (N, H, W, C) or (N, C, H, W) with C = 1 or 3. The channel axis is the one
-    of size 1 or 3: where both the second and the last axis are, nothing is guessed. Vectors (N, D) are of any floating
-    point type.
+    of size 1 or 3; it is an error if both the second and the last axis are. Vectors (N, D) may have any floating-point
+    type.
 
     Raises:
-        DataError: another type or shape, no elements, a channel axis that is missing or ambiguous, or a vector that is
-            not finite.
+        DataError: if the type or shape is another, there are no elements, the channel axis is missing or ambiguous, or a
+            vector is not finite.
     """
     array = _array(values)
     found = f"found {array.dtype} of shape {array.shape}"
@@ -73,29 +73,29 @@ def inputs_from(values: Any, where: str) -> Tensor:
 
 
 def labels_from(values: Any, where: str, length: int) -> Tensor:
-    """A copy of class numbers as int64 (N,).
+    """Copy class numbers to int64 (N,).
 
     Raises:
-        DataError: a type that is not an integer, a shape other than (length,), or a number outside 0..2^31-1.
+        DataError: if the type is not an integer, the shape is not (length,), or a number is outside 0..2^31-1.
     """
     array = _array(values)
     if array.shape != (length,) or not np.issubdtype(array.dtype, np.integer):
         raise DataError(
-            f"{where}: expected integers of shape ({length},), one for each input, found {array.dtype} of shape {array.shape}"
+            f"{where}: expected integers of shape ({length},), one per input, found {array.dtype} of shape {array.shape}"
         )
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= 2**31:
-        raise DataError(f"{where}: expected class numbers from 0, found {low} to {high}")
+        raise DataError(f"{where}: expected class numbers from 0 up, found {low} to {high}")
     return torch.from_numpy(np.array(array, dtype=np.int64))
 
 
 def split_by_class(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of a training and a test part, both in random order; test is a fraction of each class, rounded down.
+    """Draw indices of a training and a test part, both in random order; test is a fraction of each class, rounded down.
 
-    Taken by class, so that no class loses all of its training examples.
+    The split is by class, so that no class loses all of its training examples.
 
     Raises:
-        UsageError: no class is large enough to give a test example.
+        UsageError: if no class is large enough to provide a test example.
     """
     order = torch.randperm(len(labels), generator=generator(seed, "test"))
     test = torch.zeros(len(labels), dtype=torch.bool)
@@ -121,22 +121,21 @@ def raw_data_from(
     test_fraction: float,
     test_seed: int = 0,
 ) -> RawData:
-    """Raw data from arrays or tensors; without test inputs, a part of the training set becomes the test set.
+    """Convert arrays or tensors to raw data; without test inputs, part of the training set becomes the test set.
 
     Args:
         train_inputs: see :func:`inputs_from`.
         train_labels: see :func:`labels_from`.
-        test_inputs: as the training inputs, or None.
-        test_labels: as the training labels, or None.
-        class_names: one for each class; None names them by their numbers.
-        names: what the four arrays are called in messages.
-        test_fraction: part of each class that becomes test data, in (0, 1), where there are no test inputs.
-        test_seed: seed of that choice.
+        test_inputs: like the training inputs, or None.
+        test_labels: like the training labels, or None.
+        class_names: one name per class; None uses the class numbers.
+        names: names of the four arrays in error messages.
+        test_fraction: fraction of each class that becomes test data, in (0, 1), if there are no test inputs.
+        test_seed: random seed for that choice.
 
     Raises:
-        DataError: an array that is not what it should be, or the test inputs without their labels or the other way
-            round.
-        UsageError: a fraction outside (0, 1).
+        DataError: if an array is invalid, or only one of test inputs and test labels is given.
+        UsageError: if the fraction is outside (0, 1).
     """
     inputs = inputs_from(train_inputs, names[0])
     train = Split(inputs, labels_from(train_labels, names[1], len(inputs)))

@@ -1,4 +1,4 @@
-"""DataSet: training, validation and test data in memory, and the order in which a training run meets them."""
+"""DataSet: training, validation and test data in memory, and the order of training batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowclf.data.conversion import check_positive, raw_data_from
 from flowclf.data.records import Batch, Oracle, RawData, Split, check_raw_data
 from flowclf.data.seeding import generator
 from flowclf.errors import UsageError
-from flowclf.transfer import moved
+from flowclf.host_memory import moved
 
 __all__ = ["DataSet"]
 
@@ -25,20 +25,20 @@ class DataSet:
     Built by :func:`flowclf.data.load`, :meth:`from_arrays` or :meth:`from_raw`.
 
     Attributes:
-        name: what reports call it.
-        class_names: one for each class, in the order of the labels.
-        train: what is left of the training set after validation data are held out, in random order: ``train.head(n)``
-            is a fair sample.
-        validation: held out of the training set by a permutation that depends on the seed alone.
-        test: the test set, in its own order.
-        batch_size: elements of a training batch.
-        seed: of the validation part, the order, the augmentation and each batch's generator.
-        augment: what is random about a training image.
-        oracle: where the truth is known for any input; it judges the metamers in an evaluation.
+        name: name of the data set in reports.
+        class_names: one name per class, in the order of the labels.
+        train: the training set without the validation part, in random order, so that ``train.head(n)`` is a random
+            sample.
+        validation: part held out of the training set by a permutation that depends on the seed alone.
+        test: the test set, in its original order.
+        batch_size: examples per training batch.
+        seed: random seed for the validation part, the order, the augmentation and each batch's generator.
+        augment: random augmentation of training images.
+        oracle: true class of any input, if known; it labels the metamers in an evaluation.
 
     Raises:
-        UsageError: a batch size below 1, a seed that is not an integer, an augmentation that does not fit the data, or
-            fewer than 2 training elements.
+        UsageError: if the batch size is below 1, the seed is not an integer, the augmentation does not fit the data, or
+            there are fewer than 2 training examples.
     """
 
     name: str
@@ -71,21 +71,21 @@ class DataSet:
         seed: int = 0,
         train_limit: int | None = None,
     ) -> DataSet:
-        """Hold out a validation part of a training set.
+        """Build a data set from raw data, holding a validation part out of the training set.
 
         Args:
             raw: training and test data.
-            name: what reports call it.
-            batch_size: elements of a training batch, at least 1.
-            validation: elements of the training set that become validation data: a count, or a fraction in (0, 1).
-            augment: what is random about a training image; a mapping has the arguments of :class:`Augmentation`.
-            seed: of everything random.
-            train_limit: train on this many elements only, chosen at random; the validation part does not depend on it.
+            name: name of the data set in reports.
+            batch_size: examples per training batch, at least 1.
+            validation: size of the validation part: a count, or a fraction of the training set in (0, 1).
+            augment: random augmentation of training images; a mapping has the arguments of :class:`Augmentation`.
+            seed: random seed for everything random.
+            train_limit: train on this many examples only, chosen at random; the validation part does not depend on it.
 
         Raises:
-            DataError: raw data that do not fit together.
-            UsageError: a size that leaves no validation data or fewer than 2 training elements, or a limit above what
-                is there; and as the class.
+            DataError: if the raw data are inconsistent.
+            UsageError: if the sizes leave no validation data or fewer than 2 training examples, or the limit exceeds the
+                training examples; and as for the class.
         """
         check_raw_data(raw, name)
         if isinstance(seed, bool) or not isinstance(seed, int):
@@ -127,29 +127,29 @@ class DataSet:
         seed: int = 0,
         train_limit: int | None = None,
     ) -> DataSet:
-        """A data set from numpy arrays or tensors; they are copied.
+        """Build a data set from numpy arrays or tensors; they are copied.
 
         Images are uint8, 0..255: (N, H, W) grey, (N, H, W, C) or (N, C, H, W) with C = 1 or 3. The channel axis is the
-        one of size 1 or 3; where both the second and the last axis are (images 3 pixels high and wide), the call is
-        refused. Vectors are floating point, (N, D). Labels are integers (N,) that use every number from 0 to K - 1.
+        one of size 1 or 3; it is an error if both the second and the last axis are (images 3 pixels high and wide).
+        Vectors are floating point, (N, D). Labels are integers (N,) that use every number from 0 to K - 1.
 
         Args:
             train_images: images or vectors.
             train_labels: their class numbers.
-            test_images: as the training images; None takes a part of the training set, the same for every seed.
+            test_images: like the training images; None takes part of the training set, the same for every seed.
             test_labels: class numbers of the test images.
-            class_names: one for each class; None names them by their numbers.
-            test_fraction: part of each class that becomes test data, in (0, 1), where there are no test images.
-            name: what reports call it.
-            batch_size: see :meth:`from_raw`, as for what follows.
-            validation: a count, or a fraction in (0, 1).
-            augment: what is random about a training image; vectors cannot be augmented.
-            seed: of everything random.
-            train_limit: train on this many elements only.
+            class_names: one name per class; None uses the class numbers.
+            test_fraction: fraction of each class that becomes test data, in (0, 1), if there are no test images.
+            name: name of the data set in reports.
+            batch_size: examples per training batch, at least 1.
+            validation: size of the validation part: a count, or a fraction of the training set in (0, 1).
+            augment: random augmentation of training images; vectors cannot be augmented.
+            seed: random seed for everything random.
+            train_limit: train on this many examples only.
 
         Raises:
-            DataError: an array of another type or shape, or labels that do not fit.
-            UsageError: as :meth:`from_raw`.
+            DataError: if an array has the wrong type or shape, or the labels do not fit.
+            UsageError: as for :meth:`from_raw`.
 
         Example:
             >>> images, labels = torch.randint(0, 256, (100, 12, 12), dtype=torch.uint8), torch.arange(100) % 4
@@ -182,36 +182,36 @@ class DataSet:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of images, (D,) of vectors."""
+        """Shape of one input: (C, H, W) for images, (D,) for vectors."""
         return tuple(self.train.inputs.shape[1:])
 
     @property
     def device(self) -> torch.device:
-        """Where the data are."""
+        """Device of the data."""
         return self.train.inputs.device
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch. The last, smaller one counts unless it has a single element."""
+        """Batches per epoch, including a smaller last one unless it has a single example."""
         whole, rest = divmod(len(self.train), self.batch_size)
         return whole + (rest > 1)
 
     def to(self, device: torch.device | str) -> DataSet:
-        """The same data set on another device."""
+        """Return the same data set on another device."""
         return replace(self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device))
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches of one epoch, shuffled and augmented, made on the device of the data.
+        """Iterate over the batches of one epoch, shuffled and augmented on the device of the data.
 
-        A batch is a function of (seed, epoch, position) only: ``start=k`` gives what is left after the first k, bit for
+        A batch is a function of (seed, epoch, position) only: ``start=k`` yields the batches after the first k, bit for
         bit. The global random state is neither read nor changed.
 
         Args:
             epoch: number of the epoch, from 0.
-            start: position of the first batch wanted, 0 to ``steps_per_epoch``.
+            start: position of the first batch, 0 to ``steps_per_epoch``.
 
         Raises:
-            UsageError: an epoch or a position outside its range.
+            UsageError: if the epoch or the position is out of range.
         """
         if epoch < 0:
             raise UsageError(f"train_batches: expected an epoch from 0, found {epoch}")
@@ -230,7 +230,7 @@ class DataSet:
             yield Batch(inputs, self.train.labels.index_select(0, chosen), source)
 
     def describe(self) -> dict[str, Any]:
-        """What a run's record says of its data, as plain JSON."""
+        """Describe the data set as JSON, for the record of a run."""
         return {
             "name": self.name,
             "image_shape": list(self.image_shape),

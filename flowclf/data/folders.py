@@ -1,4 +1,4 @@
-"""The registered data set ``image_folder``, a user's images in a folder for each class; and the reader of one image."""
+"""The registered data set ``image_folder`` (a user's images, one folder per class), and the function that reads one image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flowclf.errors import DataError, UsageError
 
 __all__ = ["image_folder", "read_image"]
 
-# what file managers leave in folders of images
+# file managers create these in folders of images
 _NOT_IMAGES = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -33,24 +33,24 @@ def image_folder(
     test_fraction: ProperFraction = 0.1,
     test_seed: NonNegativeInt = 0,
 ) -> RawData:
-    """Read a folder of images, a folder for each class, whose name is the class's name.
+    """Read a folder of images with one folder per class, named after the class.
 
-    The class folders lie in ``root/train`` and ``root/test``; or in ``root/train`` alone, or in ``root``: then a part
-    of each class becomes the test set. Other folders beside ``train`` are not read. Classes are in the order of their
-    names, and so are the files of each, before they are shuffled by ``test_seed``. Every file in a class folder must be
-    an image; hidden files are passed over.
+    The class folders are in ``root/train`` and ``root/test``; or in ``root/train`` alone, or in ``root``: then a part
+    of each class becomes the test set. Other folders beside ``train`` are not read. Classes are sorted by name, and so
+    are the files of each, before they are shuffled with ``test_seed``. Every file in a class folder must be an image;
+    hidden files are skipped.
 
     Args:
         root: the folder.
-        size: height and width in pixels; images of another size are scaled and cropped, as by :func:`read_image`.
+        size: height and width in pixels; other images are scaled and cropped as in :func:`read_image`.
         channels: 1 for grey, 3 for RGB.
-        test_fraction: part of each class that becomes the test set, in (0, 1), where there is no ``test`` folder.
-        test_seed: seed of that choice; apart from the seed of a run, so that runs are compared on the same test set.
+        test_fraction: fraction of each class that becomes the test set, in (0, 1), if there is no ``test`` folder.
+        test_seed: random seed for that choice; independent of a run's seed, so that all runs have the same test set.
 
     Raises:
-        UsageError: there is no such folder, or an argument outside its range.
-        DataError: fewer than two classes, a class without images, a folder within a class, a class of the test folder
-            that the training folder lacks, or a file that cannot be read as an image.
+        UsageError: if the folder does not exist, or an argument is out of range.
+        DataError: if there are fewer than two classes, a class has no images, a class folder contains a folder, the test
+            folder has a class that the training folder lacks, or a file cannot be read as an image.
     """
     check_positive(size, "image_folder: size")
     check_fraction(test_fraction, "image_folder: test_fraction")
@@ -64,7 +64,7 @@ def image_folder(
     class_names = [path.name for path in _class_folders(train_folder)]
     if len(class_names) < 2:
         found = ", ".join(class_names) or "none"
-        raise DataError(f"{train_folder}: expected at least 2 folders, one for each class, found {found}")
+        raise DataError(f"{train_folder}: expected at least 2 folders, one per class, found {found}")
     shape = (channels, size, size)
     train = _read_split(train_folder, class_names, shape)
     if test_folder != train_folder and test_folder.is_dir():
@@ -80,11 +80,11 @@ def image_folder(
 
 
 def read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
-    """Read one image in any format that Pillow reads, as a network is to see it.
+    """Read one image, in any format that Pillow reads, at the size that a network takes.
 
-    The image is turned as its EXIF orientation says, put on white where it is transparent, scaled (bicubic) so that it
-    covers the target and cropped at the centre; an image of the target's size is not changed. Of an animation, the
-    first frame counts; 16-bit grey is reduced to its upper 8 bits.
+    The image is rotated according to its EXIF orientation, put on white where it is transparent, scaled (bicubic) to
+    cover the target and cropped at the centre; an image of the target size is not changed. The first frame of an
+    animation is used; 16-bit grey is reduced to its upper 8 bits.
 
     Args:
         path: the file.
@@ -94,9 +94,9 @@ def read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
         (C, H, W), uint8, 0..255.
 
     Raises:
-        UsageError: there is no such file, or a shape that is not of a grey or RGB image.
-        DataError: a file that is not a whole image, is of a type without 8- or 16-bit channels, or is so large that
-            Pillow takes it for a decompression bomb.
+        UsageError: if the file does not exist, or the shape is not that of a grey or RGB image.
+        DataError: if the file is not a complete image, has channels of other than 8 or 16 bits, or is so large that
+            Pillow considers it a decompression bomb.
     """
     if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
         raise UsageError(f"read_image: expected a shape (1, H, W) or (3, H, W), found {tuple(shape)}")
@@ -110,7 +110,7 @@ def read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
             with Image.open(path) as image:
                 upright = ImageOps.exif_transpose(image)
                 pixels = ImageOps.fit(_with_channels(upright, channels), (width, height))
-    except Exception as error:  # Pillow's readers raise whatever a malformed file makes them stumble over
+    except Exception as error:  # Pillow's readers raise exceptions of any type on malformed files
         raise DataError(f"{path}: expected an image, found a file that cannot be read as one: {error}") from error
     return torch.from_numpy(np.array(pixels).reshape(height, width, channels)).permute(2, 0, 1).contiguous()
 
@@ -139,7 +139,7 @@ def _class_folders(folder: Path) -> list[Path]:
 
 
 def _read_split(folder: Path, class_names: list[str], shape: tuple[int, int, int]) -> Split:
-    """All images below a folder, in order of class and file name; class folders may be missing, not unknown."""
+    """Read all images below a folder, ordered by class and file name; class folders may be missing, but not unknown."""
     files: list[Path] = []
     labels: list[int] = []
     for class_folder in _class_folders(folder):

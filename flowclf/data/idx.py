@@ -1,7 +1,7 @@
-"""The IDX file format, for unsigned bytes: the format of MNIST and of the sets that follow it.
+"""Reader of IDX files of unsigned bytes, the format of MNIST and its successors.
 
 A file is 0, 0, the type (8 for unsigned bytes), the number of dimensions, each dimension as a big-endian 32-bit
-integer, then the values, the last dimension fastest.
+integer, then the values, with the last dimension varying fastest.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _UNSIGNED_BYTE = 8
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole of a file.
+    """Read a whole file.
 
     Raises:
-        UnreachableError: it cannot be read.
+        UnreachableError: if it cannot be read.
     """
     try:
         return path.read_bytes()
@@ -39,7 +39,7 @@ def gunzip(content: bytes, source: str) -> bytes:
     """Decompress in memory.
 
     Raises:
-        DataError: content that is not a whole gzip file.
+        DataError: if the content is not a complete gzip file.
     """
     try:
         return gzip.decompress(content)
@@ -51,15 +51,15 @@ def read_idx(content: bytes, source: str, dimensions: int) -> Tensor:
     """Parse an IDX file of unsigned bytes, strictly.
 
     Args:
-        content: the whole file, not compressed.
-        source: what messages call it.
-        dimensions: how many it must have: 3 for images (N, H, W), 1 for labels (N,).
+        content: the whole file, uncompressed.
+        source: name of the file in error messages.
+        dimensions: required number of dimensions: 3 for images (N, H, W), 1 for labels (N,).
 
     Returns:
-        uint8, of the shape that the file states.
+        uint8, of the shape in the file's header.
 
     Raises:
-        DataError: another magic number, another number of dimensions, or more or fewer bytes than the header states.
+        DataError: if the magic number, the number of dimensions or the number of bytes is not the expected one.
 
     Example:
         >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 3]), "labels", dimensions=1)
@@ -81,13 +81,13 @@ def read_idx(content: bytes, source: str, dimensions: int) -> Tensor:
 
 
 def idx_split(images: bytes, labels: bytes, images_source: str, labels_source: str) -> Split:
-    """A split of grey images from the content of two IDX files.
+    """Build a split of grey images from the content of two IDX files.
 
     Raises:
-        DataError: as :func:`read_idx`, or another number of labels than images.
+        DataError: as for :func:`read_idx`; or if the numbers of labels and images differ.
     """
     pixels = read_idx(images, images_source, dimensions=3)
     numbers = read_idx(labels, labels_source, dimensions=1)
     if len(pixels) != len(numbers):
-        raise DataError(f"{labels_source}: expected {len(pixels)} labels, one for each image, found {len(numbers)}")
+        raise DataError(f"{labels_source}: expected {len(pixels)} labels, one per image, found {len(numbers)}")
     return Split(pixels[:, None], numbers.to(torch.int64))

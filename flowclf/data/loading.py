@@ -1,4 +1,4 @@
-"""Registered data sets by name."""
+"""Load registered data sets by name."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ def load(
 
     Args:
         name: a registered name: ``mnist``, ``image_folder``, ``arrays``, ``cifar10``, ...
-        batch_size: elements of a training batch, at least 1.
-        validation: elements of the training set that become validation data: a count, or a fraction in (0, 1).
-        augment: what is random about a training image; a mapping has the arguments of :class:`Augmentation`.
-        seed: of everything random.
-        train_limit: train on this many elements only, chosen at random.
-        **arguments: those of the registered function.
+        batch_size: examples per training batch, at least 1.
+        validation: size of the validation part: a count, or a fraction of the training set in (0, 1).
+        augment: random augmentation of training images; a mapping has the arguments of :class:`Augmentation`.
+        seed: random seed for everything random.
+        train_limit: train on this many examples only, chosen at random.
+        **arguments: arguments of the registered function.
 
     Raises:
-        RegistryError: the name is not registered.
-        UsageError: an argument that the data set does not take, or lacks; and as :meth:`DataSet.from_raw`.
-        DataError: data that cannot be read or do not fit together.
-        ChecksumError, UnreachableError: a file that is not the expected one, or that cannot be had.
+        RegistryError: if the name is not registered.
+        UsageError: if an argument is unknown or missing; and as for :meth:`DataSet.from_raw`.
+        DataError: if the data cannot be read or are inconsistent.
+        ChecksumError: if a file is not the expected one.
+        UnreachableError: if a file cannot be obtained.
 
     Example:
         >>> load("mnist", augment={"shift": 2})

@@ -1,4 +1,4 @@
-"""The registered data set ``mnist``: the original files that travel with the package; see mnist/NOTICE."""
+"""The registered data set ``mnist``: the original files, bundled with the package; see mnist/NOTICE."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowclf.files import resource
 
 __all__ = ["mnist", "read_mnist"]
 
-# of the files before compression, so that the same data compressed anew still count as the same
+# hashes of the uncompressed files, so that data compressed anew still match
 _SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -22,14 +22,14 @@ _SHA256 = {
 
 
 def mnist() -> RawData:
-    """MNIST: 60000 training and 10000 test images of handwritten digits, (1, 28, 28); no network is needed.
+    """MNIST: 60000 training and 10000 test images of handwritten digits, (1, 28, 28); bundled, so nothing is downloaded.
 
     Source: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, Gradient-based learning applied to document recognition,
         1998.
 
     Raises:
-        ChecksumError: a file of the installation is not the original one.
-        UnreachableError: a file of the installation is missing.
+        ChecksumError: if a file of the installation is not the original one.
+        UnreachableError: if a file of the installation is missing.
 
     Example:
         >>> raw = mnist()
@@ -40,11 +40,11 @@ def mnist() -> RawData:
 
 
 def read_mnist(folder: Path) -> RawData:
-    """Read the four gzipped IDX files in a folder, and check the SHA-256 of what is in them.
+    """Read the four gzipped IDX files in a folder, and check the SHA-256 of their uncompressed content.
 
     Raises:
-        ChecksumError: content that is not the original; the message has the file and both hashes.
-        UnreachableError: a file that cannot be read.
+        ChecksumError: if the content is not the original; the message has the file and both hashes.
+        UnreachableError: if a file cannot be read.
     """
     return RawData(_split(folder, "train"), _split(folder, "t10k"), tuple(str(digit) for digit in range(10)))
 

@@ -1,7 +1,4 @@
-"""What data are made of: a split, the raw data that a registered function returns, a batch; and what an oracle is.
-
-Only these records, and the check of the second, belong here.
-"""
+"""Records of data (split, raw data, batch), the check of raw data, and the type of oracles."""
 
 from __future__ import annotations
 
@@ -18,8 +15,8 @@ from flowclf.errors import DataError, UsageError
 __all__ = ["Batch", "Oracle", "RawData", "Split", "check_raw_data"]
 
 Oracle: TypeAlias = Callable[[Tensor], Tensor]
-"""Knows the true class of any input (paper, definition 2): images (B, C, H, W) in [0, 1], or vectors (B, D), -> scores (B, K), the
-largest of which is that of the class. Any classifier can stand in for one."""
+"""Function that labels any input with its true class (paper, definition 2): images (B, C, H, W) in [0, 1], or vectors (B, D), ->
+scores (B, K), of which the true class has the largest. An independent classifier can serve as an oracle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +28,7 @@ class Split:
         labels: class numbers (N,), int64, from 0.
 
     Raises:
-        DataError: another shape or type, or lengths that differ.
+        DataError: if a shape or type is another, or the lengths differ.
 
     Example:
         >>> split = Split(torch.zeros(5, 1, 28, 28, dtype=torch.uint8), torch.arange(5))
@@ -60,24 +57,24 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Split:
-        """The same split on another device; no copy where it is there already."""
+        """Return the same split on another device, without a copy if it is already there."""
         return Split(self.inputs.to(device), self.labels.to(device))
 
     def head(self, n: int) -> Split:
-        """The first ``n`` elements, or all of them where there are fewer; a view.
+        """Return the first ``n`` examples, or all if there are fewer, as a view.
 
         Raises:
-            UsageError: ``n`` is negative.
+            UsageError: if ``n`` is negative.
         """
         if n < 0:
             raise UsageError(f"head: expected 0 or more elements, found {n}")
         return Split(self.inputs[:n], self.labels[:n])
 
     def sample(self, n: int, seed: int) -> Split:
-        """``n`` elements drawn at random, in the order that they have here, or all of them where there are no more.
+        """Draw ``n`` examples at random, or all if there are no more; they keep their order.
 
         Raises:
-            UsageError: ``n`` is negative.
+            UsageError: if ``n`` is negative.
 
         Example:
             >>> numbers = Split(torch.arange(100.0)[:, None], torch.zeros(100, dtype=torch.int64))
@@ -89,7 +86,7 @@ class Split:
         return self.take(torch.randperm(len(self), generator=generator(seed, "sample"))[:n].sort().values)
 
     def take(self, indices: Tensor) -> Split:
-        """The elements at these indices (M,), in their order; a copy."""
+        """Copy the examples at these indices (M,), in the order of the indices."""
         indices = indices.to(self.inputs.device)
         return Split(self.inputs[indices], self.labels[indices])
 
@@ -98,13 +95,13 @@ class Split:
 
 
 class RawData(NamedTuple):
-    """What a registered data set function returns: everything there is, before a validation part is held out.
+    """Return value of a registered data set function: all data, before a validation part is held out.
 
     Attributes:
-        train: the training set, with at least one element of every class.
+        train: the training set, with at least one example of every class.
         test: the test set, of the same shape and type.
-        class_names: one name for each class, in the order of the labels.
-        oracle: where the truth is known for any input, and not only for these.
+        class_names: one name per class, in the order of the labels.
+        oracle: true class of any input, if known.
     """
 
     train: Split
@@ -114,13 +111,13 @@ class RawData(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A part of a training set, shuffled and augmented.
+    """A shuffled and augmented training batch.
 
     Attributes:
         inputs: images (B, C, H, W), uint8, or vectors (B, D), float32, on the device of the data.
         labels: (B,), int64, on the same device.
-        generator: on the CPU, seeded by (seed, epoch, position); for what else is random about the batch, as
-            dequantisation.
+        generator: CPU generator seeded with (seed, epoch, position), for further random numbers such as dequantisation
+            noise.
     """
 
     inputs: Tensor
@@ -132,8 +129,8 @@ def check_raw_data(raw: RawData, name: str) -> None:
     """Check that both splits agree with each other and with the class names.
 
     Raises:
-        DataError: the value is not RawData; there are fewer than two classes; a split is empty; shapes or types of
-            training and test data differ; a label is not a class number; the training set lacks a class.
+        DataError: if the value is not RawData; there are fewer than two classes; a split is empty; the shapes or types of
+            training and test data differ; a label is not a class number; or the training set lacks a class.
     """
     if not isinstance(raw, RawData):
         raise DataError(f"data set '{name}': expected RawData, found {type(raw).__name__}")

@@ -1,4 +1,4 @@
-"""Seeds for everything random about data: each one a hash of what it belongs to, never of what was drawn before it."""
+"""Random seeds for data: each is a hash of its purpose, e.g. (seed, epoch, position), and independent of earlier draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["generator", "mix_seed"]
 
 
 def mix_seed(*parts: int | str) -> int:
-    """Hash integers and names into a seed in 0..2^63-1; another part, or another order, gives an unrelated seed.
+    """Hash integers and names into a seed in 0..2^63-1; other parts, or another order, give an unrelated seed.
 
     Sums and products of seed, epoch and position collide (epoch 1, position 0 with epoch 0, position 1); a hash does
     not.
@@ -25,5 +25,5 @@ def mix_seed(*parts: int | str) -> int:
 
 
 def generator(*parts: int | str) -> torch.Generator:
-    """A fresh CPU generator seeded with :func:`mix_seed`; the global one is not touched."""
+    """Create a CPU generator seeded with :func:`mix_seed`; the global generator is not touched."""
     return torch.Generator().manual_seed(mix_seed(*parts))

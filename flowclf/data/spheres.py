@@ -1,4 +1,4 @@
-"""The registered data set ``spheres``: two concentric spheres, and the oracle that knows every point's class by its radius."""
+"""The registered data set ``spheres``: two concentric spheres, and the oracle that labels any point by its radius."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _CHUNK = 50_000
 
 @dataclass(frozen=True)
 class SpheresOracle:
-    """The true class of any point: 0 inside of the decision sphere of radius (R1 + R2) / 2, 1 outside (paper, example 5).
+    """Oracle for the spheres: class 0 inside the decision sphere of radius (R1 + R2) / 2, class 1 outside (paper, example 5).
 
-    Called, it gives scores like any classifier: minus and plus the signed distance.
+    A call returns scores like a classifier's: minus and plus the signed distance.
 
     Args:
-        inner: R1.
-        outer: R2, larger.
+        inner: R1, radius of the inner sphere.
+        outer: R2, radius of the outer sphere.
 
     Raises:
-        UsageError: radii that are not 0 < R1 < R2.
+        UsageError: unless 0 < R1 < R2.
 
     Example:
         >>> oracle = SpheresOracle(inner=1.0, outer=10.0)
@@ -54,33 +54,34 @@ class SpheresOracle:
 
     @property
     def radii(self) -> tuple[float, float]:
-        """Of the spheres that the classes lie on, in the order of the classes."""
+        """Radii of the classes' spheres, in the order of the classes."""
         return self.inner, self.outer
 
     def signed_distance(self, x: Tensor) -> Tensor:
-        """Distance of points x (N, D) from the decision sphere, (N,): negative inside, positive outside."""
+        """Signed distance (N,) of points x (N, D) from the decision sphere: negative inside, positive outside."""
         return torch.linalg.vector_norm(x, dim=1) - self.boundary  # type: ignore[no-any-return]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scores (N, 2) of points x (N, D); the larger is that of the true class."""
+        """Compute scores (N, 2) of points x (N, D); the true class has the larger one."""
         distance = self.signed_distance(x)
         return torch.stack((-distance, distance), dim=1)
 
 
 def sphere_chunks(oracle: SpheresOracle, dimension: int, size: int, *, radial_noise: float = 0.0, seed: int = 0) -> Iterator[Split]:
-    """Points uniform on the two spheres, the classes in turn: point i of all has class i mod 2; 50 000 at a time.
+    """Draw points uniformly on the two spheres in chunks of 50 000; classes alternate: point i has class i mod 2.
 
-    Each chunk comes from a seed of its own and is made when it is asked for, so any number of points takes the memory of one.
+    Each chunk has its own seed and is generated lazily, so that any number of points needs the memory of one chunk.
 
     Args:
-        oracle: has the radii.
+        oracle: oracle that holds the radii.
         dimension: D, at least 2.
-        size: number of points in all.
+        size: total number of points.
         radial_noise: sigma; the radius is R exp(sigma n) with n standard normal.
-        seed: of the points.
+        seed: random seed for the points.
 
     Raises:
-        UsageError: at once, for a dimension below 2, a size below 1, or a negative noise.
+        UsageError: if the dimension is below 2, the size below 1, or the noise negative; raised by the call itself, not by
+            the first chunk.
 
     Example:
         >>> [len(chunk) for chunk in sphere_chunks(SpheresOracle(1.0, 10.0), dimension=3, size=120_000)]
@@ -107,7 +108,7 @@ def sphere_chunks(oracle: SpheresOracle, dimension: int, size: int, *, radial_no
 
 
 def sphere_points(oracle: SpheresOracle, dimension: int, size: int, *, radial_noise: float = 0.0, seed: int = 0) -> Split:
-    """All points of :func:`sphere_chunks` together, which takes the same arguments and raises the same errors."""
+    """Draw all points of :func:`sphere_chunks` at once; arguments and errors are the same."""
     chunks = sphere_chunks(oracle, dimension, size, radial_noise=radial_noise, seed=seed)
     points, labels = torch.empty(size, dimension), torch.arange(size) % 2
     for start, chunk in zip(range(0, size, _CHUNK), chunks, strict=True):
@@ -127,8 +128,8 @@ def spheres(
 ) -> RawData:
     """Adversarial spheres: points of R^D on two concentric spheres, half of them on each (paper, section 2 and appendix B.1).
 
-    Nothing is stored: the points are made anew from their seed. With radial noise the radius is R exp(radial_noise * n), n
-    standard normal: the classes get a density, and the outer one stays a scaled copy of the inner one.
+    No points are stored: they are generated from their seed. With radial noise the radius is R exp(radial_noise * n), n standard
+    normal: then the classes have a density, and the outer class is still a scaled copy of the inner one.
 
     Source: J. Gilmer, L. Metz, F. Faghri, S. S. Schoenholz, M. Raghu, M. Wattenberg and I. Goodfellow, Adversarial spheres, 2018,
         https://arxiv.org/abs/1801.02774.
@@ -137,13 +138,13 @@ def spheres(
         dimension: D, at least 2.
         inner: radius of the first class.
         outer: radius of the second class, larger.
-        train_size: points of the training set, the validation part included.
-        test_size: points of the test set.
-        radial_noise: relative standard deviation of the radius; 0 is the paper's.
-        points_seed: of the points; apart from the seed of a run, so that runs are compared on the same points.
+        train_size: points in the training set, including the validation part.
+        test_size: points in the test set.
+        radial_noise: relative standard deviation of the radius; 0 in the paper.
+        points_seed: random seed for the points; independent of a run's seed, so that all runs have the same points.
 
     Raises:
-        UsageError: radii that are not inner < outer, or fewer than 2 dimensions.
+        UsageError: unless inner < outer and there are at least 2 dimensions.
 
     Example:
         >>> raw = spheres(dimension=3, train_size=10, test_size=4)

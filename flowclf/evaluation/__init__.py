@@ -5,9 +5,9 @@ Only the public names belong here. The measures themselves are in metrics, numer
 
 from __future__ import annotations
 
-from flowclf.evaluation.artifacts import Arrays, metamer_pictures
 from flowclf.evaluation.encoding import check_fits, classify_all, encode_all
-from flowclf.evaluation.judging import Evaluation, evaluate, evaluate_with_artifacts
+from flowclf.evaluation.evaluate import Evaluation, evaluate, evaluate_with_artifacts
+from flowclf.evaluation.figure_data import Arrays, metamer_pictures
 from flowclf.evaluation.oracles import ready_oracle
 from flowclf.evaluation.probing import nuisance_probe
 from flowclf.evaluation.protocols import PROTOCOLS, EvaluationProtocol, ProbeSettings

@@ -10,7 +10,7 @@ from torch import Tensor
 from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.data import DataSet, Split
 from flowclf.errors import FlowclfError, UsageError
-from flowclf.metrics import Encoded, classify, encode
+from flowclf.evaluation.metrics import Encoded, classify, encode
 from flowclf.training.progress import Progress
 
 __all__ = ["check_fits", "classify_all", "encode_all"]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.data import Oracle, Split
 from flowclf.errors import UsageError
-from flowclf.metrics import error_interval, network_inputs
-from flowclf.numerics import evaluating
+from flowclf.evaluation.metrics import error_interval, network_inputs
+from flowclf.modes import evaluating
 
 __all__ = ["oracle_intervals", "oracle_results", "ready_oracle"]
 

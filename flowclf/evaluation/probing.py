@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from flowclf.classifier import InvertibleClassifier
 from flowclf.data import DataSet, Split
 from flowclf.evaluation.encoding import check_fits, encode_all
-from flowclf.evaluation.protocols import EvaluationProtocol, ProbeSettings, protocol_named
-from flowclf.metrics import Encoded, error_interval
-from flowclf.numerics import evaluating, repeatable
-from flowclf.probes import (
+from flowclf.evaluation.metrics import Encoded, error_interval
+from flowclf.evaluation.probes import (
     KERNEL_BANDWIDTHS,
     ConvolutionalProbe,
     Probe,
@@ -25,6 +23,8 @@ from flowclf.probes import (
     train_kernel_probe,
     train_probe,
 )
+from flowclf.evaluation.protocols import EvaluationProtocol, ProbeSettings, protocol_named
+from flowclf.modes import evaluating, repeatable
 from flowclf.training.progress import Progress, SilentProgress
 
 __all__ = ["nuisance_probe", "probe_results"]

@@ -21,7 +21,7 @@ def calibration_diagram(arrays: Arrays) -> Figure:
 
     Args:
         arrays: ``counts``, ``confidence`` and ``accuracy`` of bins of equal width, as
-            :func:`flowclf.metrics.reliability_bins` gives them.
+            :func:`flowclf.evaluation.metrics.reliability_bins` gives them.
     """
     counts, confidence, accuracy = arrays["counts"], arrays["confidence"], arrays["accuracy"]
     bins = len(counts)

@@ -14,8 +14,8 @@ from matplotlib.patches import Circle, Patch
 from numpy.typing import NDArray
 
 from flowclf.evaluation import Arrays
+from flowclf.evaluation.planes import disagreement
 from flowclf.figures.style import BLUE, INK, MUTED, ORANGE, PURPLE, new_figure, short
-from flowclf.planes import disagreement
 
 __all__ = ["plane_panels"]
 
@@ -30,7 +30,7 @@ def plane_panels(arrays: Arrays, class_names: Sequence[str]) -> Figure:
     Colours are decisions, hatching is where they differ from the oracle's, whose boundary is dashed.
 
     Args:
-        arrays: as :func:`flowclf.planes.plane_arrays` gives them.
+        arrays: as :func:`flowclf.evaluation.planes.plane_arrays` gives them.
         class_names: of the classes.
     """
     colours = _colours(len(class_names))

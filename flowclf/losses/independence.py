@@ -12,11 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
 from flowclf.argument_types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from flowclf.classifier import Encoding, require_invertible
 from flowclf.losses.base import Binding, Loss, LossTerms, warmed_up
 from flowclf.losses.likelihood import code_length
-from flowclf.nuisance_networks import ConvolutionalProbe, mlp
 from flowclf.sections import Section, from_code
 
 __all__ = ["IndependenceCrossEntropy", "NuisanceClassifier", "NuisanceSettings", "TermSettings"]

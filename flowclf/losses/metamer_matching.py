@@ -89,8 +89,8 @@ class MetamerMatching(Loss):
         logits, own = (values.detach().roll(1, 0)[:count] for values in (encoding.logits, encoding.nuisance))
         classifier = require_invertible(self.binding.classifier, type(self).__name__)
         with torch.no_grad():
-            data, expected = classifier.read(logits, own)
-        latents, readings = classifier.read(logits, encoding.nuisance[:count])
+            data, expected = classifier.invert_to_readout(logits, own)
+        latents, readings = classifier.invert_to_readout(logits, encoding.nuisance[:count])
         distance = functional.smooth_l1_loss(readings, expected, reduction="none").sum(1).mean()
         divergence = _divergence(latents.flatten(1), data.flatten(1))
         total = grown * (self.reading_weight * distance + self.moment_weight * divergence)

@@ -1,6 +1,6 @@
 """report.html: what a run found, in one file that needs nothing else to be read.
 
-The words are here, the layout is in ``templates/report.html.j2``. Everything that comes from outside is escaped.
+The words are here, the layout is in ``report.html.j2``. Everything that comes from outside is escaped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flowclf.report.terms import GROUPS, meaning, number, percent, rough, scient
 
 __all__ = ["write_report"]
 
-_TEMPLATES = Path(__file__).parents[1] / "templates"
+_TEMPLATES = Path(__file__).parent
 
 
 class _Card(NamedTuple):

@@ -1,4 +1,4 @@
-"""The ways in: a function like ``flowclf.graph.execute``, a wrapper for a GraphINN, and a context for a classifier."""
+"""Public API: a function like ``flowclf.graph.execute``, a wrapper for a GraphINN, and a context manager for a classifier."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from flowclf import graph as plain
 from flowclf.errors import UsageError
 from flowclf.graph import Graph, NodeSet
-from flowclf.heap import keep_freed_memory
 from flowclf.reversible.backprop import Run, differentiable
 from flowclf.reversible.plan import make_plan
 
@@ -29,27 +28,27 @@ def execute(
     keep_every: int | None = None,
     left_out: NodeSet = frozenset(),
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """Run a graph, keeping for the backward pass its outputs, conditions and parameters only.
+    """Run a graph, storing only its outputs, conditions and parameters for the backward pass.
 
-    Gradients of gradients cannot be had this way. Where no gradient is wanted it is :func:`flowclf.graph.execute`.
+    Second derivatives are not supported. Without gradients this is :func:`flowclf.graph.execute`.
 
     Args:
         graph: any GraphINN in which each output is used once.
-        values: inputs, or with ``rev`` outputs, in the graph's order.
-        conditions: in the graph's order.
+        values: the inputs, or with ``rev`` the outputs, in the graph's order.
+        conditions: the conditions, in the graph's order.
         rev: run the inverse.
-        log_det: add up the log-determinants.
-        keep_every: k keeps the input of every k-th node as well, so that errors of inverses add up over k nodes at most; None
-            keeps none.
+        log_det: compute the log-determinant.
+        keep_every: also store the input of every k-th node, so that errors of inverses add up over k nodes at most; None for no
+            node.
         left_out: as for :func:`flowclf.graph.execute`; forward only.
 
     Returns:
-        The outputs, or with ``rev`` the inputs, and the log-determinant of the direction, (B,), nats, or None.
+        The outputs, or with ``rev`` the inputs, and the log-determinant of that direction, (B,), nats, or None.
 
     Raises:
-        GraphError: an output of a node used twice or not at all.
-        UsageError: ``keep_every`` below 1; on the way back, a gradient of a gradient, or a node that depends on a tensor with
-            gradient that the graph does not know.
+        GraphError: if an output of a node is used twice or not at all.
+        UsageError: if ``keep_every`` is below 1; in the backward pass, if a second derivative is requested, or a node depends on a
+            tensor with gradient that is not part of the graph.
 
     Example:
         >>> from flowclf.graph import build_graph
@@ -62,7 +61,6 @@ def execute(
     if torch.is_grad_enabled():
         plan = make_plan(graph, values, conditions, rev=rev, left_out=left_out)
         if plan.live:
-            keep_freed_memory()
             run = Run(plan, values[0].device, log_det=log_det, keep_every=keep_every)
             results = differentiable(run, values, conditions)
             return (results[:-1], results[-1]) if log_det else (results, None)
@@ -70,9 +68,9 @@ def execute(
 
 
 class Recompute(nn.Module):
-    """Anyone's GraphINN, called in the same way and trained without storing activations.
+    """Wrapper that trains any GraphINN without storing activations; it is called like the graph and shares its parameters.
 
-    It shares the graph's parameters. With ``intermediate_outputs`` there is nothing to save, and the graph itself runs.
+    With ``intermediate_outputs`` no memory can be saved, and the graph itself runs.
 
     Args:
         graph: a ``FrEIA.framework.GraphINN`` in which each output is used once.
@@ -101,7 +99,7 @@ class Recompute(nn.Module):
         jac: bool = True,
         intermediate_outputs: bool = False,
     ) -> tuple[Any, Any]:
-        """As ``GraphINN.forward``: a tensor, or a tuple where there are several, and the log-determinant, (B,)."""
+        """Run the graph as ``GraphINN.forward`` does: one output tensor or a tuple of several, and the log-determinant, (B,)."""
         if intermediate_outputs:
             result: tuple[Any, Any] = self.graph(x_or_z, c, rev, jac, intermediate_outputs=True)
             return result
@@ -121,7 +119,7 @@ class _Recomputing(Protocol):
 
 @contextlib.contextmanager
 def recompute(classifier: _Recomputing, keep_every: int | None = None) -> Iterator[None]:
-    """Within the block, forward passes of a classifier keep no activations; their backward passes may come later.
+    """Context in which a classifier's forward passes store no activations; their backward passes may come after it.
 
     Args:
         classifier: an :class:`~flowclf.InvertibleClassifier`.

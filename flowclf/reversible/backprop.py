@@ -1,4 +1,4 @@
-"""The forward run that keeps only its ends, and the backward run that goes back node by node."""
+"""The forward run, which stores only its outputs, and the backward run, which inverts and differentiates node by node."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ Gradients = Sequence[Tensor | None]
 
 @dataclass
 class Note:
-    """What a step of the forward run leaves for the backward run; numbers count the run's extra saved tensors.
+    """Record of a forward step for the backward run; numbers are indices into the run's extra saved tensors.
 
     Attributes:
-        kept: its inputs, where they cannot or shall not be computed again.
-        random: the state of the random numbers before it, where it drew some.
-        buffers: those that it changed, (owner, name).
-        before: their values before it; None for the statistics of a norm, which its output in training does not depend on.
+        kept: the step's inputs, if they are stored instead of recomputed.
+        random: the random number generators' states before the step, if it drew random numbers.
+        buffers: the buffers that the step changed, (owner, name).
+        before: their values before the step; None for a norm's statistics, which do not affect its output in training.
     """
 
     kept: list[int] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Note:
 
 @dataclass
 class Back:
-    """What a step of the backward run gives: its inputs, and the gradient with respect to all that it took."""
+    """Result of a backward step: the node's inputs, and the gradients with respect to inputs, conditions and parameters."""
 
     inputs: Sequence[Tensor]
     grad_inputs: Gradients
@@ -59,13 +59,13 @@ class Back:
 
 
 class Run:
-    """One execution of a plan. It holds no tensor but the plan's parameters.
+    """One execution of a plan; the only tensors it refers to are the plan's parameters.
 
     Args:
-        plan: what is run.
-        device: of the data.
-        log_det: add up log-determinants.
-        keep_every: keep the inputs of every so many steps; None for none.
+        plan: the plan to execute.
+        device: device of the data.
+        log_det: compute the log-determinant.
+        keep_every: store the inputs of every k-th step; None for no step.
     """
 
     def __init__(self, plan: Plan, device: torch.device, *, log_det: bool, keep_every: int | None) -> None:
@@ -78,7 +78,7 @@ class Run:
         self.notes: list[Note] = []
 
     def forward(self, values: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
-        """Outputs, log-determinant, and the extra tensors that the backward run needs."""
+        """Run forward; return the outputs, the log-determinant, and the extra tensors that the backward run needs."""
         live: dict[Edge, Tensor] = dict(zip(self.plan.sources, values, strict=True))
         extra: list[Tensor] = []
         total: Tensor | float = 0.0
@@ -106,8 +106,8 @@ class Run:
     def _forward(self, step: Step, inputs: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[Sequence[Tensor], Any]:
         if declared(step.module):
             return _call(step, inputs, conditions, rev=self.plan.rev, log_det=self.log_det)
-        # A node may differentiate on its way, for its log-determinant say, and does so here as it would anywhere. What is saved
-        # for that is gone with it, and nothing for anybody's hooks to move or count.
+        # A node may use autograd internally, e.g. for its log-determinant, so gradients are enabled. Tensors saved for that are
+        # freed with it; a caller's saved-tensor hooks must neither move nor count them.
         with torch.enable_grad(), _unhooked():
             starts = _leaves(inputs, [True] * len(inputs))
             outputs, jacobian = _call(step, starts, conditions, rev=self.plan.rev, log_det=self.log_det)
@@ -130,12 +130,12 @@ class Run:
         note: Note,
         extra: Sequence[Tensor],
     ) -> bool:
-        """Whether a step's inputs are kept: they are asked for, or what its inverse would give is not what went in."""
+        """Whether a step's inputs must be stored: because of ``keep_every``, or because its inverse would not recover them."""
         if self.keep_every is not None and step.index and step.index % self.keep_every == 0:
             return True
         if any(value.element_size() < 4 for value in (*inputs, *outputs)):
             return True
-        # An inverse may use its subnets in another order, and so draw other numbers for them.
+        # An inverse may evaluate its subnets in another order, and so draw other random numbers for them.
         if (note.random or any(number is not None for number in note.before)) and not self._goes_back(step):
             return True
 
@@ -156,7 +156,7 @@ class Run:
 
     @contextmanager
     def _as_then(self, note: Note, extra: Sequence[Tensor]) -> Iterator[None]:
-        """Random numbers and buffers as the step found them in the forward run; both are left as they are now."""
+        """Restore the random states and buffers that the step found in the forward run; put the present ones back afterwards."""
         values = [None if number is None else extra[number] for number in note.before]
         with random_state_as([extra[number] for number in note.random], self.device), buffers_as(note.buffers, values):
             yield
@@ -170,7 +170,7 @@ class Run:
         grad_results: Gradients,
         grad_log_det: Tensor | None,
     ) -> list[Tensor | None]:
-        """Gradients with respect to values, conditions and parameters, in this order."""
+        """Compute the gradients with respect to values, conditions and parameters, in this order."""
         plan = self.plan
         live: dict[Edge, Tensor] = dict(zip(plan.sinks, results, strict=True))
         grads: dict[Edge, Tensor | None] = dict(zip(plan.sinks, grad_results, strict=True))
@@ -178,7 +178,7 @@ class Run:
         grad_parameters: list[Tensor | None] = [None] * len(parameters)
         with self.modes.again(), in_autocast(self.autocast):
             for step, note in zip(reversed(plan.steps), reversed(self.notes), strict=True):
-                # What needs no gradient has only such steps before it.
+                # All steps before one that needs no gradient need none either.
                 if not step.needed:
                     continue
                 outputs = [live.pop(edge) for edge in step.writes]
@@ -224,17 +224,17 @@ class Run:
 
 
 def _unhooked() -> Any:
-    # A hook that gave the tensor itself would close a circle with an operation that saves its own output.
+    # Returning the tensor itself would create a reference cycle with an operation that saves its own output.
     return torch.autograd.graph.saved_tensors_hooks(lambda value: value.detach(), lambda value: value)
 
 
 def _call(
     step: Step, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool, log_det: bool
 ) -> tuple[Sequence[Tensor], Any]:
-    """A node's outputs and log-determinant, 0 where it has none."""
+    """Run a node; return its outputs and log-determinant, 0 if it has none."""
     module = step.module
     if not isinstance(module, BijectiveNode | FactorOut | SplitHead):
-        # Some of FrEIA's nodes write into what they are given, and some take views, which another memory format does not allow.
+        # Some of FrEIA's nodes write into their inputs, and some take views, which need contiguous memory.
         values = [value.clone(memory_format=torch.contiguous_format) for value in values]
     options: dict[str, Any] = {"c": tuple(conditions)} if step.conditions else {}
     outputs, jacobian = module(tuple(values), rev=rev, jac=log_det, **options)
@@ -252,7 +252,7 @@ def _store(extra: list[Tensor], values: Iterable[Tensor]) -> list[int]:
 
 
 def _apart(result: Tensor, values: Sequence[Tensor]) -> Tensor:
-    """A result that shares no memory with what the caller gave, and is nobody's view."""
+    """Return a result that shares no memory with the caller's tensors and is not a view."""
     shared = any(result.untyped_storage().data_ptr() == value.untyped_storage().data_ptr() for value in values)
     return result.clone() if shared else result.detach()
 
@@ -264,7 +264,7 @@ def _add(sums: list[Tensor | None], numbers: Iterable[int], terms: Gradients) ->
 
 
 class _Recomputed(torch.autograd.Function):
-    """A whole graph as one operation. Takes the run, then values, conditions and parameters; gives results, then the log-det."""
+    """A whole graph as one operation: takes the run, then values, conditions and parameters; returns results, then log_det."""
 
     @staticmethod
     def forward(ctx: Any, run: Run, conditions: int, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -283,9 +283,7 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise UsageError(
-                "a gradient of a gradient (create_graph=True) needs the activations themselves: use activations 'store' for it"
-            )
+            raise UsageError("second derivatives (create_graph=True) need stored activations: use activations 'store'")
         run: Run = ctx.run
         saved = iter(ctx.saved_tensors)
         results, conditions, parameters, extra = ([next(saved) for _ in range(count)] for count in ctx.counts)
@@ -294,5 +292,5 @@ class _Recomputed(torch.autograd.Function):
 
 
 def differentiable(run: Run, values: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Results and, where it is asked for, the log-determinant, as one operation whose backward pass goes back node by node."""
+    """Execute a run as one differentiable operation; return the results and, if requested, the log-determinant."""
     return _Recomputed.apply(run, len(conditions), *values, *conditions, *run.plan.parameters)  # type: ignore[no-untyped-call,no-any-return]

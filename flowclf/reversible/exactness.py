@@ -1,7 +1,7 @@
-"""Which nodes can be inverted so well that their input need not be kept.
+"""Which nodes have an inverse so exact that their input need not be stored.
 
-A node says so itself with the attribute ``exact_inverse``. Of a few of FrEIA's it is known that their inverse is approximate. Of
-all others it is measured, on the batch in hand, and measured again from time to time.
+A node declares this with the attribute ``exact_inverse``. A few of FrEIA's nodes are known to have approximate inverses. All others
+are measured on the current batch, and again from time to time.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ APPROXIMATE = (
     freia.InvAutoConv2D,
     freia.GaussianMixtureModel,
 )
-"""Inverses by iteration, by a transpose that is not quite the inverse, or out of a range that saturates."""
+"""Nodes whose inverse iterates, uses a transpose that is only nearly the inverse, or starts from a saturating range."""
 
 TOLERANCE = 64
-"""Largest error of an inverse that counts as rounding, in units in the last place of the largest entry."""
+"""Largest error of an inverse that counts as rounding, in machine epsilons relative to the largest entry."""
 
 INTERVAL = 256
-"""Runs between two measurements of a node: weights change."""
+"""Runs between two measurements of a node, because weights change."""
 
 _measured: WeakKeyDictionary[nn.Module, dict[torch.dtype, list[int]]] = WeakKeyDictionary()
 
 
 def declared(module: nn.Module) -> bool | None:
-    """What is known of a node without measuring: exact, approximate, or None."""
+    """Whether a node's inverse is exact (True) or approximate (False) by declaration; None if it has to be measured."""
     known = getattr(module, "exact_inverse", None)
     if known is None and isinstance(module, APPROXIMATE):
         return False
@@ -45,19 +45,19 @@ def declared(module: nn.Module) -> bool | None:
 def is_exact(
     module: nn.Module, inputs: Sequence[Tensor], outputs: Sequence[Tensor], invert: Callable[[Sequence[Tensor]], Sequence[Tensor]]
 ) -> bool:
-    """Whether a node's inverse may be trusted in the precision of its inputs.
+    """Whether a node's inverse is exact up to rounding in the precision of its inputs.
 
     Args:
-        module: of the node.
-        inputs: what it was given.
-        outputs: what it made of them.
-        invert: outputs -> inputs, leaving everything else alone.
+        module: the node's module.
+        inputs: the node's inputs.
+        outputs: its outputs for them.
+        invert: function from outputs to inputs without side effects.
     """
     known = declared(module)
     if known is not None:
         return known
     dtype = inputs[0].dtype
-    # [runs so far, whether it was exact each time]
+    # [runs so far, whether every measurement was exact]
     record = _measured.setdefault(module, {}).setdefault(dtype, [0, 1])
     if record[1] and record[0] % INTERVAL == 0:
         record[1] = int(_error(inputs, outputs, invert) <= TOLERANCE * torch.finfo(dtype).eps)
@@ -66,13 +66,13 @@ def is_exact(
 
 
 def _error(inputs: Sequence[Tensor], outputs: Sequence[Tensor], invert: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> float:
-    """Largest error of the inverse, relative to the largest entry; infinite where there is no inverse."""
+    """Largest error of the inverse, relative to the largest entry; infinite if there is no inverse."""
     try:
         again = invert(outputs)
     except torch.OutOfMemoryError:
         raise
     except Exception:
-        # Whatever a stranger's node raises, it means the same: it does not go back from here.
+        # A third-party node may raise anything; whatever it is, the node cannot be inverted here.
         return float("inf")
     if [value.shape for value in again] != [value.shape for value in inputs]:
         return float("inf")

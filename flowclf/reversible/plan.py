@@ -1,6 +1,6 @@
-"""What to run, in which order: a GraphINN as a list of steps that read and write edges, and what needs a gradient.
+"""Execution plan: a GraphINN as a list of steps that read and write edges, with what needs a gradient.
 
-Only the structure of graphs belongs here; no tensor is touched.
+Only the structure of graphs belongs here, no computation on tensors.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from flowclf.graph import Graph, NodeSet
 __all__ = ["Edge", "Plan", "Site", "Step", "make_plan"]
 
 Edge: TypeAlias = tuple[Any, int]
-"""An output of a FrEIA node: (node, number)."""
+"""An output of a FrEIA node: (node, index)."""
 
 Site: TypeAlias = tuple[nn.Module, str, int]
-"""Where a parameter lives: the module, its name there, and its number among the plan's parameters."""
+"""Place of a parameter: its module, its name there, and its index among the plan's parameters."""
 
 
 @dataclass
 class Step:
-    """A node in the course of a run.
+    """Execution of one node in a run.
 
     Attributes:
-        index: position in the order of the run.
-        name: of the node.
-        module: of the node.
-        modules: it and all in it.
-        reads: edges that it takes.
-        writes: edges that it gives.
-        conditions: which of the graph's conditions it takes.
-        sites: where the parameters live that need a gradient.
-        needed: whether anything that it takes, or a parameter, needs a gradient.
+        index: position in the order of execution.
+        name: the node's name.
+        module: the node's module.
+        modules: the module and all its submodules.
+        reads: edges that the step reads.
+        writes: edges that the step writes.
+        conditions: indices of the graph's conditions that the step uses.
+        sites: places of the parameters that need a gradient.
+        needed: whether an input, a condition or a parameter needs a gradient.
     """
 
     index: int
@@ -53,14 +53,14 @@ class Step:
 
 @dataclass
 class Plan:
-    """A graph in one direction.
+    """Execution plan of a graph in one direction.
 
     Attributes:
-        rev: the direction.
-        steps: in order.
-        sources: the edges that the run starts from.
-        sinks: the edges that it ends with.
-        parameters: those that need a gradient, each once.
+        rev: whether the plan is for the inverse.
+        steps: steps in order of execution.
+        sources: edges from which the run starts.
+        sinks: edges at which it ends.
+        parameters: parameters that need a gradient, each once.
         live: edges that need a gradient.
     """
 
@@ -87,17 +87,17 @@ def _check(graph: Graph) -> None:
 def make_plan(
     graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool, left_out: NodeSet = frozenset()
 ) -> Plan:
-    """The steps of a graph, with what needs a gradient given the tensors that go in.
+    """Plan the execution of a graph for given tensors, which determine what needs a gradient.
 
     Args:
         graph: any GraphINN.
-        values: inputs, or with ``rev`` outputs, in the graph's order.
-        conditions: in the graph's order.
+        values: the inputs, or with ``rev`` the outputs, in the graph's order.
+        conditions: the conditions, in the graph's order.
         rev: run the inverse.
-        left_out: nodes with one input and one output, in whose place their input is handed on; forward only.
+        left_out: nodes with one input and one output that are skipped; forward only.
 
     Raises:
-        GraphError: an output used twice or not at all, or another number of values or conditions than the graph takes.
+        GraphError: if an output is used twice or not at all, or the number of values or conditions is not the graph's.
     """
     _check(graph)
     inputs: list[Edge] = [(node, 0) for node in graph.in_nodes]

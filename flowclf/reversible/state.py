@@ -1,6 +1,6 @@
-"""State around a node that a second run of it must find as the first did, and leave as it is now.
+"""State that must be restored when a node runs a second time: a second run sees it as the first did, and leaves it unchanged.
 
-Random states, autocast, training flags, buffers that a forward pass changes, parameters that have since been exchanged.
+Random states, autocast, training flags, buffers that a forward pass changes, and parameters that were replaced since.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def random_state(device: torch.device) -> tuple[Tensor, ...]:
-    """State of torch's random numbers, on the CPU and on the device of the data."""
+    """States of torch's global random number generators, on the CPU and on the device of the data."""
     if device.type == "cuda":
         return torch.get_rng_state(), torch.cuda.get_rng_state(device)
     return (torch.get_rng_state(),)
@@ -36,7 +36,7 @@ def random_state(device: torch.device) -> tuple[Tensor, ...]:
 
 @contextlib.contextmanager
 def random_state_as(states: Sequence[Tensor], device: torch.device) -> Iterator[None]:
-    """Draw the random numbers that follow ``states``; afterwards those that follow the present state. No states change nothing."""
+    """Set the random states within the block and restore the present ones afterwards; without states, do nothing."""
     if not states:
         yield
         return
@@ -58,16 +58,16 @@ AutocastMode = tuple[str, bool, torch.dtype]
 
 
 def autocast_modes(device: torch.device) -> list[AutocastMode]:
-    """Whether autocast is on and in which type, on the CPU and on the device of the data."""
+    """Autocast settings (device type, enabled, dtype) of the CPU and of the device of the data."""
     types = dict.fromkeys(("cpu", device.type))
     return [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in types]
 
 
 @contextlib.contextmanager
 def in_autocast(modes: Sequence[AutocastMode]) -> Iterator[None]:
-    """Autocast as it was.
+    """Restore autocast settings within the block.
 
-    Its cache stays unused: a weight that is cast while gradients are off would be found there by the run that needs one.
+    Autocast's cache is off: a weight that was cast without gradients would be reused in the run that needs its gradient.
     """
     with contextlib.ExitStack() as stack:
         for kind, enabled, dtype in modes:
@@ -76,7 +76,7 @@ def in_autocast(modes: Sequence[AutocastMode]) -> Iterator[None]:
 
 
 class Modes:
-    """Training flags and subnet precisions of modules, as they are now."""
+    """Snapshot of the training flags and subnet precisions of modules."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._modules = modules
@@ -87,7 +87,7 @@ class Modes:
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
-        """The modes as they were, inside the block."""
+        """Restore the snapshot within the block, and the present modes afterwards."""
         kept = self._now()
         if kept == self._modes:
             yield
@@ -106,7 +106,7 @@ class Modes:
 
 
 class BufferWatch:
-    """The buffers of modules, watched over a forward pass."""
+    """Detects which buffers of modules a forward pass changes."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._watched = [
@@ -118,16 +118,16 @@ class BufferWatch:
 
     @staticmethod
     def _copy(owner: nn.Module, value: Tensor) -> Tensor | None:
-        # What a norm gives in training does not depend on its statistics, so their old values are nothing to keep.
+        # A norm's output in training does not depend on its running statistics, so their old values are not needed.
         return value.clone() if owner.training and not isinstance(owner, _NormBase) else None
 
     @staticmethod
     def _moves_unseen(owner: nn.Module) -> bool:
-        # The kernels of norms write their statistics without a trace in the version.
+        # The kernels of norms update the statistics without increasing the tensor's version.
         return isinstance(owner, _NormBase) and owner.training
 
     def changed(self) -> list[tuple[nn.Module, str, Tensor | None]]:
-        """Those that were written to, or exchanged, since: owner, name, and the value before where it may matter."""
+        """Buffers that were written to or replaced since: owner, name, and the old value if it may matter."""
         return [
             (owner, name, before)
             for owner, name, value, version, before in self._watched
@@ -137,7 +137,7 @@ class BufferWatch:
 
 @contextlib.contextmanager
 def buffers_as(buffers: Sequence[tuple[nn.Module, str]], values: Sequence[Tensor | None]) -> Iterator[None]:
-    """Copies in the place of buffers, so that a second run finds ``values``, or the present ones for None, and changes neither."""
+    """Replace buffers within the block by copies of ``values`` (of the present value for None), so that a run changes neither."""
     kept = [owner._buffers[name] for owner, name in buffers]
     for (owner, name), value, present in zip(buffers, values, kept, strict=True):
         value = present if value is None else value
@@ -151,10 +151,10 @@ def buffers_as(buffers: Sequence[tuple[nn.Module, str]], values: Sequence[Tensor
 
 @contextlib.contextmanager
 def parameters_as(sites: Sequence[Site], values: Sequence[Tensor]) -> Iterator[dict[int, Tensor]]:
-    """The parameters of the first run in their places; gives, by number, the tensors to differentiate with respect to.
+    """Put the first run's parameters in place within the block; yield, by index, the tensors to differentiate with respect to.
 
-    They are the parameters themselves unless others are in their places now (``torch.func.functional_call``), or hooks on them
-    would act here and again where the gradient arrives.
+    These are the parameters themselves, unless others have replaced them since (``torch.func.functional_call``) or they have hooks,
+    which would run here and again when the gradient arrives.
     """
     leaves: dict[int, Tensor] = {}
     exchanged: list[tuple[nn.Module, str, nn.Parameter | None]] = []

@@ -1,4 +1,4 @@
-"""Running a recipe: train, save, evaluate, draw, report; and going on after an interruption."""
+"""Run a recipe (train, save, evaluate, draw, report), or resume an interrupted run."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from flowclf import checkpoint
-from flowclf.building import build_probe_settings, build_trainer, resolve_device
 from flowclf.data import Oracle
 from flowclf.errors import InterruptedRunError
 from flowclf.evaluation import Evaluation, check_fits, evaluate_with_artifacts
 from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
+from flowclf.host_memory import keep_freed_memory
 from flowclf.recipe import LoadedRecipe, dump, load
+from flowclf.recipe.building import build_probe_settings, build_trainer, resolve_device
+from flowclf.recipe.run_folder import RunFolder
 from flowclf.report import write_report
 from flowclf.run.opening import open_oracle
-from flowclf.run_folder import RunFolder
 from flowclf.training import Progress, SilentProgress, Trainer
 from flowclf.training.interrupts import Interrupts, interrupts
 from flowclf.training.state import load_state, save_state
@@ -29,11 +30,11 @@ __all__ = ["RunResult", "resume", "run"]
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run.
+    """Outcome of a finished run.
 
     Attributes:
         folder: the run directory.
-        results: what ``results.json`` holds.
+        results: the content of ``results.json``.
     """
 
     folder: Path
@@ -45,16 +46,16 @@ def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", pro
 
     Args:
         loaded: a checked recipe.
-        out: a new or empty folder; by default one under ``runs``.
+        out: a new or empty folder; by default a new one under ``runs``.
         device: auto, cpu or cuda.
-        progress: is told what is going on.
+        progress: receives progress updates.
 
     Raises:
-        InterruptedRunError: SIGINT or SIGTERM came; the state is saved.
-        NonFiniteLossError: training diverged; the last good state is kept.
+        InterruptedRunError: if SIGINT or SIGTERM stops the run; its state is saved.
+        NonFiniteLossError: if training diverges; the last good state is kept.
     """
     chosen = resolve_device(device)
-    # Everything is built before the folder is made: what cannot run leaves nothing behind.
+    # Everything is built before the folder is created, so that a recipe that cannot run leaves nothing behind.
     trainer = build_trainer(loaded.recipe, chosen)
     oracle = open_oracle(loaded.recipe, trainer.classifier)
     check_fits(trainer.classifier, trainer.data)
@@ -66,16 +67,16 @@ def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", pro
 
 
 def resume(path: Path, device: str = "auto", progress: Progress | None = None) -> RunResult:
-    """Go on with a run that was interrupted or killed, from its last saved state, to the same bits.
+    """Resume an interrupted or killed run from its last saved state; the result is the same to the bit.
 
     Args:
         path: the run directory.
-        device: auto, cpu or cuda; the bits are the same on the same device only.
-        progress: is told what is going on.
+        device: auto, cpu or cuda; bits are the same only on the same device.
+        progress: receives progress updates.
 
     Raises:
-        UsageError: not a run directory, or one without a saved state.
-        ChecksumError: the state is not the one that was written.
+        UsageError: if ``path`` is not a run directory, or has no saved state.
+        ChecksumError: if the saved state is not the one that was written.
     """
     folder = RunFolder.existing(path)
     loaded = load(folder.resolved)
@@ -88,6 +89,7 @@ def resume(path: Path, device: str = "auto", progress: Progress | None = None) -
 
 
 def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle: Oracle | None, progress: Progress) -> RunResult:
+    keep_freed_memory()
     started = time.perf_counter()
 
     def save(current: Trainer) -> None:
@@ -124,7 +126,7 @@ def _raise_if_stopped(stop: Interrupts, folder: RunFolder, trainer: Trainer) -> 
     if stop.signum is not None:
         name = signal.Signals(stop.signum).name
         raise InterruptedRunError(
-            f"{name} at step {trainer.step} of {trainer.total_steps}; go on with: flowclf recipe run --resume {folder.path}",
+            f"{name} at step {trainer.step} of {trainer.total_steps}; resume with: flowclf recipe run --resume {folder.path}",
             stop.signum,
         )
 
@@ -157,5 +159,5 @@ def _write_outcome(folder: RunFolder, trainer: Trainer, evaluation: Evaluation, 
         model_text=repr(trainer.classifier),
         command="flowclf recipe run resolved.yaml",
     )
-    # Last of all, so that a folder with results.json is a run that ended.
+    # Last, so that results.json exists only in finished runs.
     write_json(folder.results, results)

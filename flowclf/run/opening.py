@@ -1,4 +1,4 @@
-"""Finding what a command names: models in run directories and checkpoints, the data to judge them on, oracles."""
+"""Open the models, data and oracles that commands name."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowclf import checkpoint, zoo
-from flowclf.building import build_data, resolve_device
 from flowclf.classifier import Classifier
 from flowclf.data import DataSet, Oracle
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
 from flowclf.evaluation import ready_oracle
 from flowclf.recipe import Recipe, load
-from flowclf.run_folder import RunFolder
+from flowclf.recipe.building import build_data, resolve_device
+from flowclf.recipe.run_folder import RunFolder
 
 __all__ = ["OpenedModel", "image_shape", "open_data", "open_model", "open_oracle"]
 
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model and, where it came from a run directory, the recipe that trained it.
+    """A model and, if known, the recipe that trained it.
 
     Attributes:
-        classifier: in eval mode.
-        recipe: of the run, also where it comes from the zoo; None for a bare checkpoint.
+        classifier: the classifier, in eval mode.
+        recipe: the recipe of a run directory or zoo model; None for a bare checkpoint.
     """
 
     classifier: Classifier
@@ -32,11 +32,12 @@ class OpenedModel:
 
 
 def open_model(model: str, device: str = "auto") -> OpenedModel:
-    """Load a model from a run directory, a checkpoint folder, or the zoo; a path of that name comes first.
+    """Load a model from a run directory, a checkpoint folder, or the zoo; an existing path takes precedence over a zoo name.
 
     Raises:
-        UsageError: there is nothing of that name, or a run that has not finished training.
-        ChecksumError, UnreachableError: a file of a zoo model that is not the expected one, or that cannot be had.
+        UsageError: if the model does not exist, or its run has not finished training.
+        ChecksumError: if a file of a zoo model is not the expected one.
+        UnreachableError: if a file of a zoo model cannot be obtained.
     """
     path = Path(model)
     chosen = resolve_device(device)
@@ -54,23 +55,23 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
 
 
 def open_data(opened: OpenedModel, name: str | None) -> DataSet:
-    """The data named, a user's own at a path, or those of the model's run.
+    """Load the data set with a registered name, a user's data at a path, or by default the data of the model's recipe.
 
-    They are shuffled with the run's seed before a validation part is held out.
+    They are shuffled with the recipe's seed before a validation part is held out.
 
     Raises:
-        UsageError: no such data, or data without a model's run to tell them; or a folder of images whose classes, the names of its
-            folders in their order, are not the model's.
+        UsageError: if the data do not exist; if no data are named and the model has no recipe; or if the class folders of a folder
+            of images, in the order of their names, are not the model's classes.
     """
     if name is None:
         if opened.recipe is None:
-            raise UsageError("a checkpoint without its run does not tell its data: name them with --data")
+            raise UsageError("a checkpoint without its run has no record of its data: name the data set with --data")
         return build_data(opened.recipe)
     path, seed = Path(name), 0 if opened.recipe is None else opened.recipe.seed
     if path.is_dir():
         channels, height, width = image_shape(opened.classifier)
         if height != width:
-            raise UsageError(f"--data {name}: a folder is read as square images, the model takes {height} x {width}")
+            raise UsageError(f"--data {name}: images in a folder are read as squares, the model takes {height} x {width} pixels")
         data = load_data("image_folder", root=name, size=height, channels=channels, validation=0.1, seed=seed)
         if data.class_names != opened.classifier.class_names:
             raise UsageError(
@@ -84,10 +85,10 @@ def open_data(opened: OpenedModel, name: str | None) -> DataSet:
 
 
 def open_oracle(recipe: Recipe, classifier: Classifier) -> Oracle | None:
-    """The oracle that a recipe wants the metamers of its classifier judged by, or None if it names none.
+    """Open the oracle in a recipe's section ``evaluate``, which labels the metamers of its classifier; None if there is none.
 
     Raises:
-        UsageError: there is no such model, or it cannot judge this classifier; says that the recipe asked for it.
+        UsageError: if the oracle does not exist or does not fit the classifier; the message begins with ``evaluate.oracle``.
     """
     if recipe.evaluate.oracle is None:
         return None
@@ -98,10 +99,10 @@ def open_oracle(recipe: Recipe, classifier: Classifier) -> Oracle | None:
 
 
 def image_shape(classifier: Classifier) -> tuple[int, ...]:
-    """(C, H, W) of the images that a classifier reads.
+    """Shape (C, H, W) of a classifier's images.
 
     Raises:
-        UsageError: it reads vectors.
+        UsageError: if the classifier takes vectors.
     """
     shape = classifier.preprocessing.image_shape
     if len(shape) != 3:

@@ -1,4 +1,4 @@
-"""Figure 3 of the paper for a finished model: a probe is trained on its nuisances, and both are asked over two planes."""
+"""Figure 3 of the paper for a finished model: decision regions of the classifier and of a probe in two planes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from flowclf.building import build_probe_settings
 from flowclf.classifier import require_invertible
 from flowclf.errors import UsageError
 from flowclf.evaluation import nuisance_probe
+from flowclf.evaluation.metrics import network_inputs
+from flowclf.evaluation.planes import plane_arrays
 from flowclf.figures import plane_panels, save_figure
-from flowclf.metrics import network_inputs
-from flowclf.planes import plane_arrays
+from flowclf.recipe.building import build_probe_settings
 from flowclf.run.opening import open_data, open_model
 from flowclf.training import Progress, SilentProgress
 
@@ -30,23 +30,23 @@ def planes(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Draw decision regions in the plane of two test inputs and in that of one and its metamer.
+    """Draw decision regions in the plane of two test inputs and in the plane of an input and its metamer.
 
-    The probe is that of the model's recipe, trained anew.
+    A probe with the settings of the model's recipe is trained on the nuisances first.
 
     Args:
         model: a run directory, a checkpoint folder, or the name of a zoo model.
         data: as for :func:`flowclf.run.evaluate_model`.
-        out: the PNG to write; its data are written beside it, as .npz.
-        seed: of the pair of inputs; the probe has that of the recipe.
+        out: PNG file to write; its data are written beside it, as ``.npz``.
+        seed: random seed for the pair of inputs; the probe uses the recipe's seed.
         device: auto, cpu or cuda.
-        progress: is told what is going on.
+        progress: receives progress updates.
 
     Returns:
-        ``file``, ``probe.validation_error``, and the numbers of :func:`flowclf.planes.plane_arrays`.
+        ``file``, ``probe.validation_error``, and the numbers of :func:`flowclf.evaluation.planes.plane_arrays`.
 
     Raises:
-        UsageError: ``out`` is not a .png file; and as :func:`flowclf.run.evaluate_model`.
+        UsageError: if ``out`` is not a .png file; and as :func:`flowclf.run.evaluate_model`.
     """
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out: expected a .png file, found {out}")

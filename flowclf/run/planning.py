@@ -1,13 +1,13 @@
-"""What a run would do, before it does it."""
+"""The plan of a run, for ``flowclf recipe run --dry-run``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from flowclf.building import build_trainer, resolve_device
 from flowclf.evaluation import check_fits
 from flowclf.recipe import LoadedRecipe
+from flowclf.recipe.building import build_trainer, resolve_device
 from flowclf.run.opening import open_oracle
 
 __all__ = ["Plan", "plan"]
@@ -15,11 +15,11 @@ __all__ = ["Plan", "plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do.
+    """Plan of a run.
 
     Attributes:
-        text: for a person.
-        data: the same as plain JSON.
+        text: the plan as text for the terminal.
+        data: the plan as JSON.
     """
 
     text: str
@@ -27,7 +27,7 @@ class Plan:
 
 
 def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
-    """Build everything that a run would build, and write nothing."""
+    """Build everything that the run would build, and describe it; nothing is written."""
     recipe = loaded.recipe
     chosen = resolve_device(device)
     trainer = build_trainer(recipe, chosen)
@@ -56,7 +56,7 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
         "steps": trainer.total_steps,
         "nodes": rows,
     }
-    adversary_text = f"; adversary: {adversary:,} parameters, {loss.adversary_steps} steps a batch" if adversary else ""
+    adversary_text = f"; adversary: {adversary:,} parameters, {loss.adversary_steps} steps per batch" if adversary else ""
     lines = [
         f"Recipe {recipe.name}, seed {recipe.seed}, on {chosen}",
         f"Data: {data}",

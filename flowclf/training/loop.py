@@ -17,10 +17,9 @@ from flowclf.classifier import Classifier, InvertibleClassifier, require_inverti
 from flowclf.data import DataSet, mix_seed
 from flowclf.errors import GridOverflowError, NonFiniteLossError, UsageError
 from flowclf.fixed_point import LIMIT
-from flowclf.heap import keep_freed_memory
 from flowclf.losses import Loss
+from flowclf.modes import evaluating, repeatable
 from flowclf.nodes import set_subnet_dtype
-from flowclf.numerics import evaluating, repeatable
 from flowclf.training.cuda_graphs import Passes
 from flowclf.training.ema import MovingAverage
 from flowclf.training.optimization import build_optimizer, build_schedule
@@ -148,7 +147,6 @@ class Trainer:
                 is asked every 16 steps and before a state is saved, so that weights are lost and the last saved state is good.
             GridOverflowError: a stream in fixed point had left its grid by the end of an epoch or before a state was saved.
         """
-        keep_freed_memory()
         progress = progress or SilentProgress()
         last = self.total_steps if until is None else min(until, self.total_steps)
         try:

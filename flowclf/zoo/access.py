@@ -1,18 +1,17 @@
-"""What a zoo is for: its models by name, on disk and in memory. Every file is checked against its hash at every use."""
+"""A zoo's models by name, on disk and in memory. Every file is checked against its hash at every use."""
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from flowclf.documents import DESCRIPTION, WEIGHTS
 from flowclf.errors import ChecksumError, UsageError
-from flowclf.zoo.downloads import download_file, file_problem, found_at, is_right, locked
+from flowclf.remote.downloads import download_file, ensure_file, is_right
+from flowclf.remote.settings import Options
+from flowclf.strict_json import DESCRIPTION, WEIGHTS
 from flowclf.zoo.index import Zoo, open_zoo
 from flowclf.zoo.schema import RECIPE, ZooEntry
-from flowclf.zoo.settings import Options
 
 if TYPE_CHECKING:
     import torch
@@ -22,43 +21,43 @@ if TYPE_CHECKING:
 __all__ = ["download", "fetch_files", "info", "list_models", "load", "load_entry", "model_folder"]
 
 
-def list_models(**options: Unpack[Options]) -> builtins.list[ZooEntry]:
+def list_models(**options: Unpack[Options]) -> list[ZooEntry]:
     """All models of a zoo, in the order of its index.
 
     Args:
         **options: where the zoo is; see :class:`flowclf.zoo.Options`.
 
     Raises:
-        UsageError: a place that cannot be meant.
-        UnreachableError: an index that cannot be reached.
-        ZooError: an index that is invalid.
+        UsageError: if a folder or address cannot be one of a zoo.
+        UnreachableError: if the index cannot be reached.
+        ZooError: if the index is invalid.
 
     Example:
         >>> import flowclf
         >>> all(entry.files for entry in flowclf.zoo.list())
         True
     """
-    return builtins.list(open_zoo(options).index.models)
+    return list(open_zoo(options).index.models)
 
 
 def info(name: str, **options: Unpack[Options]) -> ZooEntry:
-    """What the index says of a model.
+    """The entry of a model in the index.
 
     Args:
-        name: of the model.
+        name: the model's name.
         **options: where the zoo is; see :class:`flowclf.zoo.Options`.
 
     Raises:
-        UsageError: there is no such model; the message has the nearest name.
+        UsageError: if there is no such model; the message has the nearest name.
     """
     return open_zoo(options).entry(name)
 
 
 def download(name: str, *, to: str | Path | None = None, **options: Unpack[Options]) -> Path:
-    """Have all files of a model on disk: weights, description, recipe, card, figures.
+    """Download all files of a model: weights, description, recipe, card, figures.
 
     Args:
-        name: of the model.
+        name: the model's name.
         to: folder to put them into, made if need be; without it they stay in the cache, or in the zoo where that is a folder.
         **options: where the zoo is; see :class:`flowclf.zoo.Options`.
 
@@ -66,9 +65,9 @@ def download(name: str, *, to: str | Path | None = None, **options: Unpack[Optio
         The folder, which :func:`flowclf.load` takes.
 
     Raises:
-        UsageError: there is no such model, or ``to`` holds another file of one of the names.
-        ChecksumError: a file that is not the expected one, from whichever source; has both hashes.
-        UnreachableError: a file that no source has, or that cannot be written.
+        UsageError: if there is no such model, or ``to`` holds another file of one of the names.
+        ChecksumError: if a file is not the expected one, from whichever source; the message has both hashes.
+        UnreachableError: if no source has a file, or it cannot be written.
     """
     zoo = open_zoo(options)
     entry = zoo.entry(name)
@@ -77,16 +76,14 @@ def download(name: str, *, to: str | Path | None = None, **options: Unpack[Optio
     to = Path(to)
     if to.exists() and not to.is_dir():
         raise UsageError(f"expected a folder to download to, found the file {to}")
-    wanted = [file for file in entry.files if not is_right(to / file, entry.files[file])]
+    wanted = [file for file in entry.files if not is_right(to / file, entry.files[file].content)]
     for file in wanted:
         if (to / file).exists():
             raise UsageError(f"{to / file} is there already and differs from the file of model '{entry.name}'")
-    if not wanted:
-        return to
     folder = fetch_files(zoo, entry, wanted)
     # The description last: a folder that has one has the weights as well.
     for file in sorted(wanted, key=lambda file: file == DESCRIPTION):
-        download_file(to / file, entry.files[file], [folder / file], zoo.settings, f"{entry.name}/{file}")
+        download_file(to / file, entry.files[file].content, [folder / file], zoo.settings, f"{entry.name}/{file}")
     return to
 
 
@@ -96,16 +93,16 @@ def load(
     """A model of a zoo, in eval mode, with its preprocessing. Works offline once it is in the cache.
 
     Args:
-        name: of the model.
-        device: where to put it.
+        name: the model's name.
+        device: where to put the model.
         dtype: floating-point type to cast it to; by default as saved.
         **options: where the zoo is; see :class:`flowclf.zoo.Options`.
 
     Raises:
-        UsageError: there is no such model; the message has the nearest name.
-        ChecksumError: a file that is not the expected one, from whichever source; has both hashes.
-        UnreachableError: a file that no source has.
-        CheckpointError: a description that is refused, or weights that do not fit it.
+        UsageError: if there is no such model; the message has the nearest name.
+        ChecksumError: if a file is not the expected one, from whichever source; the message has both hashes.
+        UnreachableError: if no source has a file.
+        CheckpointError: if the description is refused, or the weights do not fit it.
     """
     zoo = open_zoo(options)
     return load_entry(zoo, zoo.entry(name), device=device, dtype=dtype)
@@ -126,58 +123,32 @@ def load_entry(
 
 
 def model_folder(name: str, **options: Unpack[Options]) -> Path:
-    """Have a model's weights, description and recipe on disk, and give their folder; see :func:`download`."""
+    """Download a model's weights, description and recipe, and return their folder; see :func:`download`."""
     zoo = open_zoo(options)
     entry = zoo.entry(name)
     return fetch_files(zoo, entry, [file for file in (DESCRIPTION, WEIGHTS, RECIPE) if file in entry.files])
 
 
 def fetch_files(zoo: Zoo, entry: ZooEntry, names: Iterable[str]) -> Path:
-    """Have some of a model's files on disk, in one folder, each checked now.
+    """Download some of a model's files, where they are not there already; each is checked now.
 
     Args:
-        zoo: that the model is in.
+        zoo: the zoo of the model.
         entry: the model.
-        names: of files of the entry.
+        names: some of the files of the entry.
 
     Returns:
-        Their folder: in the zoo, where it is a folder and all are right in it, else in the cache.
+        The folder of the files: in the zoo, where it is a folder and all are right in it, else in the cache.
     """
-    names = builtins.list(names)
-    if (folder := _own_folder(zoo, entry, names)) is not None:
-        return folder
+    wanted = {name: entry.files[name] for name in names}
+    if isinstance(zoo.base, Path):
+        places = {name: zoo.base / file.path for name, file in wanted.items()}
+        folders = {place.parent for place in places.values()}
+        right = all(place.name == name and is_right(place, wanted[name].content) for name, place in places.items())
+        if right and len(folders) == 1:
+            return folders.pop()
     # The description holds the hash of the weights, so its own hash stands for both.
     folder = zoo.settings.cache / "models" / entry.files[DESCRIPTION].sha256
-    for name in names:
-        _have(zoo, entry, name, folder / name)
+    for name, file in wanted.items():
+        ensure_file(folder / name, file.content, zoo.sources(file), zoo.settings, f"{entry.name}/{name}")
     return folder
-
-
-def _own_folder(zoo: Zoo, entry: ZooEntry, names: builtins.list[str]) -> Path | None:
-    if not isinstance(zoo.base, Path):
-        return None
-    folders = {(zoo.base / entry.files[name].path).parent for name in names}
-    same = all(entry.files[name].path.rpartition("/")[2] == name for name in names)
-    if len(folders) != 1 or not same:
-        return None
-    folder = folders.pop()
-    return folder if all(is_right(folder / name, entry.files[name]) for name in names) else None
-
-
-def _have(zoo: Zoo, entry: ZooEntry, name: str, path: Path) -> None:
-    file, what = entry.files[name], f"{entry.name}/{name}"
-    if is_right(path, file):
-        return
-    sources = [source for source in zoo.sources(file) if isinstance(source, Path) or not zoo.settings.offline]
-    if not sources:
-        found = found_at(path)
-        state = f"has changed in the cache at {path}" if found else "is not in the cache"
-        raise file_problem(what, file, found, f"offline, and it {state}")
-    with locked(path.parent.parent / f"{path.parent.name}.lock"):
-        # Another process may have been here while this one waited.
-        if is_right(path, file):
-            return
-        # With the lock in hand, what is half written was left by a process that was killed.
-        for stale in path.parent.glob(f".{path.name}.*.part"):
-            stale.unlink(missing_ok=True)
-        download_file(path, file, sources, zoo.settings, what)

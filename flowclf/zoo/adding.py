@@ -7,31 +7,21 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from hashlib import sha256 as sha256_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from flowclf.documents import DESCRIPTION, WEIGHTS, Preprocessing, first_problem
 from flowclf.errors import UnreachableError, UsageError, VerificationError
-from flowclf.files import cache_folder, sha256, write_json, write_text
+from flowclf.files import sha256, write_json, write_text
+from flowclf.remote.downloads import locked
+from flowclf.remote.settings import settings
 from flowclf.sections import plain
+from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, first_problem
 from flowclf.zoo.cards import model_card
-from flowclf.zoo.downloads import locked
-from flowclf.zoo.names import NAME
+from flowclf.zoo.index import read_index
 from flowclf.zoo.runs import FinishedRun, read_run
-from flowclf.zoo.schema import (
-    CARD,
-    INDEX,
-    RECIPE,
-    DataRecord,
-    Measured,
-    ZooEntry,
-    ZooFile,
-    ZooIndex,
-    parse_index,
-)
+from flowclf.zoo.schema import CARD, INDEX, NAME, RECIPE, DataRecord, Measured, ZooEntry, ZooFile, ZooIndex
 
 if TYPE_CHECKING:
     from flowclf.training import Progress
@@ -45,7 +35,6 @@ CITATION = (
     "J.-H. Jacobsen, J. Behrmann, R. Zemel and M. Bethge, *Excessive Invariance Causes Adversarial Vulnerability*, "
     "ICLR 2019, arXiv:1811.00401."
 )
-_LICENCE = "MIT"
 
 
 def add(
@@ -64,56 +53,47 @@ def add(
     The stored model is measured again, and refused when it does not do what the run reported.
 
     Args:
-        run_dir: of a run that has finished.
-        name: of the model: lower-case letters, digits and hyphens.
+        run_dir: directory of a run that has finished.
+        name: the model's name: lower-case letters, digits and hyphens.
         to: folder of the zoo; a new or empty one becomes a zoo.
-        replace: take the place of a model of that name.
-        licence: of the weights; by default that of the model that is replaced, or MIT.
+        replace: whether to take the place of a model of that name.
+        licence: licence of the weights; by default that of the model that is replaced, or MIT.
         citation: what to cite; by default that of the model that is replaced, or the paper.
         aliases: older names of the model; by default those of the model that is replaced.
-        progress: is told what is going on.
+        progress: receives how far the measurements are.
 
     Returns:
         The new entry of the index.
 
     Raises:
-        UsageError: a name that is not allowed or taken, no finished run, a folder that is not a zoo, or weights of more than 12 MB.
-        VerificationError: the stored model does not measure what the run reported.
+        UsageError: if the name is not allowed or taken, the run has not finished, the folder is not a zoo, or the weights have
+            more than 12 MB.
+        VerificationError: if the stored model does not measure what the run reported.
     """
     if not re.fullmatch(NAME, name):
         raise UsageError(f"expected a name of at most 100 lower-case letters, digits and hyphens, found {name[:200]!r}")
     run, to = read_run(run_dir), Path(to)
-    size = _file_size(run.model / WEIGHTS)
+    try:
+        size = (run.model / WEIGHTS).stat().st_size
+    except OSError as error:
+        raise UnreachableError(f"cannot read {run.model / WEIGHTS}: {error.strerror}") from error
     if size > MAX_WEIGHT_BYTES:
         raise UsageError(f"{run.model / WEIGHTS}: expected at most {MAX_WEIGHT_BYTES} bytes, found {size}")
     _check_place(_index_of(to), name, aliases, replace)
     with _staging(to) as staging:
-        for part in (DESCRIPTION, WEIGHTS):
-            shutil.copyfile(run.model / part, staging / part)
+        for file in (run.model / DESCRIPTION, run.model / WEIGHTS, *run.figures):
+            shutil.copyfile(file, staging / file.name)
         write_text(staging / RECIPE, run.resolved_text)
-        for figure in run.figures:
-            shutil.copyfile(figure, staging / figure.name)
         facts = _measured(staging, run, progress)
-        # The lock is of the moment: measuring takes a minute, and others may add models meanwhile.
-        with locked(cache_folder() / "locks" / f"{sha256_of(str(to.resolve()).encode()).hexdigest()[:32]}.lock"):
+        # The lock is held only now: measuring takes a minute, and others may add models meanwhile.
+        with locked(to, settings({})):
             index = _index_of(to)
             before = _check_place(index, name, aliases, replace)
+            facts |= _kept(before, licence=licence, citation=citation, aliases=None if aliases is None else list(aliases))
             try:
-                entry = ZooEntry(
-                    name=name,
-                    version=before.version + 1 if before else 1,
-                    description=run.recipe.description,
-                    recipe=run.record,
-                    seed=run.recipe.seed,
-                    files={file.name: _zoo_file(name, file) for file in sorted(staging.iterdir())},
-                    licence=licence or (before.licence if before else _LICENCE),
-                    citation=citation or (before.citation if before else CITATION),
-                    reported=run.results,
-                    training=run.training,
-                    aliases=list(aliases if aliases is not None else before.aliases if before else []),
-                    **facts,
-                )
-                entry = _with_card(entry, staging, [figure.name for figure in run.figures])
+                entry = ZooEntry(name=name, files=_zoo_files(name, staging), **facts)
+                write_text(staging / CARD, model_card(entry, [figure.name for figure in run.figures]))
+                entry = entry.model_copy(update={"files": entry.files | _zoo_files(name, staging)})
                 models = [entry if other is before else other for other in index.models]
                 document = ZooIndex(models=models if before else [*models, entry]).model_dump(mode="json")
             except ValidationError as error:
@@ -122,23 +102,9 @@ def add(
     return entry
 
 
-def _with_card(entry: ZooEntry, staging: Path, figures: Sequence[str]) -> ZooEntry:
-    """The entry, its card written and among its files; the card lists all the others."""
-    write_text(staging / CARD, model_card(entry, figures))
-    return entry.model_copy(update={"files": {**entry.files, CARD: _zoo_file(entry.name, staging / CARD)}})
-
-
-def _file_size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError as error:
-        raise UnreachableError(f"cannot read {file}: {error.strerror}") from error
-
-
 def _index_of(to: Path) -> ZooIndex:
-    file = to / INDEX
-    if file.is_file():
-        return parse_index(file.read_bytes(), str(file))
+    if (to / INDEX).is_file():
+        return read_index(to / INDEX)
     if to.exists() and (not to.is_dir() or any(not other.name.startswith(".") for other in to.iterdir())):
         raise UsageError(f"{to} is not a zoo: expected a folder that holds {INDEX}, or a new or empty one")
     return ZooIndex()
@@ -148,7 +114,7 @@ def _check_place(index: ZooIndex, name: str, aliases: Sequence[str] | None, repl
     """The entry that would be replaced.
 
     Raises:
-        UsageError: the name, or an alias, is taken.
+        UsageError: if the name, or an alias, is taken.
     """
     before = next((entry for entry in index.models if entry.name == name), None)
     if before is not None and not replace:
@@ -158,6 +124,14 @@ def _check_place(index: ZooIndex, name: str, aliases: Sequence[str] | None, repl
             if entry is not before:
                 raise UsageError(f"the name '{taken}' belongs to the model '{entry.name}' already")
     return before
+
+
+def _kept(before: ZooEntry | None, **given: Any) -> dict[str, Any]:
+    """The version, and what a model takes over from the one that it replaces unless it is given."""
+    kept: dict[str, Any] = {"licence": "MIT", "citation": CITATION, "aliases": [], "version": 0}
+    if before is not None:
+        kept = {key: getattr(before, key) for key in kept}
+    return kept | {key: value for key, value in given.items() if value is not None} | {"version": kept["version"] + 1}
 
 
 @contextlib.contextmanager
@@ -178,34 +152,41 @@ def _staging(to: Path) -> Iterator[Path]:
 
 
 def _measured(folder: Path, run: FinishedRun, progress: Progress | None) -> dict[str, Any]:
-    """What is found out from the stored model itself."""
+    """What the entry says of the run, and of the stored model itself."""
     from flowclf import checkpoint
     from flowclf.zoo.measuring import measure, test_data, tolerance
 
     description = checkpoint.read_description(folder)
     model = checkpoint.load(folder)
-    section = run.recipe.data
+    section, architecture = run.recipe.data, run.recipe.model
     record = DataRecord(name=section.name, arguments=plain(section.arguments), examples=1)
     data = test_data(record)
     found = measure(model, data, run.recipe.seed, progress)
     reported = run.results.get("test.error")
     if not isinstance(reported, int | float) or abs(found["test.error"] - reported) > 0.001 + 1 / len(data.test):
         raise VerificationError(f"the run reported test.error {reported}, but its stored model measures {found['test.error']}")
-    architecture = run.recipe.model
     return {
+        "description": run.recipe.description,
         "kind": description["kind"],
         "architecture": "nodes" if isinstance(architecture, list) else architecture.name,
         "parameters": model.parameter_count(),
         "classes": len(model.class_names),
+        "recipe": run.record,
+        "seed": run.recipe.seed,
         "data": record.model_copy(update={"examples": len(data.test)}),
         "preprocessing": Preprocessing(**description["preprocessing"]),
+        "reported": run.results,
         "measured": {metric: Measured(value=value, tolerance=tolerance(metric, value)) for metric, value in found.items()},
+        "training": run.training,
         "flowclf": description["flowclf"],
     }
 
 
-def _zoo_file(name: str, file: Path) -> ZooFile:
-    return ZooFile(path=f"{name}/{file.name}", bytes=file.stat().st_size, sha256=sha256(file))
+def _zoo_files(name: str, folder: Path) -> dict[str, ZooFile]:
+    return {
+        file.name: ZooFile(path=f"{name}/{file.name}", bytes=file.stat().st_size, sha256=sha256(file))
+        for file in sorted(folder.iterdir())
+    }
 
 
 def _publish(staging: Path, to: Path, name: str, document: dict[str, Any]) -> None:

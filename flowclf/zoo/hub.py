@@ -12,12 +12,12 @@ from typing import Any, Unpack
 
 from flowclf.errors import FlowclfError, UnreachableError, UsageError
 from flowclf.files import write_json
+from flowclf.remote.addresses import is_url
+from flowclf.remote.downloads import download_file
+from flowclf.remote.settings import Options
 from flowclf.zoo.access import download
-from flowclf.zoo.downloads import download_file
 from flowclf.zoo.index import open_zoo
-from flowclf.zoo.names import is_url
 from flowclf.zoo.schema import INDEX, ZooEntry, ZooIndex
-from flowclf.zoo.settings import Options
 
 __all__ = ["pull", "push"]
 
@@ -34,17 +34,17 @@ def push(
 
     Args:
         repository: ``owner/name``.
-        names: of models; by default all of the zoo.
+        names: names of models; by default all of the zoo.
         private: whether a new repository is private.
-        token: of the user; by default the one that is logged in.
+        token: the user's token; by default that of the login.
         **options: where the zoo is; see :class:`flowclf.zoo.Options`.
 
     Returns:
         The URL of the commit.
 
     Raises:
-        UsageError: the extra is not installed, or no such model.
-        ChecksumError, UnreachableError: a file that is not the expected one, or cannot be had; nothing is pushed.
+        UsageError: if the extra is not installed, or there is no such model.
+        ChecksumError, UnreachableError: if a file is not the expected one, or cannot be read; nothing is pushed.
     """
     hub = _hub()
     zoo = open_zoo(options)
@@ -75,17 +75,17 @@ def pull(
     Args:
         repository: ``owner/name``.
         to: a new or empty folder.
-        names: of models; by default all.
+        names: names of models; by default all.
         revision: a branch, tag or commit.
-        token: of the user; by default the one that is logged in.
+        token: the user's token; by default that of the login.
 
     Returns:
         The folder: a zoo for ``--index``.
 
     Raises:
-        UsageError: the extra is not installed, no such model, or ``to`` holds something.
-        ChecksumError: a file that is not the expected one.
-        UnreachableError: a repository or file that cannot be reached.
+        UsageError: if the extra is not installed, there is no such model, or ``to`` is not empty.
+        ChecksumError: if a file is not the expected one.
+        UnreachableError: if the repository or a file cannot be reached.
     """
     hub = _hub()
     to = Path(to)
@@ -96,7 +96,7 @@ def pull(
         try:
             return Path(hub.hf_hub_download(repository, path, revision=revision, token=token))
         except Exception as error:  # whatever the library raises for a network, a login or a name
-            raise UnreachableError(f"{path} cannot be had from the repository {repository}: {error}") from error
+            raise UnreachableError(f"{path} cannot be downloaded from the repository {repository}: {error}") from error
 
     # The library keeps its files as links in a cache; what they lead to is read where the index lies.
     zoo = open_zoo({"index": fetch(INDEX)})
@@ -107,7 +107,7 @@ def pull(
                 raise FlowclfError(f"{entry.name}/{name}: expected a file of the repository {repository}, found a URL")
             source = fetch(file.path)
             target = to.joinpath(*file.path.split("/"))
-            download_file(target, file, [source], zoo.settings, f"{entry.name}/{name} from the repository {repository}")
+            download_file(target, file.content, [source], zoo.settings, f"{entry.name}/{name} from the repository {repository}")
     write_json(to / INDEX, ZooIndex(models=list(entries)).model_dump(mode="json"))
     return to
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +13,13 @@ import flowclf
 from flowclf.errors import ChecksumError, UnreachableError, UsageError, ZooError
 from flowclf.files import write_json
 from flowclf.registry import nearest
-from flowclf.zoo.downloads import download_text
-from flowclf.zoo.names import is_url, url_problem
+from flowclf.remote.addresses import is_url, url_problem
+from flowclf.remote.downloads import download_text
+from flowclf.remote.settings import Options, Settings, settings
+from flowclf.strict_json import json_object
 from flowclf.zoo.schema import INDEX, MAX_INDEX_BYTES, ZooEntry, ZooFile, ZooIndex, parse_index
-from flowclf.zoo.settings import Options, Settings, settings
 
-__all__ = ["Zoo", "bundled_zoo", "open_zoo"]
+__all__ = ["Zoo", "bundled_zoo", "open_zoo", "read_index"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Zoo:
         """The model of a name; an older name works, with a warning.
 
         Raises:
-            UsageError: there is none; the message has the nearest name.
+            UsageError: if there is none; the message has the nearest name.
         """
         for entry in self.index.models:
             if name == entry.name:
@@ -49,8 +48,7 @@ class Zoo:
             if name in entry.aliases:
                 warnings.warn(f"the model '{name}' is called '{entry.name}' now", FutureWarning, stacklevel=3)
                 return entry
-        names = [entry.name for entry in self.index.models]
-        near = nearest(str(name)[:100], names) or "; the zoo is empty"
+        near = nearest(str(name)[:100], [entry.name for entry in self.index.models]) or "; the zoo is empty"
         raise UsageError(f"there is no model '{str(name)[:100]}' in the zoo at {self.base}{near}")
 
     def sources(self, file: ZooFile) -> list[Path | str]:
@@ -68,7 +66,7 @@ def bundled_zoo() -> Path:
     """The zoo that travels with flowclf: in the installed package, or beside the package in a checkout.
 
     Raises:
-        UnreachableError: the installation has none.
+        UnreachableError: if the installation has none.
     """
     package = Path(flowclf.__file__).parent
     for folder in (package / "zoo_files", package.parent / "zoo"):
@@ -81,18 +79,15 @@ def open_zoo(options: Options) -> Zoo:
     """Read a zoo's index.
 
     Raises:
-        UsageError: a place that cannot be meant.
-        UnreachableError: an index that cannot be reached.
-        ZooError: an index that is invalid.
+        UsageError: if a folder or address cannot be one of a zoo.
+        UnreachableError: if the index cannot be reached.
+        ZooError: if the index is invalid.
     """
     chosen = settings(options)
     for each in (chosen.url, *chosen.mirrors):
         _place(each or "")
     wanted = chosen.index or chosen.url
-    if wanted is None:
-        folder = bundled_zoo()
-        return Zoo(_read(folder / INDEX), folder, chosen)
-    place = _place(wanted)
+    place = bundled_zoo() if wanted is None else _place(wanted)
     if isinstance(place, str):
         return _remote(place, chosen)
     try:
@@ -102,27 +97,30 @@ def open_zoo(options: Options) -> Zoo:
         found = False
     if not found:
         raise UsageError(
-            f"there is no zoo at {wanted[:200]}: expected a folder that holds {INDEX}, such a file, or the URL of either"
+            f"there is no zoo at {str(wanted)[:200]}: expected a folder that holds {INDEX}, such a file, or the URL of either"
         )
-    return Zoo(_read(file), file.parent, chosen)
+    return Zoo(read_index(file), file.parent, chosen)
 
 
 def _place(place: Path | str) -> Path | str:
     """A folder or file as a path, an address as a URL.
 
     Raises:
-        UsageError: an address that is not allowed.
+        UsageError: if an address is not allowed.
     """
     if isinstance(place, Path) or not is_url(place):
         return Path(place).expanduser()
-    if urlsplit(place).scheme == "file":
-        if urlsplit(place).netloc not in ("", "localhost"):
-            raise UsageError(f"a zoo's address: expected a file on this machine, found {place[:200]!r}")
-        return Path(url2pathname(urlsplit(place).path))
-    if problem := url_problem(place):
+    parts = urlsplit(place)
+    if parts.scheme != "file":
+        problem = url_problem(place)
+        if not problem and (parts.query or parts.fragment):
+            problem = f"expected a URL without ? and #, found {place[:200]!r}"
+    elif parts.netloc not in ("", "localhost"):
+        problem = f"expected a file on this machine, found {place[:200]!r}"
+    else:
+        return Path(url2pathname(parts.path))
+    if problem:
         raise UsageError(f"a zoo's address: {problem}")
-    if urlsplit(place).query or urlsplit(place).fragment:
-        raise UsageError(f"a zoo's address: expected a URL without ? and #, found {place[:200]!r}")
     return place
 
 
@@ -130,14 +128,19 @@ def _joined(base: Path | str, relative: str) -> Path | str:
     return f"{base.rstrip('/')}/{relative}" if isinstance(base, str) else base.joinpath(*relative.split("/"))
 
 
-def _read(file: Path) -> ZooIndex:
+def read_index(file: Path) -> ZooIndex:
+    """The index in a file.
+
+    Raises:
+        UnreachableError: if it cannot be read.
+        ZooError: if it is too large, or invalid.
+    """
     try:
-        if file.stat().st_size > MAX_INDEX_BYTES:
-            raise ZooError(f"{file}: {file.stat().st_size} bytes, more than the {MAX_INDEX_BYTES} an index may have")
-        text = file.read_bytes()
+        if (size := file.stat().st_size) > MAX_INDEX_BYTES:
+            raise ZooError(f"{file}: {size} bytes, more than the {MAX_INDEX_BYTES} an index may have")
+        return parse_index(file.read_bytes(), str(file))
     except OSError as error:
         raise UnreachableError(f"cannot read {file}: {error.strerror or error}") from error
-    return parse_index(text, str(file))
 
 
 def _remote(place: str, chosen: Settings) -> Zoo:
@@ -151,10 +154,9 @@ def _remote(place: str, chosen: Settings) -> Zoo:
         if not kept.is_file():
             raise UnreachableError(f"{url}: offline, and it has not been read before")
         return Zoo(_recall(kept, url, base), base, chosen)
+    sources = [_joined(_place(each), name) for each in (base, *chosen.mirrors)]
     try:
-        source, text = download_text(
-            [_joined(_place(each), name) for each in (base, *chosen.mirrors)], MAX_INDEX_BYTES, chosen, url
-        )
+        source, text = download_text(sources, MAX_INDEX_BYTES, chosen, url)
     except UnreachableError as error:
         if not kept.is_file():
             raise
@@ -177,21 +179,20 @@ def _parsed(text: str | bytes, where: str, base: str) -> ZooIndex:
 
 
 def _keep(kept: Path, url: str, text: bytes) -> None:
-    decoded = text.decode("utf-8")
     try:
-        write_json(kept, {"url": url, "sha256": hashlib.sha256(text).hexdigest(), "text": decoded})
+        write_json(kept, {"url": url, "sha256": hashlib.sha256(text).hexdigest(), "text": text.decode()})
     except OSError as error:
         raise UnreachableError(f"{kept} cannot be written: {error.strerror or error}") from error
 
 
 def _recall(kept: Path, url: str, base: str) -> ZooIndex:
+    where = f"{kept}, the index of {url} as it was read before"
     try:
-        document = json.loads(kept.read_bytes())
-        text, expected = str(document["text"]), str(document["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UnreachableError(f"{kept}, the index of {url} as it was read before, cannot be read: {error}") from error
+        document = json_object(kept.read_bytes(), where, UnreachableError)
+    except OSError as error:
+        raise UnreachableError(f"{where}, cannot be read: {error.strerror or error}") from error
+    text, expected = str(document.get("text")), str(document.get("sha256"))
     found = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     if found != expected:
-        shown = expected if re.fullmatch("[0-9a-f]{64}", expected) else "none"
-        raise ChecksumError(f"{kept}, the index of {url} as it was read before: expected SHA-256 {shown}, found {found}")
+        raise ChecksumError(f"{where}: expected SHA-256 {expected[:64]!r}, found {found}")
     return _parsed(text, str(kept), base)

@@ -8,17 +8,17 @@ import torch
 from pydantic import ValidationError
 
 import flowclf.data
-from flowclf.building import build_data, build_probe_settings
 from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.components import component_model
 from flowclf.data import DataSet
-from flowclf.documents import first_problem
 from flowclf.errors import ZooError
 from flowclf.evaluation import check_fits, classify_all, encode_all, evaluate
-from flowclf.metrics import cross_entropy_nats, error, network_inputs
-from flowclf.numerics import inverse_error
+from flowclf.evaluation.inverse_error import inverse_error
+from flowclf.evaluation.metrics import cross_entropy_nats, error, network_inputs
 from flowclf.recipe import Recipe
+from flowclf.recipe.building import build_data, build_probe_settings
 from flowclf.sections import check
+from flowclf.strict_json import first_problem
 from flowclf.training import SilentProgress
 from flowclf.zoo.schema import DataRecord
 
@@ -34,12 +34,12 @@ PROBE_TOLERANCE = 0.02
 
 
 def test_data(record: DataRecord) -> DataSet:
-    """The data that an entry names, of which the test part is measured on.
+    """The data that an entry names, for their test part.
 
     Raises:
-        RegistryError: a data set that is not registered.
-        ZooError: arguments that it does not take.
-        DataError, ChecksumError, UnreachableError: data that cannot be had.
+        RegistryError: if the data set is not registered.
+        ZooError: if it does not take the arguments.
+        DataError, ChecksumError, UnreachableError: if the data cannot be read.
     """
     try:
         section = check(component_model("datasets", record.name), record.arguments)
@@ -53,17 +53,17 @@ def measure(model: Classifier, data: DataSet, seed: int, progress: Progress | No
 
     Args:
         model: invertible or plain.
-        data: of its shape and classes.
-        seed: of the dequantisation noise.
-        progress: is told how far it is.
+        data: data of the classifier's shape and classes.
+        seed: random seed for the dequantisation noise.
+        progress: receives how far it is.
 
     Returns:
         ``test.error`` and ``test.cross_entropy_nats``, and of an invertible one ``test.bits_per_dim`` and
         ``numerics.inverse_error_max`` of the first 1000 inputs; named as in ``results.json``, and the same numbers.
 
     Raises:
-        UsageError: data of another shape or number of classes, or without a test part.
-        FlowclfError: an output that is not finite.
+        UsageError: if the data have another shape or number of classes, or no test part.
+        FlowclfError: if an output is not finite.
     """
     splits, progress = {"test": data.test}, progress or SilentProgress()
     check_fits(model, data, ("test",))
@@ -86,7 +86,7 @@ def _classification(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, flo
 def tolerance(metric: str, value: float) -> float:
     """The largest difference to another measurement of the same model that rounding on another machine may make.
 
-    An error has none: it must agree to the image. An inverse error is a maximum over rounding errors and may grow tenfold.
+    An error has none: it must agree to the last image. An inverse error is a maximum over rounding errors and may grow tenfold.
 
     Example:
         >>> tolerance("test.error", 0.0145), round(tolerance("test.cross_entropy_nats", 0.05), 6)

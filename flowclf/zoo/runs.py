@@ -1,4 +1,4 @@
-"""A finished run, as far as a zoo is concerned: its model, its recipe and what was changed in it, what it reported."""
+"""A finished run, as a zoo describes it: the model, the recipe and what was changed in it, the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 from flowclf import recipe as recipes
 from flowclf.errors import CheckpointError, RecipeError
 from flowclf.recipe import Recipe
-from flowclf.run_folder import RunFolder
+from flowclf.recipe.run_folder import RunFolder
+from flowclf.strict_json import json_object
 from flowclf.zoo.schema import RecipeRecord, Training
 
 __all__ = ["FinishedRun", "read_run"]
@@ -31,9 +32,9 @@ class FinishedRun:
         recipe: with every default filled in.
         resolved_text: the same, as YAML.
         record: where the recipe comes from and what was changed in it.
-        results: what the run reported.
+        results: as in ``results.json``.
         training: command, machine, time.
-        figures: PNG files of metamers and samples, or the nearest to them that the run has.
+        figures: PNG files of metamers and samples; else of planes; else of the calibration.
     """
 
     model: Path
@@ -49,8 +50,8 @@ def read_run(path: str | Path) -> FinishedRun:
     """Read a run directory.
 
     Raises:
-        UsageError: it is not one, or the run has not finished.
-        CheckpointError: a file in it that is not what a run writes.
+        UsageError: if it is not one, or the run has not finished.
+        CheckpointError: if a file in it is not what a run writes.
     """
     folder = RunFolder.existing(Path(path))
     folder.require(folder.results)
@@ -92,16 +93,13 @@ def read_run(path: str | Path) -> FinishedRun:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: expected JSON as a run writes it: {error}") from error
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{file}: expected a JSON object, found {type(document).__name__}")
-    return document
+        return json_object(file.read_bytes(), str(file), CheckpointError)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
 def _shipped_name(given: Recipe) -> str | None:
-    """What ``flowclf recipe run`` calls the recipe, if flowclf ships one that does the same, whatever name and words it goes by."""
+    """The name of the shipped recipe that does the same as this one, whatever its own name and description."""
     # Not by the name that the recipe gives itself: one in a folder has the folder in its name here, and only here.
     wanted = _what_it_does(given)
     return next((name for name in recipes.bundled() if _what_it_does(recipes.load(recipes.find(name)).recipe) == wanted), None)

@@ -5,22 +5,24 @@ Only declarations belong here, and the reading of a document that should fit the
 
 from __future__ import annotations
 
-import json
+import re
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from flowclf.documents import DESCRIPTION, WEIGHTS, Preprocessing, first_problem
 from flowclf.errors import ZooError
+from flowclf.remote.addresses import is_url, url_problem
+from flowclf.remote.transport import Content
 from flowclf.sections import Section
-from flowclf.zoo.names import FILE, NAME, is_url, relative_path_problem, url_problem
+from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, first_problem, json_object
 
 __all__ = [
     "CARD",
     "INDEX",
     "MAX_INDEX_BYTES",
+    "NAME",
     "RECIPE",
     "DataRecord",
     "Measured",
@@ -30,14 +32,34 @@ __all__ = [
     "ZooFile",
     "ZooIndex",
     "parse_index",
+    "relative_path_problem",
 ]
 
 INDEX = "index.json"
 RECIPE = "recipe.yaml"
 CARD = "README.md"
+NAME = r"^[a-z0-9][a-z0-9-]{0,99}$"
+"""A model's name: lower-case letters, digits and hyphens."""
 MAX_INDEX_BYTES = 16 * 2**20
+# A file's or folder's name: nothing hidden, no separators, no spaces.
+_FILE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_MAX_PARTS = 8
 _MAX_FILE_BYTES = 2**32
 _MAX_DEPTH = 32
+
+
+def relative_path_problem(path: str) -> str | None:
+    """What is wrong with a relative path, or None: every part of it must be a file's name.
+
+    Example:
+        >>> relative_path_problem("mnist-ice/model.safetensors")
+        >>> relative_path_problem("../model.safetensors")
+        "expected a relative path of plain names, found '../model.safetensors'"
+    """
+    parts = path.split("/")
+    if len(parts) > _MAX_PARTS or not all(re.fullmatch(_FILE, part) for part in parts):
+        return f"expected a relative path of plain names, found {path[:200]!r}"
+    return None
 
 
 def _source(value: str) -> str:
@@ -48,7 +70,7 @@ def _source(value: str) -> str:
 
 
 Name = Annotated[str, StringConstraints(pattern=NAME)]
-FileName = Annotated[str, StringConstraints(pattern=FILE)]
+FileName = Annotated[str, StringConstraints(pattern=_FILE)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(max_length=10_000)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=500)]
@@ -67,6 +89,11 @@ class ZooFile(Section):
     path: Annotated[str, AfterValidator(_source)]
     bytes: Annotated[int, Ge(1), Le(_MAX_FILE_BYTES)]
     sha256: Sha256
+
+    @property
+    def content(self) -> Content:
+        """What a download of it has to give."""
+        return Content(self.bytes, self.sha256)
 
 
 class RecipeRecord(Section):
@@ -204,18 +231,13 @@ def parse_index(text: str | bytes, where: str) -> ZooIndex:
         where: what errors call it.
 
     Raises:
-        ZooError: not JSON, or not an index; has the place of the first thing that is wrong.
+        ZooError: if it is not JSON, or not an index; has the place of the first thing that is wrong.
 
     Example:
         >>> parse_index('{"format": "flowclf-zoo", "version": 1, "models": []}', "index.json").models
         []
     """
-    if len(text) > MAX_INDEX_BYTES:
-        raise ZooError(f"{where}: {len(text)} bytes, more than the {MAX_INDEX_BYTES} an index may have")
-    try:
-        document = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ZooError(f"{where} is not JSON: {error}") from None
+    document = json_object(text, where, ZooError)
     try:
         index = ZooIndex.model_validate(document)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Whether models still are what their cards say: hashes first, then the metrics, measured again."""
+"""Verification that models still agree with their cards: first the hashes, then the metrics, measured again."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
 from flowclf.errors import FlowclfError, VerificationError
+from flowclf.remote.settings import Options
 from flowclf.sections import plain
 from flowclf.zoo.access import fetch_files, load_entry
 from flowclf.zoo.index import Zoo, open_zoo
 from flowclf.zoo.schema import RECIPE, ZooEntry
-from flowclf.zoo.settings import Options
 
 if TYPE_CHECKING:
     from flowclf.training import Progress
@@ -22,13 +22,13 @@ __all__ = ["Comparison", "Verification", "verify"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A metric, as the card has it and as it was found.
+    """A metric on the card, and measured again.
 
     Attributes:
-        metric: its name.
+        metric: name of the metric.
         expected: the card's value.
         found: the value now.
-        tolerance: how far they may be apart.
+        tolerance: largest difference that agrees.
     """
 
     metric: str
@@ -38,19 +38,19 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the two are near enough; a value that is not finite never is."""
+        """Whether the difference is within the tolerance; a value that is not finite never agrees."""
         # Both values are decimal numbers in a file; their difference may be off by a last bit.
         return math.isfinite(self.found) and abs(self.found - self.expected) <= self.tolerance + 1e-12
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found of one model.
+    """The outcome for one model.
 
     Attributes:
-        name: of the model.
-        comparisons: of all metrics that were measured; empty where the model could not be had.
-        error: what kept it from being measured, if anything did.
+        name: name of the model.
+        comparisons: one for each metric that was measured; empty if the model could not be measured.
+        error: why it could not be measured, if so.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """Whether the model is what its card says."""
+        """Whether the model agrees with its card."""
         return self.error is None and all(comparison.agrees for comparison in self.comparisons)
 
 
@@ -67,16 +67,16 @@ def verify(names: Sequence[str] | None = None, *, full: bool = False, **options:
     """Check the hashes of models and measure them again on the data that their entries name.
 
     Args:
-        names: of models; by default all of the zoo.
-        full: train the probe of the nuisances again as well, which takes minutes for each model; its error may differ by 0.02.
+        names: names of models; by default all of the zoo.
+        full: also train the probe of the nuisances again, which takes minutes per model; its error may differ by 0.02.
         **options: where the zoo is; see :class:`flowclf.zoo.Options`.
 
     Returns:
-        For each model what was found; one model that fails does not keep the others from being verified.
+        The outcome for each model; one that fails does not keep the others from being verified.
 
     Raises:
-        UsageError: a name that the zoo does not have.
-        UnreachableError, ZooError: an index that cannot be had, or is invalid.
+        UsageError: if the zoo has no model of one of the names.
+        UnreachableError, ZooError: if the index cannot be read, or is invalid.
     """
     zoo = open_zoo(options)
     entries = zoo.index.models if names is None else [zoo.entry(name) for name in names]

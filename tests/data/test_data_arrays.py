@@ -106,12 +106,12 @@ def test_inputs_that_are_refused(values: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (LABELS[:39], "expected integers of shape (40,), one for each input, found int64 of shape (39,)"),
+        (LABELS[:39], "expected integers of shape (40,), one per input, found int64 of shape (39,)"),
         (LABELS[:, None], "found int64 of shape (40, 1)"),
         (LABELS.astype(np.float32), "found float32 of shape (40,)"),
         (LABELS > 1, "found bool of shape (40,)"),
-        (LABELS - 1, "expected class numbers from 0, found -1 to 2"),
-        (LABELS.astype(np.uint64) + 2**63, "expected class numbers from 0, found 9223372036854775808"),
+        (LABELS - 1, "expected class numbers from 0 up, found -1 to 2"),
+        (LABELS.astype(np.uint64) + 2**63, "expected class numbers from 0 up, found 9223372036854775808"),
         (LABELS + 1, "expected every class number from 0 to the highest, found only 1, 2, 3, 4"),
         (LABELS * 2, "found only 0, 2, 4, 6"),
     ],

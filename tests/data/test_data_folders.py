@@ -194,7 +194,7 @@ def test_folders_that_are_refused(root: Path, tmp_path_factory: pytest.TempPathF
     with pytest.raises(DataError, match="inner: expected only images in a class folder, found a folder"):
         image_folder(root=str(root))
     lonely = tmp_path_factory.mktemp("lonely")
-    with pytest.raises(DataError, match="expected at least 2 folders, one for each class, found none"):
+    with pytest.raises(DataError, match="expected at least 2 folders, one per class, found none"):
         image_folder(root=str(lonely))
     (lonely / "only").mkdir()
     with pytest.raises(DataError, match="found only"):

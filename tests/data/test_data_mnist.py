@@ -133,7 +133,7 @@ def test_idx_files_that_are_refused(content: bytes, message: str) -> None:
 
 
 def test_labels_must_match_images() -> None:
-    with pytest.raises(DataError, match="numbers: expected 2 labels, one for each image, found 3"):
+    with pytest.raises(DataError, match="numbers: expected 2 labels, one per image, found 3"):
         idx_split(idx((2, 1, 1), b"ab"), idx((3,), b"\0\0\0"), "pictures", "numbers")
 
 

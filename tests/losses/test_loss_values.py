@@ -138,10 +138,10 @@ def test_matching_teaches_the_readout_and_what_comes_after_it(image_classifier: 
 
 
 def test_matching_needs_a_readout(vector_classifier: InvertibleClassifier) -> None:
-    with pytest.raises(UsageError, match="what a logit_readout finds, and the graph has none"):
+    with pytest.raises(UsageError, match="expected a graph with a logit_readout, found none"):
         MetamerMatching().bind(vector_classifier)
-    with pytest.raises(UsageError, match="what a logit_readout finds"):
-        vector_classifier.read(torch.zeros(2, 2), torch.zeros(2, 1))
+    with pytest.raises(UsageError, match="expected a graph with a logit_readout"):
+        vector_classifier.invert_to_readout(torch.zeros(2, 2), torch.zeros(2, 1))
 
 
 # Cross-entropy, smoothed.

@@ -117,7 +117,7 @@ def test_a_run_in_fixed_point_inverts_bit_for_bit(arrays: Path, tmp_path: Path) 
     assert result.results["metamers.logit_change_max"] == 0.0
     again = evaluate_model(str(result.folder), device="cpu")
     assert all(again[key] == result.results[key] for key in again if not key.startswith("seconds"))
-    with pytest.raises(UsageError, match=r"node '2_invertible_conv1x1': a stream in fixed point allows additive couplings"):
+    with pytest.raises(UsageError, match=r"node '2_invertible_conv1x1': a fixed-point stream allows additive couplings"):
         run(loads(FIXED_POINT.format(path=json.dumps(str(arrays)), mixing="lu")), tmp_path / "refused", "cpu")
     assert not (tmp_path / "refused").exists()
 

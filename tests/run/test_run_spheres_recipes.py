@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import flowclf
-from flowclf.metamers import metamer_statistics
+from flowclf.evaluation.metamers import metamer_statistics
 from flowclf.recipe import load
 from flowclf.run import run
 

@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import servers
 import zoo_cases
-
-from flowclf.zoo import downloads
 
 
 @pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for variable in ("ZOO", "ZOO_URL", "ZOO_MIRRORS", "OFFLINE", "TIMEOUT"):
-        monkeypatch.delenv(f"FLOWCLF_{variable}", raising=False)
-    monkeypatch.setenv("FLOWCLF_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "config.toml").write_text("")
-    monkeypatch.setenv("FLOWCLF_CONFIG", str(tmp_path / "config.toml"))
-    monkeypatch.setattr(downloads, "_FIRST_PAUSE", 0.001)
+def _isolated(no_settings: None) -> None:
+    """No test of a zoo meets a setting of the user's."""
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +25,13 @@ def zoo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def module_server(zoo_folder: Path) -> Iterator[zoo_cases.Server]:
-    with zoo_cases.serving(zoo_folder) as server:
+def module_server(zoo_folder: Path) -> Iterator[servers.Server]:
+    with servers.serving(zoo_folder) as server:
         yield server
 
 
 @pytest.fixture
-def server(module_server: zoo_cases.Server) -> Iterator[zoo_cases.Server]:
+def server(module_server: servers.Server) -> Iterator[servers.Server]:
     """Serves the zoo; well-behaved at the start of each test."""
     module_server.behaviours.clear()
     module_server.requests.clear()

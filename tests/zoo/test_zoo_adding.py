@@ -208,7 +208,7 @@ def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match=r"model\.safetensors"):
         zoo.add(run, name="a", to=to)
     (run / "results.json").unlink()
-    with pytest.raises(UsageError, match="the run has not finished; go on with"):
+    with pytest.raises(UsageError, match="the run has not finished; resume with"):
         zoo.add(run, name="a", to=to)
     assert not to.exists()
 

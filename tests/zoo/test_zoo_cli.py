@@ -66,7 +66,7 @@ def test_a_zoo_name_is_a_model(tmp_path: Path, capsys: Any) -> None:
 def test_a_path_wins(tmp_path: Path, capsys: Any) -> None:
     flowclf.save(tiny.image_classifier(), tmp_path / "little")
     assert main(["evaluate", "little"]) == 2
-    assert "does not tell its data" in capsys.readouterr().err
+    assert "has no record of its data" in capsys.readouterr().err
 
 
 def test_a_downloaded_folder_is_a_model(tmp_path: Path, capsys: Any) -> None:

@@ -5,6 +5,7 @@ In no case is there a file at its final path that is wrong.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -20,29 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zoo_cases import (
-    FILES,
-    NAME,
-    Behaviour,
-    Case,
-    Server,
-    body,
-    files_of,
-    flipped,
-    redirect,
-    serving,
-    silent,
-    slowly,
-    status,
-    without_length,
-)
+from servers import Behaviour, Server, body, flipped, redirect, serving, silent, slowly, status, without_length
+from zoo_cases import FILES, NAME, files_of
 
 from flowclf import zoo
 from flowclf.cli.main import main
 from flowclf.errors import ChecksumError
-from flowclf.zoo import downloads
 
 CACHE = "cache"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What a server does when it is asked for one file."""
+
+    file: str
+    behaviour: Behaviour
 
 
 def cached(tmp_path: Path) -> dict[str, Path]:
@@ -304,7 +298,7 @@ def test_offline_what_was_downloaded_works_and_nothing_else(server: Server, tmp_
         patch.setenv("FLOWCLF_OFFLINE", "1")
         assert download(server) == 3
     error = capsys.readouterr().err
-    assert "tiny/README.md: offline, and it is not in the cache" in error
+    assert "tiny/README.md: offline, and there is no file" in error
     assert "found none" in error
 
 
@@ -331,25 +325,34 @@ def test_a_kept_index_that_changed_is_found(server: Server, tmp_path: Path, caps
 
 
 class FullDisk:
-    """A stream that takes so many bytes."""
+    """Room for so many bytes of a model's files, whoever opens them."""
 
     def __init__(self, room: int) -> None:
         self.room = room
 
-    def __call__(self, file: Any, piece: bytes) -> None:
-        self.room -= len(piece)
-        if self.room < 0:
-            raise downloads.CannotWriteError(os.strerror(errno.ENOSPC))
-        file.write(piece)
+    def open(self, path: Path, mode: str = "r", *arguments: Any, **keywords: Any) -> Any:
+        file = open(path, mode, *arguments, **keywords)  # noqa: SIM115
+        if "w" in mode and path.suffix == ".part":
+            file.write = self.write_to(file.write)
+        return file
+
+    def write_to(self, write: Callable[[bytes], int]) -> Callable[[bytes], int]:
+        def limited(piece: bytes) -> int:
+            self.room -= len(piece)
+            if self.room < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(piece)
+
+        return limited
 
 
 @pytest.mark.parametrize("room", [0, 1, 1000, 3000, 8000])
 def test_a_disk_that_is_full(room: int, server: Server, document: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    from flowclf.zoo import transport
-
     with monkeypatch.context() as patch:
-        # The index is not written by this; the model's first files may fit.
-        patch.setattr(transport, "_write", FullDisk(room + len((server.folder / "index.json").read_bytes())))
+        # The model's first files may fit.
+        patch.setattr("flowclf.zoo.index._keep", lambda *arguments: None)
+        patch.setattr(Path, "open", lambda *arguments, **keywords: disk.open(*arguments, **keywords))
+        disk = FullDisk(room)
         assert download(server) == 3
     error = capsys.readouterr().err
     assert "No space left on device" in error

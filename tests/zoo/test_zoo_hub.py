@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zoo_cases import FILES, NAME, flipped, write_zoo
+from servers import flipped
+from zoo_cases import FILES, NAME, write_zoo
 
 from flowclf import zoo
 from flowclf.errors import ChecksumError, UnreachableError, UsageError
@@ -91,7 +92,7 @@ def test_a_file_that_is_wrong_is_not_taken(repository: Repository, zoo_folder: P
     assert not (tmp_path / "pulled" / NAME / "model.safetensors").exists()
     assert not (tmp_path / "pulled" / "index.json").exists()
     weights.unlink()
-    with pytest.raises(UnreachableError, match=r"tiny/model\.safetensors cannot be had from the repository me/zoo"):
+    with pytest.raises(UnreachableError, match=r"tiny/model\.safetensors cannot be downloaded from the repository me/zoo"):
         hub.pull("me/zoo", tmp_path / "another")
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_zoo_names import BAD_URLS, ODD_PATHS
-from zoo_cases import NAME, Server, body, redirect, status, write_zoo, zoo_file
+from servers import BAD_URLS, Server, body, redirect, status
+from zoo_cases import NAME, write_zoo, zoo_file
 
 from flowclf import zoo
 from flowclf.cli.main import main
 from flowclf.errors import CheckpointError, ChecksumError, UnreachableError, UsageError, ZooError
 from flowclf.zoo.index import bundled_zoo
-from flowclf.zoo.schema import parse_index
+from flowclf.zoo.schema import parse_index, relative_path_problem
 
 
 def entry_changes(**changes: Any) -> Callable[[Any], Any]:
@@ -97,6 +97,47 @@ def test_any_value_wrong_is_refused_or_harmless(document: Any) -> None:
             except ZooError:
                 refused += 1
     assert refused > 250
+
+
+ODD_PATHS = [
+    "",
+    ".",
+    "..",
+    "../model.json",
+    "tiny/../../model.json",
+    "tiny/..",
+    "tiny/./model.json",
+    "/etc/passwd",
+    "//server/share",
+    "tiny//model.json",
+    "tiny/",
+    "\\\\server\\share",
+    "tiny\\model.json",
+    "C:/model.json",
+    "~/model.json",
+    ".hidden",
+    "tiny/.git",
+    "tiny/model.json\n",
+    "tiny/\0",
+    "tiny/a b",
+    "tiny/%2e%2e",
+    "tiny/é",
+    "-rf",
+    "tiny/" + "x" * 101,
+    "/".join("a" * 9),
+    "tiny/a:b",
+    "$HOME/a",
+]
+
+
+@pytest.mark.parametrize("path", ODD_PATHS)
+def test_odd_paths_are_refused(path: str) -> None:
+    assert relative_path_problem(path) is not None
+
+
+@pytest.mark.parametrize("path", ["a", "tiny/model.json", "a/b/c-1/d_2/e.f/README.md", "1/2"])
+def test_plain_paths_pass(path: str) -> None:
+    assert relative_path_problem(path) is None
 
 
 @pytest.mark.parametrize("path", ODD_PATHS + [url for url in BAD_URLS if ":" in url])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from zoo_cases import serving
+from servers import serving
 
 import flowclf
 from flowclf import zoo

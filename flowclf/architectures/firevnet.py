@@ -1,0 +1,148 @@
+"""fiRevNet architectures: functions that return a list of node specs for ``flowclf.build_classifier``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from flowclf.argument_types import NonNegativeInt, PositiveFloat, PositiveInt
+from flowclf.errors import UsageError
+
+__all__ = ["firevnet", "firevnet_fc"]
+
+
+def firevnet(
+    *,
+    stages: PositiveInt = 2,
+    blocks: PositiveInt | list[PositiveInt] = 4,
+    width: PositiveInt | list[PositiveInt] = 64,
+    coupling: Literal["affine", "additive"] = "affine",
+    bound: PositiveFloat = 1.5,
+    mixing: Literal["orthogonal", "lu", "permutation"] = "orthogonal",
+    actnorm: bool = True,
+    normalization: Literal["none", "batch"] = "none",
+    factor_out: bool = False,
+    readout_width: NonNegativeInt = 0,
+    readout_blocks: NonNegativeInt = 2,
+    logit_couplings: NonNegativeInt = 0,
+    logit_scale: PositiveFloat = 1.0,
+    logit_mean: PositiveFloat = 25.0,
+    dct: bool = True,
+) -> list[Any]:
+    """Convolutional fully invertible RevNet (paper, section 2.2 and appendix B.2).
+
+    Each stage is a squeeze followed by blocks of ActNorm, an invertible 1x1 convolution and a coupling. After the last stage there
+    may be a readout, a residual network that computes an increment of the logits from all other latents, and couplings that
+    transform the nuisances conditioned on the logits.
+
+    Args:
+        stages: number of squeezes; each halves height and width.
+        blocks: blocks per stage, one number for all stages or a list.
+        width: channels of the couplings' hidden layers, one number for all stages or a list.
+        coupling: affine, or additive, whose log_det is 0.
+        bound: largest absolute log-scale of an affine coupling, nats.
+        mixing: parametrisation of the 1x1 convolutions; ``permutation`` uses fixed random permutations of the channels instead.
+        actnorm: put an ActNorm before each block and at the end.
+        normalization: normalisation in the couplings' subnets.
+        factor_out: factor half of the channels out after each stage except the last.
+        readout_width: channels of the readout's hidden layers; 0 for no readout.
+        readout_blocks: residual blocks of the readout.
+        logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
+        logit_scale: factor on the logits inside the bijection.
+        logit_mean: m of the prior N(m e_y, m I) on the logits.
+        dct: read the logits from the lowest frequencies of the last feature maps.
+
+    Raises:
+        UsageError: if the length of a list is not the number of stages, or a readout or logit couplings are used without ``dct``.
+
+    Example:
+        >>> firevnet(stages=1, blocks=1)[0]
+        'squeeze'
+    """
+    for name, used in (("readout_width", readout_width), ("logit_couplings", logit_couplings)):
+        if used and not dct:
+            raise UsageError(f"firevnet: {name} needs dct: true, which reads the logits from the channels' means")
+    block_counts = _per_stage("blocks", blocks, stages)
+    widths = _per_stage("width", width, stages)
+    norm = ["actnorm"] if actnorm else []
+    specs: list[Any] = []
+    for stage, (count, channels) in enumerate(zip(block_counts, widths, strict=True), start=1):
+        subnet = {"conv": {"width": channels, "normalization": normalization}}
+        arguments = {"subnet": subnet, "bound": bound} if coupling == "affine" else {"subnet": subnet}
+        block: list[Any] = [*norm, _mixing(mixing), {f"{coupling}_coupling": arguments}]
+        specs += ["squeeze", {"repeat": count, "nodes": block}]
+        if factor_out and stage < stages:
+            specs.append("factor_out")
+    specs += norm
+    if readout_width:
+        subnet = {"residual": {"width": readout_width, "blocks": readout_blocks}}
+        specs.append({"logit_readout": {"subnet": subnet, "logit_scale": logit_scale}})
+    if logit_couplings:
+        own = {"conv": {"width": widths[-1], "normalization": normalization}}
+        shared: dict[str, Any] = {"subnet": own, "bound": bound, "logit_scale": logit_scale}
+        pair = [{"logit_coupling": {**shared, "swap": swap}} for swap in (True, False)]
+        specs.append({"repeat": logit_couplings, "nodes": pair})
+    specs.append({"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}})
+    return specs
+
+
+def firevnet_fc(
+    *,
+    blocks: PositiveInt = 4,
+    width: PositiveInt = 100,
+    hidden_layers: PositiveInt = 2,
+    coupling: Literal["additive", "affine"] = "additive",
+    bound: PositiveFloat = 1.5,
+    actnorm: bool = False,
+    mixing: Literal["none", "orthogonal", "lu", "permutation"] = "none",
+    logit_couplings: NonNegativeInt = 0,
+    logit_scale: PositiveFloat = 1.0,
+    logit_mean: PositiveFloat = 25.0,
+) -> list[Any]:
+    """Fully connected fully invertible RevNet for vectors (paper, appendix B.1).
+
+    A block is a RevNet block: y2 = x2 + F(x1), then y1 = x1 + G(y2), on the two halves of the vector. F and G are three-layer ReLU
+    networks, as in a RevNet's bottleneck block, without batch norm. The paper states no widths. The default is the number of
+    dimensions of its spheres: with half of that or less, more points are misclassified.
+
+    Args:
+        blocks: number of RevNet blocks, each of two couplings.
+        width: units per hidden layer of the couplings.
+        hidden_layers: number of hidden layers of the couplings.
+        coupling: additive, whose log_det is 0, or affine.
+        bound: largest absolute log-scale of an affine coupling, nats.
+        actnorm: put an ActNorm before each block.
+        mixing: parametrisation of a learned linear map of the dimensions before each block; ``permutation`` for a fixed random
+            permutation, ``none`` for neither.
+        logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
+        logit_scale: factor on the logits inside the bijection.
+        logit_mean: m of the prior N(m e_y, m I) on the logits.
+
+    Example:
+        >>> firevnet_fc(blocks=2)[0]["repeat"]
+        2
+    """
+    subnet = {"dense": {"width": width, "hidden_layers": hidden_layers}}
+    affine = {"subnet": subnet, "bound": bound}
+    arguments = affine if coupling == "affine" else {"subnet": subnet}
+    # The logits are the first entries. Their half is transformed last, so that they can depend on every dimension.
+    block: list[Any] = [{f"{coupling}_coupling": {**arguments, "swap": swap}} for swap in (False, True)]
+    if mixing != "none":
+        block.insert(0, _mixing(mixing))
+    if actnorm:
+        block.insert(0, "actnorm")
+    specs: list[Any] = [{"repeat": blocks, "nodes": block}]
+    if logit_couplings:
+        pair = [{"logit_coupling": {**affine, "swap": swap, "logit_scale": logit_scale}} for swap in (True, False)]
+        specs.append({"repeat": logit_couplings, "nodes": pair})
+    return [*specs, {"split_head": {"logit_scale": logit_scale, "logit_mean": logit_mean}}]
+
+
+def _mixing(name: str) -> Any:
+    return "permutation" if name == "permutation" else {"invertible_conv1x1": {"parametrization": name}}
+
+
+def _per_stage(name: str, value: int | list[int], stages: int) -> list[int]:
+    values = [value] * stages if isinstance(value, int) else list(value)
+    if len(values) != stages:
+        raise UsageError(f"firevnet: {name} has {len(values)} entries for {stages} stages: {values}")
+    return values

@@ -1,0 +1,212 @@
+"""Models on disk: safetensors for the weights, JSON for the description that rebuilds the graph. Never a pickle.
+
+A model is a folder with ``model.json`` and ``model.safetensors``. The description lists registered nodes with their arguments as
+JSON, and holds the SHA-256 of the weights, which is checked before they are read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+import flowclf
+from flowclf.checkpoint.allocation import limit_for, tensor_shapes
+from flowclf.checkpoint.description import FORMAT, VERSION, check_description
+from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, plain_classifier
+from flowclf.errors import CheckpointError, UsageError
+from flowclf.files import atomic_write, check_sha256, sha256, write_json
+from flowclf.graph import describe_graph, graph_from_description
+from flowclf.nodes import set_subnet_dtype
+from flowclf.preprocessing import Preprocessing
+from flowclf.priors import FactorialPrior
+from flowclf.strict_json import DESCRIPTION, WEIGHTS, json_object
+
+__all__ = ["DESCRIPTION", "WEIGHTS", "describe", "load", "read_description", "rebuild", "save"]
+
+_SUBNET_DTYPES = {"fp32": None, "bf16": torch.bfloat16}
+_MAX_DESCRIPTION_BYTES = 16 * 2**20
+
+
+def describe(classifier: Classifier) -> dict[str, Any]:
+    """Describe a classifier as JSON from which :func:`rebuild` builds it again, without its weights.
+
+    Raises:
+        GraphError: if a node of the graph is not registered, or has an argument that JSON cannot hold.
+        CheckpointError: if the prior or preprocessing is of your own class, or a plain network was not made by a registered
+            architecture.
+    """
+    parts: list[tuple[object, type]] = [(classifier.preprocessing, Preprocessing)]
+    if isinstance(classifier, InvertibleClassifier):
+        parts.append((classifier.prior, FactorialPrior))
+        network: dict[str, Any] = {
+            "graph": describe_graph(classifier.graph),
+            "stream": classifier.stream,
+            "subnet_precision": _subnet_precision(classifier),
+        }
+    elif isinstance(classifier, PlainClassifier) and classifier.spec is not None:
+        network = {"network": classifier.spec, "input_shape": list(classifier.input_shape)}
+    else:
+        raise CheckpointError("cannot be saved: expected a network made by a registered architecture, found one of your own")
+    for part, kind in parts:
+        if type(part) is not kind:
+            raise CheckpointError(f"cannot be saved: expected a {kind.__name__}, found a {type(part).__qualname__}")
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "flowclf": flowclf.__version__,
+        "kind": classifier.kind,
+        **network,
+        "preprocessing": classifier.preprocessing.config(),
+        "class_names": list(classifier.class_names),
+    }
+
+
+def _subnet_precision(classifier: InvertibleClassifier) -> str:
+    """Precision that evaluation needs: with a fixed-point stream, subnets that were trained in bf16 stay in bf16."""
+    dtypes = {getattr(module, "subnet_dtype", None) for module in classifier.modules()}
+    return "bf16" if classifier.stream == "fixed_point" and torch.bfloat16 in dtypes else "fp32"
+
+
+def rebuild(description: Mapping[str, Any], where: str = "the description") -> InvertibleClassifier | PlainClassifier:
+    """Build a classifier with newly initialised weights from its description; the global random state does not change.
+
+    Raises:
+        CheckpointError: if :func:`flowclf.checkpoint.description.check_description` rejects the description.
+        GraphError: if the graph cannot be built.
+    """
+    check_description(description, where)
+    try:
+        preprocessing, names = Preprocessing(**description["preprocessing"]), description["class_names"]
+        with torch.random.fork_rng():
+            if description["kind"] == InvertibleClassifier.kind:
+                graph, stream = graph_from_description(description["graph"]), description.get("stream", "float")
+                classifier = InvertibleClassifier(graph, preprocessing=preprocessing, class_names=names, stream=stream)
+                set_subnet_dtype(classifier, _SUBNET_DTYPES[description.get("subnet_precision", "fp32")])
+                return classifier
+            shape, network = description["input_shape"], description["network"]
+            return plain_classifier(shape, network, len(names), preprocessing=preprocessing, class_names=names)
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise CheckpointError(f"{where} is incomplete: {type(error).__name__}: {error}") from error
+
+
+def save(classifier: Classifier, folder: str | Path, *, metadata: Mapping[str, Any] | None = None) -> Path:
+    """Write a classifier to a folder; each file is written atomically, the description last.
+
+    Args:
+        classifier: an invertible classifier whose nodes are all registered, or a plain one of a registered architecture.
+        folder: the model's folder; created if necessary.
+        metadata: JSON to store in the description, e.g. the recipe's name and seed.
+
+    Returns:
+        The folder.
+
+    Raises:
+        GraphError: if a node cannot be saved; the error names it, and nothing is written.
+        ValueError: if JSON cannot hold the metadata; nothing is written.
+
+    Example:
+        >>> import tempfile
+        >>> clf = flowclf.build_classifier((1, 8, 8), ["squeeze", "actnorm", "split_head"], classes=10)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = load(save(clf, folder))
+        >>> again.input_shape
+        (1, 8, 8)
+    """
+    description = {**describe(classifier), "metadata": dict(metadata or {})}
+    json.dumps(description, allow_nan=False)
+    folder = Path(folder)
+    state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
+    with atomic_write(folder / WEIGHTS) as temporary:
+        safetensors.torch.save_file(state, temporary)
+        digest, size = sha256(temporary), temporary.stat().st_size
+    weights = {"file": WEIGHTS, "sha256": digest, "bytes": size}
+    write_json(folder / DESCRIPTION, {**description, "weights": weights})
+    return folder
+
+
+def read_description(path: str | Path) -> dict[str, Any]:
+    """Read the description of a saved model.
+
+    Raises:
+        UsageError: if the folder or file does not exist.
+        CheckpointError: if the file is too large, not JSON, or not an object.
+    """
+    path = Path(path)
+    file = path / DESCRIPTION if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"{path} is not a model: expected a folder that holds {DESCRIPTION}")
+    if file.stat().st_size > _MAX_DESCRIPTION_BYTES:
+        raise CheckpointError(f"{file}: expected at most {_MAX_DESCRIPTION_BYTES} bytes, found {file.stat().st_size}")
+    return json_object(file.read_bytes(), str(file), CheckpointError)
+
+
+def load(
+    path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> InvertibleClassifier | PlainClassifier:
+    """Load a saved classifier, invertible or plain, in eval mode.
+
+    Args:
+        path: the model's folder, or the ``model.json`` in it.
+        device: device to load the model to.
+        dtype: floating-point type to cast it to; by default as saved.
+
+    Raises:
+        UsageError: if there is no model at ``path``.
+        ChecksumError: if the SHA-256 of the weights is not the one in the description.
+        CheckpointError: if a file cannot be read, the description is invalid or needs more memory than its weights account for, or
+            the weights do not fit it.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    description = read_description(path)
+    where = str(folder / DESCRIPTION)
+    check_description(description, where)
+    entry = description.get("weights")
+    if entry is None:
+        raise CheckpointError(f"{where}: expected weights with file and sha256, found none")
+    weights = folder / entry["file"]
+    check_sha256(weights, entry["sha256"])
+    shapes = tensor_shapes(weights)
+    _check_dimensions(description, shapes, where)
+    try:
+        with limit_for(shapes, where):
+            classifier = rebuild(description, where)
+    except UsageError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    _load_weights(classifier, weights, shapes)
+    return classifier.to(device=device, dtype=dtype).eval()
+
+
+def _check_dimensions(description: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Reject an input with more dimensions than the weights hold numbers: the prior alone has some for every dimension."""
+    dimensions = math.prod(description["graph"]["input"]["shape"]) if "graph" in description else 0
+    held = sum(map(math.prod, shapes.values()))
+    if dimensions > held:
+        raise CheckpointError(f"{where}: an input of {dimensions} dimensions, but the weights hold {held} numbers")
+
+
+def _load_weights(classifier: Classifier, weights: Path, found: Mapping[str, tuple[int, ...]]) -> None:
+    expected = {name: tuple(value.shape) for name, value in classifier.state_dict().items()}
+    if expected != found:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        name = wrong[0]
+        raise CheckpointError(
+            f"{weights}: {len(wrong)} tensors do not fit the description, the first is '{name}': expected "
+            f"{expected.get(name, 'none')}, found {found.get(name, 'none')}"
+        )
+    try:
+        state = safetensors.torch.load_file(weights)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
+    try:
+        # Assigning rather than copying keeps the saved dtype.
+        classifier.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{weights}: {error}") from error

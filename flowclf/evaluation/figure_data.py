@@ -1,0 +1,103 @@
+"""Arrays that an evaluation leaves for figures: pictures of metamers, interpolations and samples, calibration bins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowclf.classifier import InvertibleClassifier
+from flowclf.evaluation.metamers import interpolate, metamer, quantized
+from flowclf.evaluation.metrics import Encoded, reliability_bins
+from flowclf.modes import evaluating
+
+__all__ = ["Arrays", "calibration_arrays", "evaluation_arrays", "metamer_pictures"]
+
+Arrays = dict[str, NDArray[Any]]
+
+_COLUMNS = 12
+_INTERPOLATION_STEPS = 7
+_SAMPLES_A_CLASS = 10
+
+
+def metamer_pictures(clf: InvertibleClassifier, x1: Tensor, x2: Tensor) -> Arrays:
+    """Metamers of pairs as 8-bit pictures, beside their donors, each with what the classifier calls the picture.
+
+    Args:
+        clf: a classifier of images.
+        x1: (P, *input_shape), network inputs that give the logits.
+        x2: of the same shape; give the nuisances.
+
+    Returns:
+        ``logits_of``, ``metamer``, ``nuisance_of``: (P, C, H, W), uint8; and under the same names with ``_prediction``
+        the classes (P,) that the classifier gives these pictures.
+
+    Raises:
+        UsageError: the shapes differ, or the classifier's data are not images.
+    """
+    arrays: Arrays = {}
+    with evaluating(clf):
+        for name, x in (("logits_of", x1), ("metamer", metamer(clf, x1, x2)), ("nuisance_of", x2)):
+            images = quantized(clf, x)
+            arrays[name] = _pixels(images)
+            arrays[f"{name}_prediction"] = clf.latents(clf.preprocessing(images))[0].argmax(1).cpu().numpy()
+    return arrays
+
+
+def evaluation_arrays(
+    clf: InvertibleClassifier, x: Tensor, labels: Tensor, encoded: Encoded, all_labels: Tensor, seed: int
+) -> dict[str, Arrays]:
+    """By figure: ``calibration``, and for images ``metamers``, ``interpolations`` and ``samples``.
+
+    Args:
+        clf: in eval mode.
+        x: (N, *input_shape), network inputs that pairs are drawn from.
+        labels: (N,) their classes.
+        encoded: the test part.
+        all_labels: those of the test part.
+        seed: of the pairs and the samples.
+    """
+    arrays: dict[str, Arrays] = {"calibration": calibration_arrays(encoded.logits, all_labels)}
+    if clf.preprocessing.bits is None:
+        return arrays
+    generator = torch.Generator().manual_seed(seed)
+    first, second = _pairs_by_class(labels.cpu(), generator)
+    pair_labels = {"logits_of_label": labels[first].cpu().numpy(), "nuisance_of_label": labels[second].cpu().numpy()}
+    arrays["metamers"] = metamer_pictures(clf, x[first], x[second]) | pair_labels
+    path = interpolate(clf, x[first], x[second], _INTERPOLATION_STEPS)
+    arrays["interpolations"] = pair_labels | {
+        "steps": np.stack([_pixels(quantized(clf, step)) for step in path]),
+        "target": _pixels(quantized(clf, x[second])),
+    }
+    rows = [
+        _pixels(quantized(clf, clf.sample(_SAMPLES_A_CLASS, labels=label, generator=generator)))
+        for label in range(min(clf.classes, _COLUMNS))
+    ]
+    arrays["samples"] = {"samples": np.stack(rows)}
+    return arrays
+
+
+def calibration_arrays(logits: Tensor, labels: Tensor) -> Arrays:
+    """``counts``, ``confidence`` and ``accuracy`` of the bins of a calibration diagram, from logits (N, K) and labels (N,)."""
+    return {name: value.numpy() for name, value in reliability_bins(logits, labels)._asdict().items()}
+
+
+def _pairs_by_class(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Up to 12 pairs of different classes: the first of each pair goes through the classes in turn."""
+    classes = labels.unique(sorted=True)  # type: ignore[no-untyped-call]
+    columns = min(_COLUMNS, max(len(classes), 8))
+
+    def one_of(indices: Tensor) -> Tensor:
+        return indices[torch.randint(len(indices), (), generator=generator)]
+
+    own = [classes[column % len(classes)] for column in range(columns)]
+    first = [one_of((labels == label).nonzero().flatten()) for label in own]
+    second = [one_of((labels != label).nonzero().flatten()) for label in own]
+    return torch.stack(first), torch.stack(second)
+
+
+def _pixels(images: Tensor) -> NDArray[np.uint8]:
+    return (255 * images).round().to(torch.uint8).cpu().numpy()

@@ -1,0 +1,220 @@
+"""Metamers: the logits of one input with the nuisances of another; interpolations; what a saved picture keeps.
+
+Everything takes and gives network inputs, without gradients; ``clf.preprocessing.inverse`` or :func:`quantized` makes
+images of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from flowclf.data import Oracle
+from flowclf.errors import UsageError
+from flowclf.modes import evaluating
+
+if TYPE_CHECKING:
+    from flowclf.classifier import InvertibleClassifier
+
+__all__ = ["draw_pairs", "interpolate", "metamer", "metamer_statistics", "quantized"]
+
+
+@torch.no_grad()
+def metamer(clf: InvertibleClassifier, logits_of: Tensor, nuisance_of: Tensor) -> Tensor:
+    """x_met = F^-1(z_s(x1), z_n(x2)): all logits of x1 with the nuisances of x2 (paper, section 2.2). No optimisation.
+
+    Args:
+        clf: in eval mode, unless its batch statistics are wanted.
+        logits_of: x1, (B, *input_shape), network inputs.
+        nuisance_of: x2, of the same shape.
+
+    Returns:
+        Network inputs (B, *input_shape). They may leave the range that pixels have.
+
+    Raises:
+        UsageError: the two shapes differ, or are not the network's.
+
+    Example:
+        >>> import flowclf
+        >>> nodes = ["squeeze", "actnorm", "affine_coupling", "split_head"]
+        >>> clf = flowclf.build_classifier((1, 8, 8), nodes, classes=10)
+        >>> x1, x2 = clf.preprocessing(torch.rand(6, 1, 8, 8)).chunk(2)
+        >>> x_met = metamer(clf, logits_of=x1, nuisance_of=x2)
+        >>> torch.allclose(clf(x_met).logits, clf(x1).logits, atol=1e-4)
+        True
+    """
+    _check_pair(logits_of, nuisance_of)
+    return clf.inverse(clf.latents(logits_of)[0], clf.latents(nuisance_of)[1])
+
+
+@torch.no_grad()
+def interpolate(clf: InvertibleClassifier, x1: Tensor, x2: Tensor, steps: int) -> Tensor:
+    """From x1 to its metamer with the nuisances of x2, all with the logits of x1 (paper, Figure 6).
+
+    Step t is F^-1(z_s(x1), (1 - w) z_n(x1) + w z_n(x2)) with w = t / (steps - 1).
+
+    Args:
+        clf: in eval mode, unless its batch statistics are wanted.
+        x1: (B, *input_shape), network inputs that give the logits and the first nuisances.
+        x2: of the same shape; gives the last nuisances.
+        steps: T, at least 2, both ends included.
+
+    Returns:
+        Network inputs (T, B, *input_shape): x1 first, ``metamer(clf, x1, x2)`` last.
+
+    Raises:
+        UsageError: the two shapes differ, or are not the network's, or ``steps`` is below 2.
+    """
+    _check_pair(x1, x2)
+    if steps < 2:
+        raise UsageError(f"interpolate: expected at least 2 steps, found {steps}")
+    logits, start = clf.latents(x1)
+    _, end = clf.latents(x2)
+    weights = torch.linspace(0, 1, steps).tolist()
+    return torch.stack([clf.inverse(logits, torch.lerp(start, end, weight)) for weight in weights])
+
+
+def quantized(clf: InvertibleClassifier, x: Tensor) -> Tensor:
+    """What is left of network inputs in a saved picture: clipped to the pixel range and rounded to 8 bits.
+
+    Args:
+        clf: whose preprocessing turns inputs into images.
+        x: (B, *input_shape), network inputs.
+
+    Returns:
+        Images (B, C, H, W) in [0, 1], every value k / 255. ``clf.preprocessing`` makes network inputs of them again.
+
+    Raises:
+        UsageError: the classifier's data are not images of pixel values (its preprocessing has no ``bits``).
+    """
+    if clf.preprocessing.bits is None:
+        raise UsageError("quantized: expected a classifier of images of pixel values, found one of continuous data")
+    return (255 * clf.preprocessing.inverse(x)).round().clamp(0, 255) / 255
+
+
+def draw_pairs(labels: Tensor, n: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Indices of n random pairs of examples of different classes, with replacement.
+
+    The first of a pair is uniform over all examples, the second over those of any other class.
+
+    Args:
+        labels: (N,) classes.
+        n: number of pairs, at least 1.
+        seed: the same seed and labels give the same pairs.
+
+    Returns:
+        Two index tensors (n,), int64, on the CPU.
+
+    Raises:
+        UsageError: n is below 1, or there are not two classes.
+    """
+    labels = labels.cpu()
+    if n < 1:
+        raise UsageError(f"draw_pairs: expected at least 1 pair, found {n}")
+    counts = torch.bincount(labels)
+    present = counts.nonzero().flatten()
+    if len(present) < 2:
+        raise UsageError(f"draw_pairs: expected examples of at least two classes, found {present.tolist()}")
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(len(labels), (n,), generator=generator)
+    order = labels.argsort(stable=True)
+    starts = counts.cumsum(0) - counts
+    own = labels[first]
+    others = len(labels) - counts[own]
+    # In sorted order the examples of other classes are all but one run; places from the run on skip it.
+    place = (torch.rand(n, generator=generator, dtype=torch.float64) * others).long().clamp_max(others - 1)
+    place += torch.where(place >= starts[own], counts[own], 0)
+    return first, order[place]
+
+
+def metamer_statistics(
+    clf: InvertibleClassifier,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    pairs: int = 1000,
+    seed: int = 0,
+    oracle: Oracle | None = None,
+    batch_size: int = 128,
+    advance: Callable[[int], object] | None = None,
+) -> dict[str, float]:
+    """What metamers of random pairs of different classes keep, in eval mode.
+
+    Args:
+        clf: the classifier.
+        x: (N, *input_shape), network inputs.
+        labels: (N,) their classes.
+        pairs: number of pairs; see :func:`draw_pairs`.
+        seed: of the pairs.
+        oracle: knows the class of any input, see :data:`flowclf.data.Oracle`. Raw metamers are given to it as they are, images
+            outside of [0, 1] too.
+        batch_size: pairs a batch.
+        advance: called with the number of pairs after each batch.
+
+    Returns:
+        ``metamers.pairs``: how many;
+        ``metamers.logit_change_max``, ``_mean``: |logits(F(x_met)) - logits(F(x1))| over pairs and classes;
+        ``metamers.prediction_kept``: fraction of pairs in which x_met and x1 have the same predicted class;
+        ``metamers.distance_mean``: mean of ||x_met - x1||, network inputs;
+        and for images
+        ``metamers.prediction_kept_8bit``, ``metamers.logit_change_8bit_mean``: of metamers after :func:`quantized`;
+        ``metamers.pixels_out_of_range``: fraction of pixels outside of what images have with noise.
+        With an oracle the fractions of pairs that it calls by the class of x2, the donor of the nuisances, of x1, which gave the
+        logits, or of neither: ``metamers.oracle.donor`` (an attack's success), ``.logits``, ``.neither``; and
+        ``metamers.adversarial``, of the metamers that are invariance-based adversarial examples (paper, definition 3):
+        o(x_met) != o(x1), while the classifier's prediction stays. For images the same with ``_8bit``.
+
+    Raises:
+        UsageError: fewer than one pair or two classes.
+    """
+    images = clf.preprocessing.bits is not None
+    first, second = draw_pairs(labels, pairs, seed=seed)
+    x, labels = x.to(clf.device, clf.dtype), labels.to(clf.device)
+    total: dict[str, float] = {}
+    worst: list[Tensor] = []
+
+    def add(name: str, of_each_pair: Tensor) -> None:
+        total[name] = total.get(name, 0.0) + of_each_pair.double().sum().item()
+
+    with evaluating(clf), evaluating(oracle if isinstance(oracle, nn.Module) else nn.Identity()):
+        for batch in torch.split(torch.stack([first, second]).to(clf.device), batch_size, dim=1):
+            one, two = batch
+            logits = clf.latents(x[one])[0]
+            x_met = clf.inverse(logits, clf.latents(x[two])[1])
+            of_metamer = clf.latents(x_met)[0]
+            worst.append((of_metamer - logits).abs().max())
+            add("logit_change_mean", (of_metamer - logits).abs().mean(1))
+            kept = of_metamer.argmax(1) == logits.argmax(1)
+            add("prediction_kept", kept)
+            add("distance_mean", (x_met - x[one]).flatten(1).norm(dim=1))
+            raw = clf.preprocessing.inverse(x_met)
+            shown = {"": (raw, kept)}
+            if images:
+                picture = quantized(clf, x_met)
+                of_picture = clf.latents(clf.preprocessing(picture))[0]
+                kept = of_picture.argmax(1) == logits.argmax(1)
+                add("prediction_kept_8bit", kept)
+                add("logit_change_8bit_mean", (of_picture - logits).abs().mean(1))
+                add("pixels_out_of_range", clf.preprocessing.outside(x_met).double().flatten(1).mean(1))
+                shown["_8bit"] = (picture, kept)
+            if oracle is not None:
+                before = oracle(clf.preprocessing.inverse(x[one])).argmax(1)
+                for suffix, (data, kept) in shown.items():
+                    judged = oracle(data).argmax(1)
+                    by_logits, by_nuisance = judged == labels[one], judged == labels[two]
+                    add(f"oracle.donor{suffix}", by_nuisance)
+                    add(f"oracle.logits{suffix}", by_logits)
+                    add(f"oracle.neither{suffix}", ~(by_logits | by_nuisance))
+                    add(f"adversarial{suffix}", kept & (judged != before))
+            if advance is not None:
+                advance(len(one))
+    results = {"metamers.pairs": pairs, "metamers.logit_change_max": torch.stack(worst).max().item()}
+    return results | {f"metamers.{name}": value / pairs for name, value in total.items()}
+
+
+def _check_pair(x1: Tensor, x2: Tensor) -> None:
+    if x1.shape != x2.shape:
+        raise UsageError(f"expected two batches of one shape, found {tuple(x1.shape)} and {tuple(x2.shape)}")

@@ -1,0 +1,158 @@
+"""A probe of another kind than a network: kernel ridge regression, solved in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowclf.errors import UsageError
+from flowclf.evaluation.probes.training import Probe, check_features, judge_probe, standardization
+
+__all__ = ["KERNEL_BANDWIDTHS", "KernelMachine", "train_kernel_probe"]
+
+KERNEL_BANDWIDTHS = (0.35, 0.7, 1.4)
+"""Candidates for a kernel probe's bandwidth, in units of the median distance between centres."""
+
+_CHUNK = 4096
+
+
+class KernelMachine(nn.Module):
+    """s (k(x, c_1), ..., k(x, c_M), 1) W with the Gaussian kernel k(x, c) = exp(-|x - c|^2 / (2 h^2)).
+
+    Args:
+        centres: c, (M, D).
+        bandwidth: h.
+        weights: W, (M + 1, K).
+        scale: s, which makes logits of regression values.
+    """
+
+    centres: Tensor
+    weights: Tensor
+
+    def __init__(self, centres: Tensor, bandwidth: float, weights: Tensor, scale: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("centres", centres)
+        self.register_buffer("weights", weights)
+        self.bandwidth = bandwidth
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of standardised features (B, D)."""
+        return self.scale * (_kernel(x, self.centres, self.bandwidth) @ self.weights)
+
+
+def _kernel(x: Tensor, centres: Tensor, bandwidth: float) -> Tensor:
+    """k(x, c) (B, M), and a column of ones."""
+    distance = x.square().sum(1, keepdim=True) + centres.square().sum(1) - 2 * (x @ centres.T)
+    values = torch.exp(-distance.clamp_min(0) / (2 * bandwidth**2))
+    return torch.cat([values, values.new_ones(len(x), 1)], dim=1)
+
+
+def train_kernel_probe(
+    train_features: Tensor,
+    train_labels: Tensor,
+    validation_features: Tensor,
+    validation_labels: Tensor,
+    classes: int,
+    *,
+    centres: int = 2048,
+    bandwidths: Sequence[float] = KERNEL_BANDWIDTHS,
+    penalties: Sequence[float] = (1e-6, 1e-4, 1e-2),
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    advance: Callable[[int], object] | None = None,
+) -> Probe:
+    """Kernel ridge regression of the one-hot labels on standardised features, through randomly chosen centres.
+
+    The centres are a subset of the training data, the regression sees all of them (the Nystroem approximation: C. Williams and
+    M. Seeger, Using the Nystroem method to speed up kernel machines, 2001). Bandwidth and penalty are those with the lowest
+    cross-entropy on validation data, where the one scale that makes logits of the regression's values is fitted too.
+
+    Args:
+        train_features: (N, D); taken as float32.
+        train_labels: (N,) in 0..classes-1.
+        validation_features: (M, D).
+        validation_labels: (M,).
+        classes: K.
+        centres: how many; at most N.
+        bandwidths: candidates for h, in units of the median distance between centres.
+        penalties: candidates for the ridge penalty, for each example, relative to the mean square of a kernel value.
+        seed: of the choice of centres.
+        device: where to compute.
+        advance: called with 1 after each bandwidth.
+
+    Returns:
+        The probe, in eval mode, on ``device``.
+
+    Raises:
+        UsageError: as :func:`~flowclf.evaluation.probes.train_probe`; no centre, bandwidth or penalty; features near
+            float32's limit.
+    """
+    check_features("training", train_features, train_labels, classes)
+    check_features("validation", validation_features, validation_labels, classes)
+    if centres < 1 or not bandwidths or not penalties or min(*bandwidths, *penalties) <= 0:
+        raise UsageError(
+            "a kernel probe: expected at least one centre and bandwidth and penalty, all positive, "
+            f"found {centres}, {bandwidths}, {penalties}"
+        )
+    features, labels = train_features.to(device, torch.float32), train_labels.to(device)
+    mean, std = standardization(features)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    chosen = (features[order[:centres].to(device)] - mean) / std
+    typical = torch.pdist(chosen[:1000]).median().item() if len(chosen) > 1 else 1.0
+    candidates: list[Probe] = []
+    with torch.no_grad():
+        for width in bandwidths:
+            bandwidth = max(width * typical, 1e-6)
+            for weights in _ridge(features, labels, classes, (mean, std), chosen, bandwidth, penalties):
+                machine = KernelMachine(chosen, bandwidth, weights.float())
+                probe = Probe(machine, mean, std).to(device).eval()
+                values = torch.cat([probe(part.to(mean)) for part in torch.split(validation_features, _CHUNK)])
+                machine.scale = _scale(values, validation_labels.to(values.device))
+                probe.validation, probe.epochs = judge_probe(probe, validation_features, validation_labels), 1
+                candidates.append(probe)
+            if advance is not None:
+                advance(1)
+    return min(candidates, key=lambda probe: probe.validation.cross_entropy_nats)
+
+
+def _ridge(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    standardized: tuple[Tensor, Tensor],
+    centres: Tensor,
+    bandwidth: float,
+    penalties: Sequence[float],
+) -> list[Tensor]:
+    """W (M + 1, K) for each penalty; the normal equations are summed over chunks, in float64."""
+    mean, std = standardized
+    size = len(centres) + 1
+    gram = torch.zeros(size, size, dtype=torch.float64, device=features.device)
+    moment = torch.zeros(size, classes, dtype=torch.float64, device=features.device)
+    for part, target in zip(torch.split(features, _CHUNK), torch.split(labels, _CHUNK), strict=True):
+        # In float32 the rounding of the sums would outweigh the smaller penalties.
+        values = _kernel((part - mean) / std, centres, bandwidth).double()
+        gram += values.T @ values
+        moment += values.T @ (functional.one_hot(target, classes).double() - 1 / classes)
+    unit = gram.diagonal().mean()
+    if not unit.isfinite():
+        raise UsageError("a kernel probe: expected features whose differences are finite in float32, found larger ones")
+    solutions = []
+    for penalty in penalties:
+        damped = gram + penalty * unit * torch.eye(size, dtype=gram.dtype, device=gram.device)
+        solutions.append(torch.cholesky_solve(moment, torch.linalg.cholesky(damped)))
+    return solutions
+
+
+def _scale(values: Tensor, labels: Tensor) -> float:
+    """The factor on regression values (N, K) with the lowest cross-entropy, found on a logarithmic grid, then a finer one."""
+    grid = torch.logspace(-2, 2, 41)
+    for _ in range(2):
+        nats = torch.stack([functional.cross_entropy(factor * values.double(), labels) for factor in grid])
+        best = grid[int(nats.argmin())].item()
+        grid = best * torch.logspace(-0.1, 0.1, 21)
+    return best

@@ -1,0 +1,190 @@
+"""A probe: what it is, and networks trained to be one, to convergence, stopped early on data held out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowclf.architectures.nuisance_classifiers import mlp
+from flowclf.errors import UsageError
+from flowclf.modes import evaluating
+
+__all__ = ["Probe", "ProbeScore", "check_features", "judge_probe", "standardization", "train_probe"]
+
+
+class ProbeScore(NamedTuple):
+    """How a probe does on a split.
+
+    Attributes:
+        error: fraction of 1.
+        cross_entropy_nats: mean, nats.
+    """
+
+    error: float
+    cross_entropy_nats: float
+
+
+class Probe(nn.Module):
+    """A classifier of standardised features.
+
+    Args:
+        network: standardised features (B, D) -> logits (B, K).
+        mean: (D,), subtracted first.
+        std: (D,), divided by; positive.
+
+    Attributes:
+        epochs: epochs trained in all.
+        validation: the score on validation data of the weights that were kept.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        self.epochs = 0
+        self.validation = ProbeScore(math.nan, math.nan)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, K) of features (B, D) as they are, not standardised."""
+        logits: Tensor = self.network((features - self.mean) / self.std)
+        return logits
+
+
+def train_probe(
+    train_features: Tensor,
+    train_labels: Tensor,
+    validation_features: Tensor,
+    validation_labels: Tensor,
+    classes: int,
+    *,
+    network: Callable[[], nn.Module] | None = None,
+    epochs_max: int = 15,
+    patience: int = 3,
+    batch_size: int = 512,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    advance: Callable[[int], object] | None = None,
+) -> Probe:
+    """Train a fresh classifier to convergence on features, stopped early by its cross-entropy on validation data.
+
+    Adam; after an epoch without improvement the best weights are taken up again and the learning rate is divided by 5,
+    after ``patience`` such epochs in a row training ends. Features are standardised by their training mean and standard
+    deviation; a dimension that hardly varies (1e-3 of the median deviation) is not blown up. The global random state
+    does not matter, and is as before afterwards.
+
+    Args:
+        train_features: (N, D); taken as float32.
+        train_labels: (N,) in 0..classes-1.
+        validation_features: (M, D).
+        validation_labels: (M,).
+        classes: K.
+        network: makes the untrained network, (B, D) -> (B, K); by default :func:`mlp`.
+        epochs_max: at most so many epochs.
+        patience: epochs in a row without improvement that end the training.
+        batch_size: examples a step; a last, smaller batch is left for the next epoch's shuffle.
+        learning_rate: of Adam, at first.
+        seed: of the initial weights and of the order of the examples.
+        device: where to train.
+        advance: called with 1 after each epoch.
+
+    Returns:
+        The probe with the weights of the best epoch, in eval mode, on ``device``.
+
+    Raises:
+        UsageError: a split is empty, features and labels do not match, a label is outside 0..classes-1, a feature is
+            not finite, or ``epochs_max``, ``patience`` or ``batch_size`` is below 1.
+    """
+    check_features("training", train_features, train_labels, classes)
+    check_features("validation", validation_features, validation_labels, classes)
+    if min(epochs_max, patience, batch_size) < 1:
+        raise UsageError(
+            f"a probe's epochs_max, patience and batch_size are at least 1, found {epochs_max}, {patience}, {batch_size}"
+        )
+    features, labels = train_features.to(device, torch.float32), train_labels.to(device)
+    mean, std = standardization(features)
+    batch_size = min(batch_size, len(labels))
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.default_generator.manual_seed(seed)
+        made = mlp(features.shape[1], classes) if network is None else network()
+        probe = Probe(made, mean, std).to(device)
+        order = torch.Generator().manual_seed(seed)
+        optimizer = torch.optim.Adam(probe.parameters(), lr=learning_rate)
+        best: dict[str, Tensor] = {}
+        waited = 0
+        while probe.epochs < epochs_max and waited < patience:
+            probe.train()
+            for chosen in torch.split(torch.randperm(len(labels), generator=order), batch_size):
+                if len(chosen) < batch_size:
+                    break
+                chosen = chosen.to(device)
+                loss = functional.cross_entropy(probe(features[chosen]), labels[chosen])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            probe.epochs += 1
+            score = judge_probe(probe, validation_features, validation_labels)
+            if not best or score.cross_entropy_nats < probe.validation.cross_entropy_nats:
+                probe.validation, waited = score, 0
+                best = {name: value.clone() for name, value in probe.state_dict().items()}
+            else:
+                waited += 1
+                probe.load_state_dict(best)
+                for group in optimizer.param_groups:
+                    group["lr"] /= 5
+            if advance is not None:
+                advance(1)
+    return probe.eval()
+
+
+def judge_probe(probe: Probe, features: Tensor, labels: Tensor, *, batch_size: int = 2000) -> ProbeScore:
+    """Error and cross-entropy of a probe on features (N, D) with labels (N,), in eval mode.
+
+    Raises:
+        UsageError: there are no examples.
+    """
+    if not len(labels):
+        raise UsageError("expected at least one example to judge a probe on, found none")
+    wrong, nats = 0, 0.0
+    with evaluating(probe):
+        for part, target in zip(torch.split(features, batch_size), torch.split(labels, batch_size), strict=True):
+            logits = probe(part.to(probe.mean)).double()
+            target = target.to(logits.device)
+            wrong += int((logits.argmax(1) != target).sum())
+            nats += functional.cross_entropy(logits, target, reduction="sum").item()
+    return ProbeScore(wrong / len(labels), nats / len(labels))
+
+
+def standardization(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D,) of features (N, D); the deviation is at least 1e-3 of the median one, and positive."""
+    std, mean = torch.std_mean(features, dim=0, correction=0)
+    return mean, std.clamp_min(max(1e-3 * std.median().item(), 1e-6))
+
+
+def check_features(split: str, features: Tensor, labels: Tensor, classes: int) -> None:
+    """Refuse what a probe cannot be trained or judged on.
+
+    Raises:
+        UsageError: no examples, features (N, D) and labels (N,) that do not match, a label outside 0..classes-1, or a feature
+            that is not finite.
+    """
+    if features.dim() != 2 or labels.shape != features.shape[:1] or not len(labels):
+        raise UsageError(
+            f"probe, {split} data: expected features (N, D) and labels (N,) of at least one example, found "
+            f"{tuple(features.shape)} and {tuple(labels.shape)}"
+        )
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise UsageError(
+            f"probe, {split} data: expected labels in 0..{classes - 1}, found {int(labels.min())}..{int(labels.max())}"
+        )
+    if not torch.isfinite(features).all():
+        raise UsageError(f"probe, {split} data: expected finite features, found some that are not")

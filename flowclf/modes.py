@@ -1,0 +1,77 @@
+"""Context managers for evaluation without TF32, and for computation that is reproducible to the bit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["evaluating", "repeatable"]
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Context with eval mode, no gradients and no TF32 in convolutions; all previous settings are restored afterwards.
+
+    By default torch lets a GPU round the factors in float32 convolutions to TF32, with 10 bits of mantissa. The measurement of an
+    inverse error would then be off by a thousandth, although the inverse is not. Each submodule's own mode is restored.
+
+    Example:
+        >>> net = nn.Dropout()
+        >>> with evaluating(net):
+        ...     net.training
+        False
+        >>> net.training
+        True
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    # Since torch 2.9 each kind of operation has its own setting, and reading the old one fails if they differ.
+    cudnn = torch.backends.cudnn
+    owner, setting, full = (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
+    rounding = getattr(owner, setting)
+    try:
+        setattr(owner, setting, full)
+        module.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        setattr(owner, setting, rounding)
+        for part, training in modes:
+            part.training = training
+
+
+@contextlib.contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Context in which the same computation on the same device gives the same bits; torch's settings are restored afterwards.
+
+    A CPU needs no settings. On a GPU, operations sum in a fixed order (``torch.use_deterministic_algorithms``), and cuDNN does not
+    select algorithms by timing. Operations without a deterministic algorithm still run, and torch warns of them. The environment
+    variable ``CUBLAS_WORKSPACE_CONFIG`` is set, unless it already is, and stays set.
+
+    Example:
+        >>> with repeatable(torch.device("cpu")):
+        ...     torch.ones(2).sum().item()
+        2.0
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # Older releases of torch require it before they consider cuBLAS's matrix products deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    enabled, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fill, benchmark = memory.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=warn_only or not enabled)
+    # All memory is written before it is read, so filling it first would only cost time.
+    memory.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        memory.fill_uninitialized_memory = fill
+        torch.backends.cudnn.benchmark = benchmark

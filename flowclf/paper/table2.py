@@ -1,0 +1,103 @@
+"""Table 2 of the paper beside the results of two runs; the command is ``flowclf paper table2``.
+
+A run is a run directory, or a file with the output of ``flowclf evaluate RUN --protocol full --oracle RUN --json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flowclf.errors import UsageError
+
+__all__ = ["ROWS", "about", "read_results", "share", "table"]
+
+PAPER: Mapping[str, tuple[str, str]] = {
+    "test.error": ("0.39 %", "0.38 %"),
+    "train.error": ("0.00 %", "0.37 %"),
+    "probe.test_error": ("0.34 %", "27.70 %"),
+    "probe.train_error": ("0.00 %", "40.21 %"),
+}
+
+
+def share(results: Mapping[str, Any], key: str) -> str:
+    """Format a fraction in percent, with its interval if there is one."""
+    value, low, high = (results.get(f"{key}{end}") for end in ("", "_low", "_high"))
+    if value is None:
+        return "–"
+    interval = f" ({100 * low:.2f} to {100 * high:.2f})" if low is not None and high is not None else ""
+    return f"{100 * value:.2f} %{interval}"
+
+
+def number(form: str) -> Callable[[Mapping[str, Any], str], str]:
+    """Make a function that formats a number with a format specification."""
+    return lambda results, key: "–" if results.get(key) is None else format(results[key], form)
+
+
+ROWS: Sequence[tuple[str, str, Callable[[Mapping[str, Any], str], str]]] = (
+    ("error of the logits, test", "test.error", share),
+    ("error of the logits, training", "train.error", share),
+    ("error of a probe on the nuisances, test", "probe.test_error", share),
+    ("error of a probe on the nuisances, training", "probe.train_error", share),
+    ("I(class; nuisances) at least, nats", "probe.mutual_information_nats", number(".3f")),
+    ("metamers that show the donor's class (attack success)", "metamers.oracle.donor", share),
+    ("metamers that show the logits' class", "metamers.oracle.logits", share),
+    ("attack success, saved at 8 bits", "metamers.oracle.donor_8bit", share),
+    ("prediction kept, saved at 8 bits", "metamers.prediction_kept_8bit", share),
+    ("bits/dim", "test.bits_per_dim", number(".3f")),
+    ("largest inverse error", "numerics.inverse_error_max", number(".1e")),
+)
+
+
+def read_results(run: str) -> dict[str, Any]:
+    """Read the results in a run directory or a file.
+
+    Raises:
+        UsageError: if there are none, or they are not a JSON object.
+    """
+    path = Path(run)
+    file = path / "results.json" if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"{run}: expected a finished run directory or a file of results, found no {file.name}")
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{file} is not JSON: {error}") from error
+    if not isinstance(results, dict):
+        raise UsageError(f"{file}: expected a JSON object, found {type(results).__name__}")
+    return results
+
+
+def about(results: Mapping[str, Any]) -> str:
+    """Describe a column: recipe, seed, parameters, bits, protocol."""
+    parts = [
+        f"recipe {results['recipe']}" if "recipe" in results else "",
+        f"seed {results['seed']}" if "seed" in results else "",
+        f"{results['model.parameters']:,} parameters" if "model.parameters" in results else "",
+        f"{results['data.bits']} bits" if "data.bits" in results else "",
+        f"protocol {results.get('protocol', 'unknown')}",
+        f"probe {results['probe.name']}" if "probe.name" in results else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def table(ce: Mapping[str, Any], ice: Mapping[str, Any]) -> str:
+    """Format the table as Markdown."""
+    lines = [
+        "| | CE, paper | CE, here | iCE, paper | iCE, here |",
+        "|---|---|---|---|---|",
+    ]
+    for words, key, written in ROWS:
+        paper_ce, paper_ice = PAPER.get(key, ("–", "–"))
+        lines.append(f"| {words} | {paper_ce} | {written(ce, key)} | {paper_ice} | {written(ice, key)} |")
+    oracle = share(ice, "metamers.oracle.test_error")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"CE: {about(ce)}. iCE: {about(ice)}. Chance is {share(ice, 'test.chance_error')}; the oracle itself errs on {oracle}. "
+            "In brackets 95 % intervals.",
+        ]
+    )

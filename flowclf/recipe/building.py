@@ -1,0 +1,108 @@
+"""Build a recipe's objects: data, classifier, loss, trainer, settings of the probes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from flowclf import registry
+from flowclf.classifier import InvertibleClassifier, PlainClassifier, build_classifier, plain_classifier
+from flowclf.data import DataSet
+from flowclf.data import load as load_data
+from flowclf.errors import UsageError
+from flowclf.evaluation import ProbeSettings
+from flowclf.losses import Loss, WeightedSum
+from flowclf.preprocessing import Preprocessing
+from flowclf.recipe import Recipe
+from flowclf.sections import plain
+from flowclf.training import Trainer, TrainSettings
+
+__all__ = ["build_data", "build_loss", "build_model", "build_probe_settings", "build_trainer", "resolve_device"]
+
+
+def resolve_device(device: str) -> torch.device:
+    """Resolve a device name; ``auto`` is a GPU if there is one, otherwise the CPU.
+
+    Raises:
+        UsageError: if the device is unknown to torch or does not exist.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"device: expected auto, cpu or cuda, found '{device}'") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device: cuda was requested, but torch finds no GPU; use --device cpu")
+    return chosen
+
+
+def build_data(recipe: Recipe) -> DataSet:
+    """Load the recipe's data set."""
+    section = recipe.data
+    return load_data(
+        section.name,
+        batch_size=section.batch_size,
+        validation=int(section.validation) if section.validation >= 1 else section.validation,
+        augment=section.augment.model_dump(),
+        seed=recipe.seed,
+        train_limit=section.train_limit,
+        **section.arguments,
+    )
+
+
+def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier | PlainClassifier:
+    """Build the recipe's classifier with newly initialised weights, which depend on the recipe's seed alone.
+
+    Raises:
+        GraphError: if the graph is not a classifier's.
+    """
+    images, stream = len(data.image_shape) == 3, recipe.train.stream
+    preprocessing = Preprocessing(
+        data.image_shape, bits=recipe.data.bits if images else None, pad=recipe.data.pad, fixed_point=stream == "fixed_point"
+    )
+    model = recipe.model
+    specs = model if isinstance(model, list) else registry.models.get(model.name)(**model.arguments)
+    torch.manual_seed(recipe.seed)
+    shape, names = preprocessing.input_shape, data.class_names
+    if not isinstance(model, list) and callable(specs):
+        if stream != "float":
+            raise UsageError(f"train.stream: expected 'float' for the plain network '{model.name}', found '{stream}'")
+        network = {model.name: plain(model.arguments)}
+        return plain_classifier(shape, network, data.classes, preprocessing=preprocessing, class_names=names)
+    return build_classifier(shape, specs, data.classes, preprocessing=preprocessing, class_names=names, stream=stream)
+
+
+def build_loss(recipe: Recipe) -> Loss:
+    """Build the recipe's loss, unbound."""
+    section = recipe.loss
+    if not isinstance(section, list):
+        return _loss(section.name, section.arguments)
+    return WeightedSum([(term.weight, _loss(term.name, term.arguments)) for term in section])
+
+
+def _loss(name: str, arguments: Mapping[str, Any]) -> Loss:
+    loss = registry.losses.get(name)(**arguments)
+    if not isinstance(loss, Loss):
+        raise UsageError(f"loss '{name}' is a {type(loss).__name__}, expected a flowclf.losses.Loss")
+    return loss
+
+
+def build_trainer(recipe: Recipe, device: torch.device) -> Trainer:
+    """Build the trainer, and all that it needs, before its first step.
+
+    Raises:
+        UsageError: if parts of the recipe do not fit together.
+        GraphError: if the graph is not a classifier's.
+    """
+    data = build_data(recipe)
+    classifier = build_model(recipe, data).to(device)
+    settings = TrainSettings(**recipe.train.model_dump(exclude={"stream"}))
+    return Trainer(classifier, build_loss(recipe), data, settings)
+
+
+def build_probe_settings(recipe: Recipe) -> ProbeSettings:
+    """Build the probe settings from the recipe's section ``evaluate.probe``."""
+    return ProbeSettings(**recipe.evaluate.probe.model_dump())

@@ -1,0 +1,138 @@
+"""Where a zoo is and how files are reached: arguments, then environment variables, then a configuration file, read at each call.
+
+The configuration file is the one that ``FLOWCLF_CONFIG`` names, or ``config.toml`` in the platform's folder for flowclf's
+configuration, with a table ``[zoo]``: ``index``, ``url``, ``mirrors`` (a list), ``cache``, ``offline``, ``timeout``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+import platformdirs
+from annotated_types import Gt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flowclf.errors import UsageError
+from flowclf.files import cache_folder
+from flowclf.registry import nearest
+
+if TYPE_CHECKING:
+    from flowclf.training import Progress
+
+__all__ = ["Options", "Settings", "settings"]
+
+# What each setting is, in words, and the variable that holds it.
+_KEYS = {
+    "index": ("text", "FLOWCLF_ZOO"),
+    "url": ("text", "FLOWCLF_ZOO_URL"),
+    "mirrors": ("a list of text", "FLOWCLF_ZOO_MIRRORS"),
+    "cache": ("text", "FLOWCLF_CACHE"),
+    "offline": ("true or false", "FLOWCLF_OFFLINE"),
+    "timeout": ("a positive number of seconds", "FLOWCLF_TIMEOUT"),
+}
+
+
+class Options(TypedDict, total=False):
+    """Arguments that every function of the zoo takes; what is left out comes from the environment or the configuration.
+
+    Keys:
+        index: the zoo: a folder that holds ``index.json``, such a file, or the URL of either (``FLOWCLF_ZOO``); by default the one
+            that travels with flowclf.
+        url: base URL for files with relative paths, and for the index where none is named (``FLOWCLF_ZOO_URL``).
+        mirrors: further folders or base URLs, tried in turn (``FLOWCLF_ZOO_MIRRORS``, separated by white space).
+        cache: folder for downloads (``FLOWCLF_CACHE``).
+        offline: read nothing from a network (``FLOWCLF_OFFLINE``).
+        timeout: seconds to wait for an answer (``FLOWCLF_TIMEOUT``).
+        progress: receives how far a download is.
+    """
+
+    index: str | Path | None
+    url: str | None
+    mirrors: Sequence[str] | None
+    cache: str | Path | None
+    offline: bool | None
+    timeout: float | None
+    progress: Progress | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a zoo, or a data set's files, are reached; see :class:`Options`."""
+
+    cache: Path
+    index: str | None = None
+    url: str | None = None
+    mirrors: tuple[str, ...] = ()
+    offline: bool = False
+    timeout: float = 30.0
+    progress: Progress | None = None
+
+
+class _Given(BaseModel):
+    """The settings from one source."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    index: str | None = None
+    url: str | None = None
+    mirrors: list[str] = []
+    cache: str | None = None
+    offline: bool = False
+    timeout: Annotated[float, Gt(0)] = 1.0
+
+
+def settings(options: Options) -> Settings:
+    """The settings of one call.
+
+    Raises:
+        UsageError: if an option is unknown, or a value is not what its option takes; says where it comes from.
+    """
+    file, configured = _configuration()
+    environment = {key: os.environ[variable] for key, (_, variable) in _KEYS.items() if os.environ.get(variable)}
+    arguments = {key: value for key, value in options.items() if key != "progress"}
+    chosen = {
+        **_checked(configured, lambda key: f"{file}: zoo.{key}", strict=True),
+        **_checked(environment, lambda key: _KEYS[key][1]),
+        **_checked(arguments, str),
+    }
+    cache = Path(chosen.pop("cache", cache_folder())).expanduser() / "zoo"
+    mirrors = tuple(chosen.pop("mirrors", ()))
+    return Settings(cache, mirrors=mirrors, progress=options.get("progress"), **chosen)
+
+
+def _checked(values: Mapping[str, Any], name: Callable[[str], str], strict: bool = False) -> dict[str, Any]:
+    for key in values:
+        if key not in _KEYS:
+            raise UsageError(f"{name(key)}: there is no such setting{nearest(key, _KEYS)}")
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in values.items() if value is not None}
+    if isinstance(plain.get("mirrors"), str) and not strict:
+        plain["mirrors"] = plain["mirrors"].split()
+    try:
+        return _Given.model_validate(plain, strict=strict).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        raise UsageError(f"{name(key)}: expected {_KEYS[key][0]}, found {values[key]!r}") from None
+
+
+def _configuration() -> tuple[Path, dict[str, Any]]:
+    """The configuration file, and its table ``[zoo]``; empty where there is none."""
+    named = os.environ.get("FLOWCLF_CONFIG")
+    file = Path(named) if named else Path(platformdirs.user_config_dir("flowclf")) / "config.toml"
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8")).get("zoo", {})
+    except FileNotFoundError:
+        if named:
+            raise UsageError(f"FLOWCLF_CONFIG: there is no file {file}") from None
+        return file, {}
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file} is not TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error
+    if not isinstance(table, dict):
+        raise UsageError(f"{file}: expected a table [zoo], found {table!r}")
+    return file, table

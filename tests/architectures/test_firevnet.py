@@ -1,0 +1,103 @@
+"""Architectures: plain lists of specs, each of which builds a classifier that inverts, saves and loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from flowclf import build_classifier, load, registry, save
+from flowclf.architectures.firevnet import firevnet, firevnet_fc
+from flowclf.errors import RegistryError, UsageError
+
+REGISTERED = registry.models.names()
+PLAIN = {"plain_cnn"}  # have a file of their own
+SMALL = {"blocks": 1, "width": 4}
+CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "default": ("firevnet", (1, 8, 8), {"width": 8}),
+    "additive, lu": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "lu"}),
+    "factored out": ("firevnet", (3, 8, 8), {"stages": 3, **SMALL, "factor_out": True}),
+    "batch norm": ("firevnet", (1, 8, 8), {**SMALL, "normalization": "batch", "logit_couplings": 1}),
+    "logit couplings": ("firevnet", (1, 8, 8), {**SMALL, "logit_couplings": 2, "logit_scale": 2.0, "logit_mean": 4.0}),
+    "readout": ("firevnet", (1, 8, 8), {**SMALL, "readout_width": 4, "logit_couplings": 1, "logit_scale": 2.0}),
+    "pixels": ("firevnet", (1, 4, 4), {"stages": 1, **SMALL, "dct": False}),
+    "permutations": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "permutation", "actnorm": False}),
+    "lists": ("firevnet", (1, 8, 8), {"blocks": [2, 1], "width": [4, 8]}),
+    "vectors": ("firevnet_fc", (7,), {"width": 8}),
+    "vectors, permutations": ("firevnet_fc", (7,), {**SMALL, "mixing": "permutation"}),
+    "vectors, affine": ("firevnet_fc", (7,), {**SMALL, "coupling": "affine", "actnorm": True, "mixing": "lu"}),
+}
+every_case = pytest.mark.parametrize(("name", "shape", "arguments"), CASES.values(), ids=CASES)
+
+
+def test_every_registered_architecture_has_a_case() -> None:
+    assert {name for name, _, _ in CASES.values()} | PLAIN == set(REGISTERED)
+
+
+@every_case
+def test_builds_a_classifier_that_inverts(name: str, shape: tuple[int, ...], arguments: dict[str, Any]) -> None:
+    specs = registry.models.get(name)(**arguments)
+    clf = tiny.randomize(build_classifier(shape, specs, classes=4), 0.1).double()
+    x = torch.randn(8, *shape, dtype=torch.float64)
+    clf(x)
+    clf.eval()
+    encoding = clf(x)
+    torch.testing.assert_close(clf.inverse(encoding.logits, encoding.nuisance), x, atol=1e-10, rtol=0)
+    jacobian = torch.autograd.functional.jacobian(lambda point: torch.cat(clf(point)[:2], dim=1)[0], x[:1])
+    expected = torch.linalg.slogdet(jacobian.reshape(clf.dimensions, -1)).logabsdet
+    torch.testing.assert_close(encoding.log_det[0], expected, atol=1e-8, rtol=0)
+    assert float(clf.prior.logit_mean) == arguments.get("logit_mean", 25.0)
+
+
+@every_case
+def test_is_plain_data_that_can_be_saved(name: str, shape: tuple[int, ...], arguments: dict[str, Any], tmp_path: Path) -> None:
+    specs = registry.models.get(name)(**arguments)
+    assert json.loads(json.dumps(specs)) == specs
+    clf = tiny.randomize(build_classifier(shape, specs, classes=4), 0.1).eval()
+    x = torch.randn(2, *shape)
+    assert all(map(torch.equal, load(save(clf, tmp_path))(x), clf(x)))
+
+
+def test_the_plan_of_the_default() -> None:
+    kinds = [row.kind for row in build_classifier((1, 28, 28), firevnet(width=4), classes=10).node_rows()]
+    block = ["actnorm", "invertible_conv1x1", "affine_coupling"]
+    assert kinds == ["squeeze", *block * 4, "squeeze", *block * 4, "actnorm", "split_head"]
+
+
+def test_a_plan_for_a_stream_in_fixed_point() -> None:
+    arguments = {"stages": 1, "coupling": "additive", "mixing": "permutation", "actnorm": False, "dct": False}
+    clf = build_classifier((1, 8, 8), firevnet(blocks=1, width=4, **arguments), classes=4, stream="fixed_point")
+    assert [row.kind for row in clf.node_rows()] == ["squeeze", "permutation", "additive_coupling", "split_head"]
+
+
+def test_the_plan_of_couplings_given_the_logits() -> None:
+    clf = build_classifier((1, 8, 8), firevnet(blocks=1, width=4, readout_width=4, logit_couplings=2), classes=4)
+    kinds = [row.kind for row in clf.node_rows()]
+    assert kinds[kinds.index("logit_readout") :] == ["logit_readout", *["logit_coupling"] * 4, "split_head"]
+
+
+def test_blocks_and_widths_are_by_stage() -> None:
+    clf = build_classifier((1, 8, 8), firevnet(blocks=[1, 2], width=[4, 6]), classes=4)
+    widths = [module.out_channels for module in clf.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert widths[1::3] == [4, 6, 6]
+
+
+def test_additive_couplings_keep_volume() -> None:
+    clf = build_classifier((7,), firevnet_fc(width=8, logit_scale=1.0), classes=3)
+    tiny.randomize(clf)
+    torch.testing.assert_close(clf(torch.randn(4, 7)).log_det, torch.zeros(4), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("arguments", [{"blocks": [1, 2, 3]}, {"width": [8]}])
+def test_lists_of_another_length_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"firevnet: .* entries for 2 stages"):
+        firevnet(**arguments)
+
+
+def test_a_coupling_that_is_not_there_is_refused_when_the_graph_is_built() -> None:
+    with pytest.raises(RegistryError, match="unknown node 'afine_coupling'; did you mean 'affine_coupling'"):
+        build_classifier((1, 8, 8), firevnet(coupling="afine"), classes=4)
