@@ -50,11 +50,13 @@ class Registry:
     Args:
         kind: what an error message calls it, e.g. ``node``.
         group: the entry-point group, e.g. ``flowclf.nodes``.
+        supplied: arguments that whoever builds such a component passes itself, so that no recipe gives them.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(self, kind: str, group: str, supplied: Iterable[str] = ()) -> None:
         self.kind = kind
         self.group = group
+        self.supplied = frozenset(supplied)
         self._local: dict[str, Any] = {}
         self._entries: dict[str, importlib.metadata.EntryPoint] | None = None
 
@@ -106,16 +108,8 @@ class Registry:
         entry = self._installed()[name]
         try:
             return entry.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # An import runs anything, and may raise anything.
             raise RegistryError(f"{self.kind} '{name}' cannot be loaded from {entry.value}: {error}") from error
-
-    def target(self, name: str) -> tuple[str, str] | Any:
-        """Where a component comes from, without importing it: (module, attribute), or the object registered in-process."""
-        self.check(name)
-        if name in self._local:
-            return self._local[name]
-        entry = self._installed()[name]
-        return entry.module, entry.attr
 
     def name_of(self, component: Any) -> str | None:
         """The name under which a class or function is registered, or None."""
@@ -133,8 +127,8 @@ def _home(component: Any) -> tuple[Any, Any]:
     return getattr(component, "__module__", None), getattr(component, "__qualname__", id(component))
 
 
-nodes = Registry("node", "flowclf.nodes")
-subnets = Registry("subnet", "flowclf.subnets")
+nodes = Registry("node", "flowclf.nodes", supplied=("dims_in", "dims_c", "classes"))
+subnets = Registry("subnet", "flowclf.subnets", supplied=("channels_in", "channels_out"))
 models = Registry("architecture", "flowclf.models")
 losses = Registry("loss", "flowclf.losses")
 datasets = Registry("data set", "flowclf.datasets")

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from annotated_types import Len
 from pydantic import Field
 
-from flowclf.arguments import (
+from flowclf.argument_types import (
     Decay,
     Fraction,
     NonNegativeFloat,
@@ -21,7 +21,8 @@ from flowclf.arguments import (
     PositiveInt,
     ProperFraction,
 )
-from flowclf.component_schema import OneOf, Section
+from flowclf.components import OneOf
+from flowclf.sections import Section
 
 __all__ = [
     "OPTIMIZERS",

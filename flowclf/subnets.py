@@ -7,17 +7,21 @@ coupling starts as the identity.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
 from flowclf import registry
-from flowclf.arguments import NonNegativeInt, PositiveInt, SubnetSpec
+from flowclf.argument_types import NonNegativeInt, PositiveInt, SubnetSpec
 from flowclf.bottleneck import bottleneck, is_fast
+from flowclf.components import as_declared
 from flowclf.errors import GraphError
+from flowclf.specs import name_and_arguments
+from flowclf.strict_json import first_problem
 
 __all__ = ["PointwiseConv2d", "build_subnet", "conv", "dense", "is_hooked", "pointwise", "residual"]
 
@@ -189,8 +193,10 @@ def _bias(layer: nn.Conv2d | nn.Linear) -> nn.Parameter:
 
 def takes_vectors(spec: SubnetSpec | Callable[[int, int], nn.Module] | None) -> bool:
     """Whether a spec names a subnet that takes vectors (D,) alone; a coupling gives it feature maps as one vector."""
-    name = next(iter(spec), None) if isinstance(spec, Mapping) else spec
-    return isinstance(name, str) and not _SPATIAL.get(name, True)
+    if spec is None or callable(spec):
+        return False
+    name, _ = name_and_arguments(spec, "subnet")
+    return not _SPATIAL.get(name, True)
 
 
 def build_subnet(
@@ -206,25 +212,19 @@ def build_subnet(
         spatial: whether the input is feature maps.
 
     Raises:
-        GraphError: a spec of another form, arguments that the subnet does not take, or a subnet of the wrong rank.
+        GraphError: if the spec has another form, the subnet does not take its arguments, or the subnet has the wrong rank.
     """
     if spec is None:
         spec = "conv" if spatial else "dense"
     if callable(spec):
         return spec(channels_in, channels_out)
-    if isinstance(spec, str):
-        spec = {spec: {}}
-    if not isinstance(spec, Mapping) or len(spec) != 1:
-        raise GraphError(f"a subnet is a name, or a mapping of one name to its arguments; found {spec!r}")
-    ((name, arguments),) = spec.items()
+    name, arguments = name_and_arguments(spec, "subnet")
     if _SPATIAL.get(name, spatial) != spatial:
         needed = "vectors (D,)" if spatial else "feature maps (C, H, W)"
         raise GraphError(f"subnet {name} takes {needed}, found {'feature maps' if spatial else 'vectors'}")
-    return _call(registry.subnets.get(name), f"subnet {name}", (channels_in, channels_out), dict(arguments or {}))
-
-
-def _call(function: Callable[..., nn.Module], what: str, positional: tuple[int, int], arguments: dict[str, Any]) -> nn.Module:
+    function = registry.subnets.get(name)
     try:
-        return function(*positional, **arguments)
-    except TypeError as error:
-        raise GraphError(f"{what}: {error}") from error
+        module: nn.Module = function(channels_in, channels_out, **as_declared("subnets", name, arguments))
+    except ValidationError as error:
+        raise GraphError(f"subnet {name}: argument {first_problem(error)}") from error
+    return module

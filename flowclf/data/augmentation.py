@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.arguments import Fraction, NonNegativeFloat, NonNegativeInt
+from flowclf.argument_types import Fraction, NonNegativeFloat, NonNegativeInt
 from flowclf.errors import UsageError
 from flowclf.host_memory import moved
 from flowclf.registry import nearest

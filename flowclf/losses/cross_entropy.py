@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.arguments import Fraction
+from flowclf.argument_types import Fraction
 from flowclf.classifier import Encoding
 from flowclf.losses.base import Loss, LossTerms
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.arguments import Fraction, NonNegativeFloat
+from flowclf.argument_types import Fraction, NonNegativeFloat
 from flowclf.classifier import Encoding, require_invertible
 from flowclf.graph import readout_of
 from flowclf.losses.base import Binding, Loss, LossTerms, warmed_up

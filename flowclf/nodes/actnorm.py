@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from flowclf.arguments import PositiveFloat
+from flowclf.argument_types import PositiveFloat
 from flowclf.nodes.base import BijectiveNode, channels_of, positions
 from flowclf.nodes.gradients import BackwardStep
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from flowclf.arguments import PositiveFloat, SubnetSpec
+from flowclf.argument_types import PositiveFloat, SubnetSpec
 from flowclf.errors import GraphError
 from flowclf.fixed_point import Peak, round_to_grid
 from flowclf.nodes.base import BijectiveNode, Shape, channels_of, elements, positions

@@ -8,7 +8,7 @@ import torch
 from FrEIA.modules import InvertibleModule
 from torch import Tensor
 
-from flowclf.arguments import PositiveInt
+from flowclf.argument_types import PositiveInt
 from flowclf.errors import GraphError
 from flowclf.nodes.base import Shape, channels_of, single_shape
 

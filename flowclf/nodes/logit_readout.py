@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from flowclf.arguments import PositiveFloat, PositiveInt
+from flowclf.argument_types import PositiveFloat, PositiveInt
 from flowclf.errors import GraphError
 from flowclf.nodes.base import channels_of, elements, positions
 from flowclf.nodes.couplings import AdditiveCoupling, Subnet

@@ -10,7 +10,7 @@ import torch
 from FrEIA.modules import InvertibleModule
 from torch import Tensor
 
-from flowclf.arguments import PositiveFloat
+from flowclf.argument_types import PositiveFloat
 from flowclf.errors import GraphError
 from flowclf.nodes.base import Shape, elements
 from flowclf.nodes.dct import dct2d, inverse_dct2d

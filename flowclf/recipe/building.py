@@ -16,6 +16,7 @@ from flowclf.evaluation import ProbeSettings
 from flowclf.losses import Loss, weighted_sum
 from flowclf.preprocessing import Preprocessing
 from flowclf.recipe import Recipe
+from flowclf.sections import plain
 from flowclf.training import Trainer, TrainSettings
 
 __all__ = ["build_data", "build_loss", "build_model", "build_probe_settings", "build_trainer", "resolve_device"]
@@ -69,7 +70,7 @@ def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier | PlainCl
     if not isinstance(model, list) and callable(specs):
         if stream != "float":
             raise UsageError(f"train.stream: expected 'float' for the plain network '{model.name}', found '{stream}'")
-        network = {model.name: model.arguments}
+        network = {model.name: plain(model.arguments)}
         return plain_classifier(shape, network, data.classes, preprocessing=preprocessing, class_names=names)
     return build_classifier(shape, specs, data.classes, preprocessing=preprocessing, class_names=names, stream=stream)
 

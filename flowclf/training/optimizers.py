@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flowclf import registry
-from flowclf.arguments import Decay, NonNegativeFloat, PositiveFloat
+from flowclf.argument_types import Decay, NonNegativeFloat, PositiveFloat
 from flowclf.errors import UsageError
 
 __all__ = ["adam", "adamax", "adamw", "build_optimizer", "sgd"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from flowclf import registry
-from flowclf.arguments import Fraction, PositiveFraction, PositiveInt, ProperFraction
+from flowclf.argument_types import Fraction, PositiveFraction, PositiveInt, ProperFraction
 from flowclf.errors import UsageError
 
 __all__ = ["Schedule", "build_schedule", "constant", "cosine", "one_cycle", "step", "trapezoid"]

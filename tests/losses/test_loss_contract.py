@@ -19,13 +19,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cross-entropy": ("cross_entropy", {}),
     "smoothed": ("cross_entropy", {"label_smoothing": 0.1}),
     "likelihood": ("factorial_prior_mle", {}),
-    "independence": ("independence_cross_entropy", {"nuisance_hidden": [12]}),
+    "independence": ("independence_cross_entropy", {"nuisance": {"hidden": [12]}}),
     "independence, labels": (
         "independence_cross_entropy",
-        {"nuisance_hidden": [12, 8], "nuisance_target": "labels", "nuisance_steps": 1},
+        {"nuisance": {"hidden": [12, 8], "target": "labels", "steps": 1}},
     ),
-    "independence, convolutional": ("independence_cross_entropy", {"nuisance_network": "conv"}),
-    "independence, two players": ("independence_cross_entropy", {"nuisance_network": "both", "nuisance_hidden": [12]}),
+    "independence, convolutional": ("independence_cross_entropy", {"nuisance": {"network": "conv"}}),
+    "independence, two players": ("independence_cross_entropy", {"nuisance": {"network": "both", "hidden": [12]}}),
     "matching": ("metamer_matching", {}),
     "matching, later": ("metamer_matching", {"share": 0.0, "delay": 0.5, "warmup": 0.2}),
 }

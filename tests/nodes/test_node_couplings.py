@@ -63,8 +63,8 @@ def test_the_default_subnet_is_by_rank(cls: type[AffineCoupling]) -> None:
 @both
 @pytest.mark.parametrize(
     "subnet",
-    ["conv", {"conv": {"width": 3}}, {"conv": None}, lambda size_in, size_out: nn.Conv2d(size_in, size_out, 1)],
-    ids=["name", "mapping", "mapping to nothing", "function"],
+    ["conv", {"conv": {"width": 3}}, lambda size_in, size_out: nn.Conv2d(size_in, size_out, 1)],
+    ids=["name", "mapping", "function"],
 )
 def test_subnets_are_names_mappings_or_functions(cls: type[AffineCoupling], subnet: Any) -> None:
     node = randomize(cls([(4, 2, 2)], subnet=subnet)).double()
@@ -90,6 +90,8 @@ def test_a_registered_subnet_can_be_named(scratch_registries: None) -> None:
         ((4, 2, 2), {"conv": {"kernel": 4}}, ["odd", "4"]),
         ((4, 2, 2), {"conv": {"widht": 4}}, ["conv", "widht"]),
         ((4, 2, 2), {"conv": {}, "dense": {}}, ["one name"]),
+        ((4, 2, 2), {"conv": None}, ["conv", "write 'conv' alone"]),
+        ((4, 2, 2), {"conv": {"width": 0}}, ["conv", "width", "greater than or equal to 1", "0"]),
         ((4, 2, 2), 7, ["7"]),
     ],
 )

@@ -39,7 +39,7 @@ evaluate: {protocol: quick}
 """
 GRAPH = """\
 name: graph
-data: {name: arrays, path: "no", test: {seed: 3}, validation: 0.1, augment: {shift: 2}}
+data: {name: arrays, path: "no", test_seed: 3, validation: 0.1, augment: {shift: 2}}
 model:
   - squeeze
   - repeat: 2
@@ -68,21 +68,21 @@ def test_the_example_of_the_design():
     assert recipe.data.arguments == {}
     assert recipe.model.name == "firevnet"
     assert recipe.model.arguments | {"stages": 2, "blocks": 4, "width": 64, "coupling": "affine"} == recipe.model.arguments
-    assert recipe.loss.arguments["nuisance_hidden"] == [512, 512]
+    assert recipe.loss.arguments["nuisance"].hidden == [512, 512]
     assert recipe.train.optimizer.model_dump() == {"name": "adamax", "lr": 2e-3, "weight_decay": 1e-4, "betas": [0.9, 0.999]}
     assert recipe.train.precision == "bf16"
 
 
 def test_activations_are_stored_or_recomputed():
     assert loads(DESIGN.replace("activations: store ", "activations: recompute ")).recipe.train.activations == "recompute"
-    with pytest.raises(RecipeError, match="expected 'store' or 'recompute', found 'forget'"):
+    with pytest.raises(RecipeError, match="Input should be 'store' or 'recompute', found 'forget'"):
         loads(DESIGN.replace("activations: store ", "activations: forget "))
 
 
 def test_the_stream_is_of_floats_or_in_fixed_point():
     assert loads(DESIGN).recipe.train.stream == "float"
     assert loads(DESIGN.replace("epochs: 10", "epochs: 10\n  stream: fixed_point")).recipe.train.stream == "fixed_point"
-    with pytest.raises(RecipeError, match="expected 'float' or 'fixed_point', found 'integer'"):
+    with pytest.raises(RecipeError, match="Input should be 'float' or 'fixed_point', found 'integer'"):
         loads(DESIGN.replace("epochs: 10", "epochs: 10\n  stream: integer"))
 
 
@@ -226,7 +226,7 @@ def test_a_component_of_the_running_process_can_be_used(monkeypatch):
     text = DESIGN.replace("name: independence_cross_entropy", "name: test_margin")
     with pytest.raises(RecipeError, match="unknown key 'nuisance'"):
         loads(text)
-    text = GRAPH.replace("{name: factorial_prior_mle}", "{name: test_margin, soft: {margin: true}, weight: 0.5}")
+    text = GRAPH.replace("{name: factorial_prior_mle}", "{name: test_margin, soft_margin: true, weight: 0.5}")
     term = loads(text).recipe.loss[1]
     assert (term.name, term.weight, term.arguments) == ("test_margin", 0.5, {"margin": 1.0, "soft_margin": True})
 

@@ -31,7 +31,7 @@ def make_trainer(seed: int = 0) -> Trainer:
     block = ["actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": noisy_subnet}}]
     nodes = ["squeeze", {"repeat": 2, "nodes": block}, "split_head"]
     classifier = build_classifier((1, 8, 8), nodes, classes=3)
-    loss = IndependenceCrossEntropy(nuisance_hidden=[16], nuisance_steps=2) + 0.5 * CrossEntropy()
+    loss = IndependenceCrossEntropy(nuisance={"hidden": [16], "steps": 2}) + 0.5 * CrossEntropy()
     settings = TrainSettings(epochs=4, ema=0.9, precision="fp32", schedule={"name": "one_cycle"}, checkpoint_every_steps=SAVED_AT)
     return Trainer(classifier, loss, data, settings)
 

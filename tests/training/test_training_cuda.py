@@ -33,7 +33,7 @@ def make_data() -> DataSet:
 def make_loss(kind: str) -> Loss:
     if kind == "cross-entropy":
         return CrossEntropy()
-    independence = IndependenceCrossEntropy(nuisance_hidden=[16], nuisance_network="both", nuisance_steps=2)
+    independence = IndependenceCrossEntropy(nuisance={"hidden": [16], "network": "both", "steps": 2})
     return independence if kind == "independence" else independence + MetamerMatching()
 
 
@@ -113,7 +113,7 @@ def test_recording_leaves_buffers_and_random_numbers_alone() -> None:
     clf.initialize(x)
     before = {name: value.clone() for name, value in clf.named_buffers()}
     random = torch.cuda.get_rng_state()
-    passes = Passes(clf, IndependenceCrossEntropy(nuisance_hidden=[8]).bind(clf), 32, "always")
+    passes = Passes(clf, IndependenceCrossEntropy(nuisance={"hidden": [8]}).bind(clf), 32, "always")
     recorded = passes._pass("encode", (x,))
     assert all(torch.equal(value, before[name]) for name, value in clf.named_buffers())
     assert torch.equal(torch.cuda.get_rng_state(), random)

@@ -50,7 +50,7 @@ def weights(trainer: Trainer) -> list[Tensor]:
     [
         CrossEntropy(),
         FactorialPriorMLE(),
-        IndependenceCrossEntropy(nuisance_hidden=[16]),
+        IndependenceCrossEntropy(nuisance={"hidden": [16]}),
         CrossEntropy() + 0.1 * FactorialPriorMLE(),
     ],
     ids=["cross-entropy", "likelihood", "independence", "sum"],
@@ -194,8 +194,8 @@ def test_the_schedule_sets_every_groups_rate() -> None:
 class Spy(IndependenceCrossEntropy):
     """Remembers who was asked for what."""
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(nuisance_hidden=[8], **arguments)
+    def __init__(self, **nuisance: Any) -> None:
+        super().__init__(nuisance={"hidden": [8], **nuisance})
         self.calls: list[str] = []
         self.seen: list[float] = []
 
@@ -213,7 +213,7 @@ class Spy(IndependenceCrossEntropy):
 
 
 def test_the_adversary_goes_first_as_often_as_it_says_and_sees_no_gradient() -> None:
-    loss = Spy(nuisance_steps=2)
+    loss = Spy(steps=2)
     trainer = make_trainer(loss)
     trainer.run(until=2)
     assert loss.calls == ["adversary", "adversary", "main"] * 2
@@ -221,13 +221,13 @@ def test_the_adversary_goes_first_as_often_as_it_says_and_sees_no_gradient() -> 
 
 
 def test_the_adversary_rests_during_a_delay() -> None:
-    loss = Spy(nuisance_steps=1, nuisance_delay=0.1)
+    loss = Spy(steps=1, delay=0.1)
     make_trainer(loss).run(until=3)
     assert loss.calls == ["main", "main", "adversary", "main"]
 
 
 def test_each_player_moves_its_own_parameters() -> None:
-    loss = IndependenceCrossEntropy(nuisance_hidden=[8])
+    loss = IndependenceCrossEntropy(nuisance={"hidden": [8]})
     trainer = make_trainer(loss, optimizer={"name": "sgd", "lr": 1e-30})
     assert trainer.adversary_optimizer is not None
     owned = [
