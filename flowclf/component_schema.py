@@ -130,7 +130,7 @@ def _arguments(component: Any) -> tuple[list[_Argument], bool]:
         documented = list(function.__mro__)
         owner = next(one for one in documented if "__init__" in vars(one))
         # That of a module takes anything and uses nothing.
-        if owner is object or owner.__module__.partition(".")[0] == "torch":
+        if owner is object or owner.__module__ == "torch.nn.modules.module":
             return [], False
         documented.insert(1, function := owner.__init__)
     try:

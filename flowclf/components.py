@@ -18,10 +18,10 @@ from flowclf import registry
 from flowclf.component_schema import Component, Reference, section_of
 from flowclf.errors import RegistryError
 from flowclf.registry import nearest
-from flowclf.sections import MISSING_KEY, UNKNOWN_KEY, Section, check, failure, found, located, plain, problem, unknown_key
+from flowclf.sections import MISSING_KEY, UNKNOWN_KEY, check, failure, found, located, plain, problem, unknown_key
 from flowclf.specs import SpecError, name_and_arguments
 
-__all__ = ["Named", "OneOf", "Spec", "as_declared", "check_named", "check_spec", "component_model", "flat_schema", "spec_schema"]
+__all__ = ["Named", "Spec", "as_declared", "check_named", "check_spec", "component_model", "flat_schema", "spec_schema"]
 
 C = TypeVar("C", bound=Component)
 
@@ -76,42 +76,6 @@ class Named(Reference):
             branches.append({"if": is_it if name == self.default else is_it | {"required": ["name"]}, "then": one})
         required = {} if self.default else {"required": ["name"]}
         return {"type": "object", **required, "properties": {"name": {"enum": names}}, "allOf": branches}
-
-
-@dataclasses.dataclass(frozen=True)
-class OneOf:
-    """Annotation of a mapping whose ``name`` says which of several sections it is; without a name, the first.
-
-    Args:
-        kind: what an error calls it.
-        sections: name -> section.
-    """
-
-    kind: str
-    sections: Mapping[str, type[Section]]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.check)
-
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        first, *others = (flat_schema(section) for section in self.sections.values())
-        return {"anyOf": [first, *({**other, "required": [*other.get("required", []), "name"]} for other in others)]}
-
-    def check(self, value: Any) -> Section:
-        """The section.
-
-        Raises:
-            ValidationError: if it is not a mapping, has another name, or has keys that the section refuses.
-        """
-        if isinstance(value, Section):
-            return value
-        if not isinstance(value, Mapping):
-            raise failure(problem(f"expected a mapping with a name, found {found(value)}"))
-        name = value.get("name", next(iter(self.sections)))
-        if not isinstance(name, str) or name not in self.sections:
-            hint = nearest(name if isinstance(name, str) else "", self.sections)
-            raise failure(problem(f"unknown {self.kind} {found(name)}{hint}", ("name",)))
-        return check(self.sections[name], value)
 
 
 def check_named(kind: str, value: Any, base: type[C], default: str | None = None) -> C:

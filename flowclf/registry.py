@@ -132,9 +132,9 @@ subnets = Registry("subnet", "flowclf.subnets", supplied=("channels_in", "channe
 models = Registry("architecture", "flowclf.models")
 losses = Registry("loss", "flowclf.losses")
 datasets = Registry("data set", "flowclf.datasets")
-optimizers = Registry("optimizer", "flowclf.optimizers")
-schedules = Registry("schedule", "flowclf.schedules")
-priors = Registry("prior", "flowclf.priors")
+optimizers = Registry("optimizer", "flowclf.optimizers", supplied=("params",))
+schedules = Registry("schedule", "flowclf.schedules", supplied=("total_steps", "steps_per_epoch"))
+priors = Registry("prior", "flowclf.priors", supplied=("classes", "nuisances", "logit_mean"))
 registries = {
     "nodes": nodes,
     "subnets": subnets,

@@ -12,36 +12,24 @@ from annotated_types import Len
 from pydantic import Field
 
 from flowclf.argument_types import (
-    Decay,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
-    PositiveFraction,
     PositiveInt,
     ProperFraction,
 )
-from flowclf.components import OneOf
+from flowclf.component_schema import Component
+from flowclf.components import Named
 from flowclf.sections import Section
 
 __all__ = [
-    "OPTIMIZERS",
-    "SCHEDULES",
-    "AdamSettings",
-    "AdamWSettings",
-    "AdamaxSettings",
     "AugmentSettings",
-    "ConstantSettings",
-    "CosineSettings",
     "EvaluateSettings",
-    "OneCycleSettings",
     "OptimizerSettings",
     "ProbeSettings",
     "ScheduleSettings",
-    "SgdSettings",
-    "StepSettings",
     "TrainSettings",
-    "TrapezoidSettings",
 ]
 
 
@@ -59,106 +47,26 @@ class AugmentSettings(Section):
     noise: Fraction = Field(0.0, description="Largest standard deviation of Gaussian noise, as a fraction of the pixels' range.")
 
 
-class OptimizerSettings(Section):
-    """What all optimisers have in common."""
+class OptimizerSettings(Component):
+    """An optimiser, by name, with its arguments; see :mod:`flowclf.training.optimizers`."""
 
-    weight_decay: NonNegativeFloat = Field(
-        0.0, description="L2 penalty on the weights of linear and convolutional layers; for adamw, decoupled weight decay."
-    )
+    name: str = Field(description="A registered optimiser.")
 
 
-class _AdamLike(OptimizerSettings):
-    lr: PositiveFloat = Field(1e-3, description="Learning rate, before the schedule.")
-    betas: Annotated[list[Decay], Len(2, 2)] = Field([0.9, 0.999], description="Decay rates of the two running moments.")
+class ScheduleSettings(Component):
+    """A learning-rate schedule, by name, with its arguments; see :mod:`flowclf.training.schedules`."""
 
-
-class AdamaxSettings(_AdamLike):
-    """Adamax (Kingma and Ba, Adam, 2015, section 7.1)."""
-
-    name: Literal["adamax"] = "adamax"
-
-
-class AdamSettings(_AdamLike):
-    """Adam (Kingma and Ba, 2015)."""
-
-    name: Literal["adam"] = "adam"
-
-
-class AdamWSettings(_AdamLike):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
-
-    name: Literal["adamw"] = "adamw"
-
-
-class SgdSettings(OptimizerSettings):
-    """Stochastic gradient descent with momentum."""
-
-    name: Literal["sgd"] = "sgd"
-    lr: PositiveFloat = Field(0.1, description="Learning rate, before the schedule.")
-    momentum: Decay = Field(0.9, description="Decay rate of the running sum of gradients.")
-
-
-class ScheduleSettings(Section):
-    """What all learning-rate schedules have in common."""
-
+    name: str = Field(description="A registered schedule.")
     warmup_steps: NonNegativeInt = Field(0, description="Steps over which the learning rate first rises linearly from 0.")
-
-
-class ConstantSettings(ScheduleSettings):
-    """The learning rate does not change."""
-
-    name: Literal["constant"] = "constant"
-
-
-class OneCycleSettings(ScheduleSettings):
-    """The learning rate rises, then falls to almost 0, both along a cosine (Smith and Topin, 2018)."""
-
-    name: Literal["one_cycle"] = "one_cycle"
-    peak: ProperFraction = Field(0.3, description="Where the learning rate is largest, as a fraction of the training.")
-
-
-class StepSettings(ScheduleSettings):
-    """The learning rate is multiplied by a factor every few epochs."""
-
-    name: Literal["step"] = "step"
-    every_epochs: PositiveInt = Field(30, description="Epochs between two drops.")
-    factor: ProperFraction = Field(0.2, description="Factor by which each drop multiplies the learning rate.")
-
-
-class CosineSettings(ScheduleSettings):
-    """The learning rate falls to 0 along half a cosine."""
-
-    name: Literal["cosine"] = "cosine"
-
-
-class TrapezoidSettings(ScheduleSettings):
-    """The learning rate is constant, then falls linearly to 0 at the end."""
-
-    name: Literal["trapezoid"] = "trapezoid"
-    decay: PositiveFraction = Field(0.4, description="Fraction of the training, at its end, over which the learning rate falls.")
-
-
-OPTIMIZERS = OneOf("optimizer", {"adamax": AdamaxSettings, "adam": AdamSettings, "adamw": AdamWSettings, "sgd": SgdSettings})
-SCHEDULES = OneOf(
-    "schedule",
-    {
-        "constant": ConstantSettings,
-        "one_cycle": OneCycleSettings,
-        "step": StepSettings,
-        "cosine": CosineSettings,
-        "trapezoid": TrapezoidSettings,
-    },
-)
 
 
 class TrainSettings(Section):
     """How a classifier is trained: the section ``train`` of a recipe, and the keyword arguments of ``flowclf.fit``."""
 
     epochs: PositiveInt = Field(10, description="Passes over the training set.")
-    optimizer: Annotated[AdamaxSettings | AdamSettings | AdamWSettings | SgdSettings, OPTIMIZERS] = AdamaxSettings()
-    schedule: Annotated[ConstantSettings | OneCycleSettings | StepSettings | CosineSettings | TrapezoidSettings, SCHEDULES] = (
-        ConstantSettings()
-    )
+    # Mappings, so that no component is imported before it is used.
+    optimizer: Annotated[OptimizerSettings, Named("optimizers", "adamax")] = Field({"name": "adamax"}, validate_default=True)
+    schedule: Annotated[ScheduleSettings, Named("schedules", "constant")] = Field({"name": "constant"}, validate_default=True)
     gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient; null for no clipping.")
     ema: ProperFraction | None = Field(None, description="Decay rate of a running mean of the weights; null for none.")
     precision: Literal["auto", "fp32", "bf16"] = Field(

@@ -68,6 +68,7 @@ class _Description(Section):
 class _Invertible(_Description):
     kind: Literal["invertible"]
     graph: _Graph
+    prior: Annotated[dict[Name, dict[str, Any]], Len(1, 1)] = Field({"factorial": {}})
     stream: Literal["float", "fixed_point"] = "float"
     subnet_precision: Literal["fp32", "bf16"] = "fp32"
 

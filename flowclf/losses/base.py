@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
 from flowclf.errors import UsageError
 from flowclf.preprocessing import Preprocessing
-from flowclf.priors import FactorialPrior
+from flowclf.priors import Prior
 
 __all__ = ["AdversarialLoss", "AdversarialSum", "Binding", "Loss", "LossTerms", "WeightedSum", "warmed_up", "weighted_sum"]
 
@@ -55,7 +55,7 @@ class Binding:
         return self.classifier.dimensions - self.classes if isinstance(self.classifier, InvertibleClassifier) else 0
 
     @property
-    def prior(self) -> FactorialPrior:
+    def prior(self) -> Prior:
         """The classifier's prior.
 
         Raises:

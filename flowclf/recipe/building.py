@@ -12,14 +12,13 @@ from flowclf.classifier import InvertibleClassifier, PlainClassifier, build_clas
 from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
-from flowclf.evaluation import ProbeSettings
 from flowclf.losses import Loss, weighted_sum
 from flowclf.preprocessing import Preprocessing
 from flowclf.recipe import Recipe
 from flowclf.sections import plain
-from flowclf.training import Trainer, TrainSettings
+from flowclf.training import Trainer
 
-__all__ = ["build_data", "build_loss", "build_model", "build_probe_settings", "build_trainer", "resolve_device"]
+__all__ = ["build_data", "build_loss", "build_model", "build_trainer", "resolve_device"]
 
 
 def resolve_device(device: str) -> torch.device:
@@ -46,7 +45,7 @@ def build_data(recipe: Recipe) -> DataSet:
         section.name,
         batch_size=section.batch_size,
         validation=int(section.validation) if section.validation >= 1 else section.validation,
-        augment=section.augment.model_dump(),
+        augment=section.augment,
         seed=recipe.seed,
         train_limit=section.train_limit,
         **section.arguments,
@@ -99,10 +98,4 @@ def build_trainer(recipe: Recipe, device: torch.device) -> Trainer:
     """
     data = build_data(recipe)
     classifier = build_model(recipe, data).to(device)
-    settings = TrainSettings(**recipe.train.model_dump(exclude={"stream"}))
-    return Trainer(classifier, build_loss(recipe), data, settings)
-
-
-def build_probe_settings(recipe: Recipe) -> ProbeSettings:
-    """Build the probe settings from the recipe's section ``evaluate.probe``."""
-    return ProbeSettings(**recipe.evaluate.probe.model_dump())
+    return Trainer(classifier, build_loss(recipe), data, recipe.train)

@@ -116,5 +116,5 @@ class Recipe(Section):
     loss: Annotated[Annotated[Loss, Named("losses"), Tag("mapping")] | Annotated[_Losses, Tag("list")], Discriminator(_form)] = (
         Field(description="A loss, by name, or a list of weighted losses.")
     )
-    train: TrainSettings = TrainSettings()
+    train: TrainSettings = Field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = EvaluateSettings()

@@ -8,7 +8,8 @@ from flowclf.classifier import Classifier
 from flowclf.data import DataSet
 from flowclf.host_memory import keep_freed_memory as keep
 from flowclf.losses import Loss
-from flowclf.training.loop import Row, Trainer, TrainSettings
+from flowclf.settings import TrainSettings
+from flowclf.training.loop import Row, Trainer
 from flowclf.training.progress import Progress, SilentProgress
 
 __all__ = ["Progress", "Row", "SilentProgress", "TrainSettings", "Trainer", "fit"]
@@ -32,7 +33,8 @@ def fit(
         progress: receives steps and epochs; by default nothing is shown.
         keep_freed_memory: let the process keep up to 64 MiB of freed memory from now on, which is faster where activations are
             recomputed; recipes do.
-        settings: fields of :class:`TrainSettings`, e.g. ``epochs=5``.
+        settings: the keys of a recipe's section ``train``, with the same defaults (:class:`flowclf.settings.TrainSettings`), e.g.
+            ``epochs=5, optimizer={"name": "adam", "lr": 2e-3}``.
 
     Returns:
         The history: a row of metrics for each epoch.
@@ -43,7 +45,7 @@ def fit(
     """
     if keep_freed_memory:
         keep()
-    trainer = Trainer(classifier, loss, data, TrainSettings(**settings))
+    trainer = Trainer(classifier, loss, data, settings)
     rows = trainer.run(progress=progress)
     trainer.finish()
     return rows

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,48 +18,22 @@ from flowclf.fixed_point import LIMIT
 from flowclf.losses import AdversarialLoss, Loss
 from flowclf.modes import evaluating, repeatable
 from flowclf.nodes import set_subnet_dtype
+from flowclf.sections import from_code, plain
+from flowclf.settings import TrainSettings
 from flowclf.training.cuda_graphs import Passes
 from flowclf.training.ema import MovingAverage
 from flowclf.training.meters import Meters
 from flowclf.training.optimizers import build_optimizer
-from flowclf.training.precision import Precision, subnet_dtype
+from flowclf.training.precision import subnet_dtype
 from flowclf.training.progress import Progress, SilentProgress, Task
 from flowclf.training.schedules import build_schedule
 
-__all__ = ["Row", "TrainSettings", "Trainer"]
+__all__ = ["Row", "Trainer"]
 
 Row = dict[str, Any]
 _INITIALIZATION_SAMPLES = 512
 _READ_EVERY = 16
 """Steps between two reads of what a GPU has computed, each of which waits for it."""
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train; the section ``train`` of a recipe.
-
-    Attributes:
-        epochs: passes over the training set.
-        optimizer: ``name`` and arguments, see :func:`~flowclf.training.optimization.build_optimizer`.
-        schedule: ``name`` and arguments, see :func:`~flowclf.training.optimization.build_schedule`.
-        gradient_clip: largest norm of the whole gradient; None leaves it.
-        ema: decay of a moving average of the weights, which is then what is validated and kept; None for no average.
-        precision: of the couplings' subnets, in training only: auto, fp32 or bf16.
-        checkpoint_every_steps: save the state this often, besides after every epoch; None for epochs alone.
-        activations: ``store``, or ``recompute`` them on the way back, see :mod:`flowclf.reversible`.
-        cuda_graphs: whether a GPU replays passes that it has recorded once, see :mod:`flowclf.training.cuda_graphs`; ``auto``:
-            where that is known to compute the same.
-    """
-
-    epochs: int = 5
-    optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "adamax", "lr": 2e-3, "weight_decay": 1e-4})
-    schedule: Mapping[str, Any] = field(default_factory=lambda: {"name": "one_cycle"})
-    gradient_clip: float | None = 5.0
-    ema: float | None = None
-    precision: Precision = "auto"
-    checkpoint_every_steps: int | None = None
-    activations: Literal["store", "recompute"] = "store"
-    cuda_graphs: Literal["auto", "always", "never"] = "auto"
 
 
 class Trainer:
@@ -70,13 +43,14 @@ class Trainer:
         classifier: trained in place, on its device. ActNorms that are not initialised yet are, from the first images.
         loss: bound to the classifier, or bound now.
         data: the training part trains the classifier, the validation part measures it after every epoch; the test part is not used.
-        settings: how to train.
+        settings: how to train; a mapping has the keys of :class:`flowclf.settings.TrainSettings`, which are those of a recipe.
 
     Raises:
-        UsageError: if the data do not fit the classifier, the loss is bound to another one, or a setting needs another classifier.
+        UsageError: if a setting is not valid or needs another classifier, the data do not fit it, or the loss is bound to another.
     """
 
-    def __init__(self, classifier: Classifier, loss: Loss, data: DataSet, settings: TrainSettings) -> None:
+    def __init__(self, classifier: Classifier, loss: Loss, data: DataSet, settings: TrainSettings | Mapping[str, Any]) -> None:
+        settings = from_code(TrainSettings, settings, "train")
         if tuple(data.image_shape) != classifier.preprocessing.image_shape or data.classes != classifier.classes:
             raise UsageError(
                 f"data set {data.name} has {data.classes} classes of shape {tuple(data.image_shape)}; the classifier takes "
@@ -84,10 +58,9 @@ class Trainer:
             )
         if loss._binding is not None and loss.binding.classifier is not classifier:
             raise UsageError(f"{type(loss).__name__} is bound to another classifier; make a new one")
-        if settings.epochs < 1:
-            raise UsageError(f"train: epochs must be at least 1, found {settings.epochs}")
-        if settings.activations not in ("store", "recompute"):
-            raise UsageError(f"train: activations must be 'store' or 'recompute', found {settings.activations!r}")
+        stream = classifier.stream if isinstance(classifier, InvertibleClassifier) else "float"
+        if "stream" in settings.model_fields_set and settings.stream != stream:
+            raise UsageError(f"train: stream: the classifier was built with '{stream}', found '{settings.stream}'")
         if settings.activations == "recompute":
             require_invertible(classifier, "train: activations: recompute")
         if settings.precision == "bf16":
@@ -104,10 +77,10 @@ class Trainer:
         self.meters = Meters(_READ_EVERY if classifier.device.type == "cuda" else 1)
         parameters = [*classifier.parameters(), *self.loss.main_parameters()]
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.optimizer = build_optimizer([classifier, self.loss], self._parameters, settings.optimizer)
+        self.optimizer = build_optimizer([classifier, self.loss], self._parameters, plain(settings.optimizer))
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.adversary_optimizer = self.loss.adversary_optimizer() if isinstance(self.loss, AdversarialLoss) else None
-        self.schedule = build_schedule(settings.schedule, self.total_steps, self.steps_per_epoch)
+        self.schedule = build_schedule(plain(settings.schedule), self.total_steps, self.steps_per_epoch)
         invertible = isinstance(classifier, InvertibleClassifier)
         self.dtype = subnet_dtype(settings.precision, classifier.device) if invertible else None
         if not classifier.initialized:

@@ -16,7 +16,7 @@ from flowclf.evaluation import check_fits, classify_all, encode_all, evaluate
 from flowclf.evaluation.inverse_error import inverse_error
 from flowclf.evaluation.metrics import cross_entropy_nats, error, network_inputs
 from flowclf.recipe import Recipe
-from flowclf.recipe.building import build_data, build_probe_settings
+from flowclf.recipe.building import build_data
 from flowclf.sections import check
 from flowclf.strict_json import first_problem
 from flowclf.training import SilentProgress
@@ -106,7 +106,7 @@ def probe_error(model: InvertibleClassifier, recipe: Recipe, progress: Progress 
         build_data(recipe),
         protocol=recipe.evaluate.protocol,
         seed=recipe.seed,
-        probe=build_probe_settings(recipe),
+        probe=recipe.evaluate.probe,
         progress=progress,
     )
     return float(results["probe.test_error"])

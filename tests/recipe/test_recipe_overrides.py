@@ -28,7 +28,7 @@ def test_values_are_set():
     assert recipe.train.epochs == 3
     assert recipe.model.arguments["width"] == [32, 96]
     assert recipe.data.bits is None
-    assert (recipe.train.optimizer.name, recipe.train.optimizer.lr) == ("sgd", 0.01)
+    assert (recipe.train.optimizer.name, recipe.train.optimizer.arguments["lr"]) == ("sgd", 0.01)
     assert recipe.seed == 16
 
 
@@ -41,7 +41,7 @@ def test_sections_that_are_not_there_are_made():
 
 
 def test_an_empty_section_becomes_a_mapping():
-    assert changed("train.optimizer.lr=0.5", text=TEXT).train.optimizer.lr == 0.5
+    assert changed("train.optimizer.lr=0.5", text=TEXT).train.optimizer.arguments["lr"] == 0.5
 
 
 def test_the_last_one_wins():

@@ -16,7 +16,7 @@ from flowclf.data import Augmentation, DataSet
 from flowclf.errors import NonFiniteLossError, UsageError
 from flowclf.losses import CrossEntropy, IndependenceCrossEntropy, Loss, MetamerMatching
 from flowclf.nodes import SplitHead
-from flowclf.training import Trainer, TrainSettings
+from flowclf.training import Trainer
 from flowclf.training.cuda_graphs import Passes, replays_are_safe
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -41,8 +41,8 @@ def make_trainer(kind: str, device: str, **settings: Any) -> Trainer:
     torch.manual_seed(0)
     clf = build_classifier((1, 8, 8), IMAGE_NODES, classes=4).to(device)
     optimizer = {"name": "adamax", "lr": 5e-3}
-    arguments = {"epochs": 2, "optimizer": optimizer, "schedule": {"name": "constant"}, "ema": 0.9, "precision": "fp32", **settings}
-    return Trainer(clf, make_loss(kind), make_data(), TrainSettings(**arguments))
+    arguments = {"epochs": 2, "optimizer": optimizer, "gradient_clip": 5.0, "ema": 0.9, "precision": "fp32", **settings}
+    return Trainer(clf, make_loss(kind), make_data(), arguments)
 
 
 def told(trainer: Trainer) -> list[dict[str, float]]:
@@ -143,7 +143,7 @@ class Failing(CrossEntropy):
 @pytest.mark.parametrize(("step", "before"), [(7, [5]), (17, [5, 10, 15])])
 def test_looking_seldom_finds_the_first_step_that_failed_and_saves_nothing_of_it(step: int, before: list[int]) -> None:
     trainer = make_trainer("cross-entropy", "cpu")
-    loss, settings = Failing(step / trainer.total_steps), TrainSettings(epochs=2, checkpoint_every_steps=5)
+    loss, settings = Failing(step / trainer.total_steps), {"epochs": 2, "checkpoint_every_steps": 5}
     trainer = Trainer(trainer.classifier, loss, trainer.data, settings)
     trainer.meters.read_every = 16
     saved: list[int] = []
@@ -190,7 +190,7 @@ def test_a_node_that_counts_its_backward_passes_is_not_replayed() -> None:
 
 
 def test_graphs_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UsageError, match="cuda_graphs must be 'auto', 'always' or 'never', found 'yes'"):
+    with pytest.raises(UsageError, match=r"train\.cuda_graphs: Input should be 'auto', 'always' or 'never', found 'yes'"):
         make_trainer("cross-entropy", "cpu", cuda_graphs="yes")
     nodes = [{"additive_coupling": {"subnet": DENSE}}, "split_head"]
     exact = build_classifier((4,), nodes, classes=2, stream="fixed_point")

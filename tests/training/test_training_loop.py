@@ -15,7 +15,7 @@ from flowclf import Encoding, InvertibleClassifier, build_classifier
 from flowclf.data import DataSet
 from flowclf.errors import NonFiniteLossError, UsageError
 from flowclf.losses import CrossEntropy, FactorialPriorMLE, IndependenceCrossEntropy, Loss, LossTerms
-from flowclf.training import Trainer, TrainSettings
+from flowclf.training import Trainer
 
 SGD = {"name": "sgd", "lr": 1e-2, "momentum": 0.0}
 
@@ -37,8 +37,8 @@ def make_classifier() -> InvertibleClassifier:
 
 
 def make_trainer(loss: Loss | None = None, **settings: Any) -> Trainer:
-    arguments = {"epochs": 3, "optimizer": SGD, "schedule": {"name": "constant"}, "precision": "fp32", **settings}
-    return Trainer(make_classifier(), loss or FactorialPriorMLE(), make_data(), TrainSettings(**arguments))
+    arguments = {"epochs": 3, "optimizer": SGD, "gradient_clip": 5.0, "precision": "fp32", **settings}
+    return Trainer(make_classifier(), loss or FactorialPriorMLE(), make_data(), arguments)
 
 
 def weights(trainer: Trainer) -> list[Tensor]:
@@ -228,7 +228,7 @@ def test_the_adversary_rests_during_a_delay() -> None:
 
 def test_each_player_moves_its_own_parameters() -> None:
     loss = IndependenceCrossEntropy(nuisance={"hidden": [8]})
-    trainer = make_trainer(loss, optimizer={"name": "sgd", "lr": 1e-30})
+    trainer = make_trainer(loss, optimizer={"name": "sgd", "lr": 1e-300})
     assert trainer.adversary_optimizer is not None
     owned = [
         {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -463,6 +463,10 @@ def test_the_precision_is_put_back_after_a_failure() -> None:
         ({"precision": "fp16"}, ["precision", "'fp16'"]),
         ({"optimizer": {"name": "adamaxx"}}, ["adamaxx", "'adamax'"]),
         ({"schedule": {"name": "cosin"}}, ["cosin", "'cosine'"]),
+        ({"schedule": {"name": "cosine", "peak": 0.3}}, ["train.schedule.peak", "unknown key"]),
+        ({"optimizer": {"name": "adam", "betas": [0.9, 1.5]}}, ["train.optimizer.betas.1", "1.5"]),
+        ({"epoch": 3}, ["train.epoch", "'epochs'"]),
+        ({"stream": "fixed_point"}, ["stream", "built with 'float'", "'fixed_point'"]),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], words: list[str]) -> None:
@@ -482,7 +486,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], words: li
 )
 def test_data_that_do_not_fit_are_refused(make: Callable[[], InvertibleClassifier]) -> None:
     with pytest.raises(UsageError, match=r"data set arrays has 2 classes of shape \(1, 6, 6\); the classifier takes"):
-        Trainer(make(), CrossEntropy(), make_data(), TrainSettings())
+        Trainer(make(), CrossEntropy(), make_data(), {})
 
 
 def test_a_loss_of_another_classifier_is_refused() -> None:
