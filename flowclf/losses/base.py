@@ -142,6 +142,22 @@ class AdversarialLoss(Loss):
     """A loss that plays against an adversary, which it owns: networks that are trained on each batch before the classifier is.
 
     A subclass implements :meth:`adversary_loss` and :meth:`adversary_parameters`; the training loop uses nothing else of it.
+
+    Example:
+        >>> class Hide(AdversarialLoss):
+        ...     def build(self, binding):
+        ...         self.critic = nn.Linear(binding.nuisances, binding.classes)
+        ...     def adversary_parameters(self):
+        ...         return self.critic.parameters()
+        ...     def adversary_loss(self, encoding, labels):
+        ...         return nn.functional.cross_entropy(self.critic(encoding.nuisance), labels)
+        ...     def forward(self, encoding, labels):
+        ...         value = self.adversary_loss(encoding, labels)
+        ...         return LossTerms(-value, {"critic_nats": value.detach()})
+        >>> from flowclf.classifier import build_classifier
+        >>> loss = Hide().bind(build_classifier((4,), ["actnorm", "split_head"], classes=2))
+        >>> loss.adversary_steps, len(list(loss.main_parameters())), len(list(loss.adversary_parameters()))
+        (1, 0, 2)
     """
 
     @property

@@ -6,9 +6,12 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
-from flowclf import registry
+from flowclf import build_classifier, fit, registry
+from flowclf.data import DataSet
 from flowclf.errors import UsageError
+from flowclf.losses import FactorialPriorMLE
 from flowclf.training.schedules import Schedule, build_schedule
 
 half_cosine = 0.5 * (1 + math.cos(math.pi / 4))
@@ -60,6 +63,13 @@ def test_a_schedule_of_ones_own_rises_like_the_others(scratch_registries: None) 
 
     schedule = build_schedule({"name": "halving", "every": 2, "warmup_steps": 4}, total_steps=100, steps_per_epoch=10)
     assert [schedule(step) for step in (0, 3, 19, 20, 40)] == [0.25, 1.0, 1.0, 0.5, 0.25]
+    data = DataSet.from_arrays(torch.randn(60, 4), torch.arange(60) % 2, batch_size=10, validation=20)
+    clf = build_classifier((4,), ["actnorm", "split_head"], classes=2)
+    optimizer = {"name": "sgd", "lr": 0.8}
+    rows = fit(clf, FactorialPriorMLE(), data, epochs=4, optimizer=optimizer, schedule={"name": "halving", "every": 1})
+    assert [row["learning_rate"] for row in rows] == [0.8, 0.4, 0.2, 0.1]
+    with pytest.raises(UsageError, match=r"train\.schedule\.evry: unknown key 'evry'; did you mean 'every'\?"):
+        fit(clf, FactorialPriorMLE(), data, schedule={"name": "halving", "evry": 1})
 
 
 @pytest.mark.parametrize(
