@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple, get_args
 from flowclf.errors import GraphError, UsageError
 from flowclf.fixed_point import LIMIT, Peak
 from flowclf.graph import Graph, modules_by_name
-from flowclf.nodes import AdditiveCoupling
+from flowclf.nodes import FlowNode
 
 __all__ = ["GridPeak", "Stream", "grid_peak", "set_stream"]
 
@@ -55,8 +55,8 @@ def set_stream(graph: Graph, stream: Stream) -> None:
     """Make the couplings of a graph keep to a stream.
 
     Raises:
-        UsageError: a stream that there is none of.
-        GraphError: a node that does not keep to the grid, for ``fixed_point``; the first is named.
+        UsageError: if the stream is neither.
+        GraphError: if, for ``fixed_point``, a node does not keep to the grid; the first is named.
     """
     if stream not in get_args(Stream):
         raise UsageError(f"stream must be 'float' or 'fixed_point', found {stream!r}")
@@ -68,7 +68,7 @@ def set_stream(graph: Graph, stream: Stream) -> None:
                 f"node '{name}': a stream in fixed point allows {_ALLOWED}; found {type(module).__name__}({module.extra_repr()})"
             )
     for module in nodes.values():
-        if isinstance(module, AdditiveCoupling):
+        if isinstance(module, FlowNode):
             module.fixed_point = fixed
 
 
@@ -79,8 +79,7 @@ def grid_peak(graph: Graph, inputs: Peak) -> GridPeak:
         graph: whose couplings were set to ``fixed_point``.
         inputs: of what the graph was given.
     """
-    peaks = {"input": inputs}
-    peaks |= {name: module.peak for name, module in modules_by_name(graph).items() if isinstance(module, AdditiveCoupling)}
-    found = [GridPeak(peak.take(), name) for name, peak in peaks.items()]
+    peaks = {"input": inputs, **{name: getattr(module, "peak", None) for name, module in modules_by_name(graph).items()}}
+    found = [GridPeak(peak.take(), name) for name, peak in peaks.items() if peak is not None]
     # The first that overflows is where it began; those behind it only pass it on.
     return next((peak for peak in found if peak.overflows), max(found))

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from FrEIA.modules import InvertibleModule
 from torch import Tensor
 
 from flowclf.arguments import PositiveInt
 from flowclf.errors import GraphError
-from flowclf.nodes.base import Shape, channels_of, single_shape
+from flowclf.nodes.base import FlowNode, Shape, channels_of, single_shape
 
 __all__ = ["FactorOut"]
 
 
-class FactorOut(InvertibleModule):
+class FactorOut(FlowNode):
     """Split the channels in two outputs: what goes on, and what is done (Dinh et al., Real NVP, 2017, section 3.6).
 
     In a list of node specs the second output goes to the :class:`SplitHead` by itself; in a FrEIA graph, wire it there.
@@ -24,7 +23,7 @@ class FactorOut(InvertibleModule):
         keep: number of channels that go on; by default the larger half.
 
     Raises:
-        GraphError: fewer than two channels, or ``keep`` not below their number.
+        GraphError: if there are fewer than two channels, or ``keep`` is not below their number.
 
     Example:
         >>> FactorOut([(16, 7, 7)]).output_dims([(16, 7, 7)])
@@ -33,6 +32,7 @@ class FactorOut(InvertibleModule):
 
     exact_inverse = True
     keeps_grid = True
+    branches = True
 
     def __init__(
         self,
