@@ -160,9 +160,9 @@ def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph
         node_list.append(node)
         stream = (node, 0)
         branches = [(node, output) for output in range(1, len(node.output_dims))]
-        if branches and not is_head and not getattr(component, "branches", False):
+        if branches and not is_head and not getattr(node.module, "branches", False):
             raise GraphError(
-                f"node '{name}' has {len(node.output_dims)} outputs; in a list of specs only a node whose class declares "
+                f"node '{name}' has {len(node.output_dims)} outputs; in a list of specs only a node that declares "
                 "`branches = True` may have several, as factor_out does"
             )
         parts += branches

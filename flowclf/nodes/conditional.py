@@ -126,17 +126,9 @@ class ConditionalNode(BijectiveNode):
         )
         self.transformer = transformer
         self.subnet_dtype: torch.dtype | None = None
+        self.exact_inverse = transformer.exact_inverse
+        self.keeps_grid = transformer.keeps_grid
         self.peak = Peak() if self.keeps_grid else None
-
-    @property
-    def exact_inverse(self) -> bool | None:  # type: ignore[override]
-        """Whether the transformer's inverse is exact."""
-        return self.transformer.exact_inverse
-
-    @property
-    def keeps_grid(self) -> bool:  # type: ignore[override]
-        """Whether the transformer keeps to the grid."""
-        return self.transformer.keeps_grid
 
     def _condition_channels(self, shape: Shape) -> int:
         if len(shape) != 1 and shape[1:] != self.shape[1:]:
