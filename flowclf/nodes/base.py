@@ -17,9 +17,11 @@ from torch import Tensor
 from flowclf.errors import GraphError
 from flowclf.fixed_point import Peak
 
-__all__ = ["BijectiveNode", "FlowNode", "Shape", "channels_of", "elements", "positions", "single_shape"]
+__all__ = ["BijectiveNode", "FlowNode", "Shape", "Shapes", "channels_of", "elements", "positions", "single_shape"]
 
 Shape = tuple[int, ...]
+Shapes = Iterable[Sequence[int]]
+"""What FrEIA passes to a node's constructor and to its shape inference: (C, H, W) or (D,) for each input."""
 
 
 def elements(shape: Sequence[int]) -> int:
@@ -27,7 +29,7 @@ def elements(shape: Sequence[int]) -> int:
     return math.prod(shape)
 
 
-def single_shape(dims_in: Iterable[Sequence[int]], node: str) -> Shape:
+def single_shape(dims_in: Shapes, node: str) -> Shape:
     """The one input shape of a node that takes one input: (C, H, W) or (D,).
 
     Raises:
@@ -110,7 +112,7 @@ class BijectiveNode(FlowNode):
     and overrides :meth:`output_shape` where the shape changes.
     """
 
-    def __init__(self, dims_in: Iterable[Sequence[int]], dims_c: Iterable[Sequence[int]] | None = None) -> None:
+    def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None) -> None:
         dims_in = list(dims_in)
         dims_c = list(dims_c or [])
         self_name = type(self).__name__
@@ -141,6 +143,6 @@ class BijectiveNode(FlowNode):
             log_det = value.new_zeros(value.shape[0])
         return (result,), log_det
 
-    def output_dims(self, input_dims: Iterable[Sequence[int]]) -> list[Shape]:
+    def output_dims(self, input_dims: Shapes) -> list[Shape]:
         """FrEIA's shape inference."""
         return [self.output_shape(single_shape(input_dims, type(self).__name__))]

@@ -7,7 +7,7 @@ one evaluation of the subnet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from flowclf.errors import GraphError
 from flowclf.fixed_point import Peak, round_to_grid
-from flowclf.nodes.base import BijectiveNode, Shape, channels_of, elements, positions
+from flowclf.nodes.base import BijectiveNode, Shape, Shapes, channels_of, elements, positions
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.nodes.transformers import Transformer
 from flowclf.subnets import Subnet, build_subnet, wants_vectors
 
-__all__ = ["ConditionalNode", "Context", "Halves", "Partition", "set_subnet_dtype"]
+__all__ = ["ConditionalNode", "Halves", "Partition", "set_subnet_dtype"]
 
 
 class Partition(Protocol):
@@ -71,19 +71,6 @@ class Halves:
         return torch.cat((changed, given) if self.swap else (given, changed), dim=1)
 
 
-class Context(Protocol):
-    """A condition that the node reads from its own input, which must be the same before and after the change.
-
-    Attributes:
-        channels: its size.
-    """
-
-    channels: int
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The condition, (B, channels), of an input or output of the node."""
-
-
 class ConditionalNode(BijectiveNode):
     """A node that changes one part of its input, with parameters that a subnet computes from the other part.
 
@@ -93,7 +80,8 @@ class ConditionalNode(BijectiveNode):
         partition: which part is given and which is changed.
         transformer: how the parameters change it.
         subnet: a spec, see :mod:`flowclf.subnets`; by default a convolutional subnet for feature maps and a dense one for vectors.
-        context: a further condition, read from the input.
+        context: a further condition (B, N), as a function of the node's input that gives the same of its output.
+        context_channels: N.
 
     Raises:
         GraphError: if a shape, a condition or the subnet does not fit.
@@ -104,26 +92,23 @@ class ConditionalNode(BijectiveNode):
 
     def __init__(
         self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None,
+        dims_in: Shapes,
+        dims_c: Shapes | None,
         *,
         partition: Partition,
         transformer: Transformer,
         subnet: Subnet,
-        context: Context | None = None,
+        context: Callable[[Tensor], Tensor] | None = None,
+        context_channels: int = 0,
     ) -> None:
         super().__init__(dims_in, dims_c)
         self.partition = partition
         self.context = context
         self.whole_maps = len(self.shape) == 3 and wants_vectors(subnet)
         size = positions(self.shape) if self.whole_maps else 1
-        channels_in = partition.given * size + sum(map(self._condition_channels, self.dims_c))
-        self.subnet = build_subnet(
-            subnet,
-            channels_in + (context.channels if context else 0),
-            transformer.parameters_per_entry * partition.changed * size,
-            spatial=len(self.shape) == 3 and not self.whole_maps,
-        )
+        channels_in = partition.given * size + sum(map(self._condition_channels, self.dims_c)) + context_channels
+        channels_out = transformer.parameters_per_entry * partition.changed * size
+        self.subnet = build_subnet(subnet, channels_in, channels_out, spatial=len(self.shape) == 3 and not self.whole_maps)
         self.transformer = transformer
         self.subnet_dtype: torch.dtype | None = None
         self.exact_inverse = transformer.exact_inverse
@@ -183,12 +168,7 @@ class ConditionalNode(BijectiveNode):
         return self.partition.join(given, changed), log_abs_det
 
     def backward_step(
-        self,
-        z: Tensor,
-        conditions: Sequence[Tensor],
-        grad_z: Tensor,
-        grad_log_det: Tensor | None,
-        parameters: Sequence[Tensor],
+        self, z: Tensor, conditions: Sequence[Tensor], grad_z: Tensor, grad_log_det: Tensor | None, parameters: Sequence[Tensor]
     ) -> BackwardStep:
         """Input and gradients from the output: the subnet runs once, for the inverse and for the gradient alike.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from flowclf.arguments import PositiveFloat, TransformerSpec
-from flowclf.nodes.base import single_shape
+from flowclf.nodes.base import Shapes, single_shape
 from flowclf.nodes.conditional import ConditionalNode, Halves
 from flowclf.nodes.transformers import Additive, Affine, Transformer, build_transformer
 from flowclf.subnets import Subnet
@@ -43,8 +41,8 @@ class Coupling(ConditionalNode):
 
     def __init__(
         self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
+        dims_in: Shapes,
+        dims_c: Shapes | None = None,
         *,
         transformer: TransformerSpec | Transformer = "affine",
         subnet: Subnet = None,
@@ -67,14 +65,7 @@ class AdditiveCoupling(Coupling):
         tensor([0., 0.])
     """
 
-    def __init__(
-        self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
-        *,
-        subnet: Subnet = None,
-        swap: bool = False,
-    ) -> None:
+    def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, subnet: Subnet = None, swap: bool = False) -> None:
         super().__init__(dims_in, dims_c, transformer=Additive(), subnet=subnet, swap=swap)
 
 
@@ -96,8 +87,8 @@ class AffineCoupling(Coupling):
 
     def __init__(
         self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
+        dims_in: Shapes,
+        dims_c: Shapes | None = None,
         *,
         subnet: Subnet = None,
         bound: PositiveFloat = 1.5,

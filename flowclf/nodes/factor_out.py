@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from flowclf.arguments import PositiveInt
 from flowclf.errors import GraphError
-from flowclf.nodes.base import FlowNode, Shape, channels_of, single_shape
+from flowclf.nodes.base import FlowNode, Shape, Shapes, channels_of, single_shape
 
 __all__ = ["FactorOut"]
 
@@ -34,13 +34,7 @@ class FactorOut(FlowNode):
     keeps_grid = True
     branches = True
 
-    def __init__(
-        self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
-        *,
-        keep: PositiveInt | None = None,
-    ) -> None:
+    def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, keep: PositiveInt | None = None) -> None:
         shape = single_shape(dims_in, "FactorOut")
         super().__init__([shape], list(dims_c or []))
         channels = channels_of(shape)
@@ -59,7 +53,7 @@ class FactorOut(FlowNode):
         (x,) = values
         return (x[:, : self.keep], x[:, self.keep :]), log_det
 
-    def output_dims(self, input_dims: Iterable[Sequence[int]]) -> list[Shape]:
+    def output_dims(self, input_dims: Shapes) -> list[Shape]:
         """FrEIA's shape inference."""
         channels, *size = single_shape(input_dims, "FactorOut")
         return [(self.keep, *size), (channels - self.keep, *size)]

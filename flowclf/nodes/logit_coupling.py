@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from flowclf.arguments import PositiveFloat
 from flowclf.errors import GraphError
-from flowclf.nodes.base import Shape, channels_of, positions, single_shape
+from flowclf.nodes.base import Shape, Shapes, channels_of, positions, single_shape
 from flowclf.nodes.conditional import ConditionalNode, Halves
 from flowclf.nodes.transformers import Affine, Transformer, bounded_affine
 from flowclf.subnets import Subnet
@@ -49,8 +49,8 @@ class LogitCoupling(ConditionalNode):
 
     def __init__(
         self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
+        dims_in: Shapes,
+        dims_c: Shapes | None = None,
         *,
         classes: int,
         subnet: Subnet = None,
@@ -69,23 +69,15 @@ class LogitCoupling(ConditionalNode):
             partition=halves,
             transformer=_AffineAroundMeans(protected, bound),
             subnet=subnet,
-            context=_ClassProbabilities(classes, logit_scale * math.sqrt(positions(shape))),
+            context=functools.partial(_class_probabilities, classes=classes, scale=logit_scale * math.sqrt(positions(shape))),
+            context_channels=classes,
         )
         self.preserves_logits_of = classes
 
 
-class _ClassProbabilities:
-    """What the logits mean, (B, K).
-
-    Logits are the same on both ways only up to rounding; their softmax is smooth and bounded, so that does not grow.
-    """
-
-    def __init__(self, classes: int, scale: float) -> None:
-        self.channels = classes
-        self.scale = scale
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return (self.scale * mean_map(x[:, : self.channels])).flatten(1).softmax(1)
+def _class_probabilities(x: Tensor, classes: int, scale: float) -> Tensor:
+    # Logits are the same on both ways only up to rounding; their softmax is smooth and bounded, so that does not grow.
+    return (scale * mean_map(x[:, :classes])).flatten(1).softmax(1)
 
 
 class _AffineAroundMeans(Transformer):
@@ -131,7 +123,7 @@ def mean_map(x: Tensor) -> Tensor:
     return x.mean((2, 3), keepdim=True) if x.dim() == 4 else x
 
 
-def check_logit_channels(dims_in: Iterable[Sequence[int]], classes: int, node: str) -> Shape:
+def check_logit_channels(dims_in: Shapes, classes: int, node: str) -> Shape:
     """The one input shape of a node before the head, with a channel for each logit.
 
     Raises:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from flowclf.arguments import PositiveFloat, PositiveInt
 from flowclf.errors import GraphError
-from flowclf.nodes.base import Shape, channels_of, elements, positions
+from flowclf.nodes.base import Shape, Shapes, channels_of, elements, positions
 from flowclf.nodes.conditional import ConditionalNode
 from flowclf.nodes.logit_coupling import check_logit_channels, mean_map
 from flowclf.nodes.transformers import Transformer
@@ -47,8 +46,8 @@ class LogitReadout(ConditionalNode):
 
     def __init__(
         self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
+        dims_in: Shapes,
+        dims_c: Shapes | None = None,
         *,
         classes: int,
         subnet: Subnet = None,

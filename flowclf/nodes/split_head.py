@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from flowclf.arguments import PositiveFloat
 from flowclf.errors import GraphError
-from flowclf.nodes.base import FlowNode, Shape, elements
+from flowclf.nodes.base import FlowNode, Shape, Shapes, elements
 from flowclf.nodes.dct import dct2d, inverse_dct2d
 
 __all__ = ["SplitHead"]
@@ -47,8 +47,8 @@ class SplitHead(FlowNode):
 
     def __init__(
         self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
+        dims_in: Shapes,
+        dims_c: Shapes | None = None,
         *,
         classes: int,
         dct: bool = True,
@@ -139,7 +139,7 @@ class SplitHead(FlowNode):
         last = self._unflatten(torch.cat((zeros, nuisance[:, : in_last - self.classes]), dim=1))
         return [last, *self._parts(nuisance[:, in_last - self.classes :])]
 
-    def output_dims(self, input_dims: Iterable[Sequence[int]]) -> list[Shape]:
+    def output_dims(self, input_dims: Shapes) -> list[Shape]:
         """FrEIA's shape inference."""
         return [(self.classes,), (self.dimensions - self.classes,)]
 
