@@ -22,6 +22,8 @@ __all__ = [
     "PositiveInt",
     "ProperFraction",
     "SubnetSpec",
+    "TransformerName",
+    "TransformerSpec",
 ]
 
 PositiveInt = Annotated[int, Ge(1)]
@@ -50,3 +52,9 @@ Decay = Annotated[float, Ge(0), Lt(1)]
 
 SubnetSpec: TypeAlias = str | Mapping[str, Mapping[str, Any]]
 """A coupling's subnet: a registered name, or a mapping of one registered name to its arguments."""
+
+TransformerSpec: TypeAlias = str | Mapping[str, Mapping[str, Any]]
+"""What a coupling applies: a registered transformer's name, or a mapping of one such name to its arguments."""
+
+TransformerName: TypeAlias = str
+"""The name of a registered transformer, without arguments."""

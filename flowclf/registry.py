@@ -1,4 +1,4 @@
-"""Names for components: nodes, subnets, architectures, losses, data sets.
+"""Names for components: nodes, subnets, transformers, architectures, losses, data sets.
 
 A component is registered through an entry point, by flowclf itself and by anyone's package in the same way, or for the
 running process with :meth:`Registry.register`. Names are all that a recipe or a checkpoint can use; neither can import.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from flowclf.errors import RegistryError
+from flowclf.errors import GraphError, RegistryError
 
-__all__ = ["Registry", "datasets", "losses", "models", "nearest", "nodes", "registries", "subnets"]
+__all__ = ["Registry", "datasets", "losses", "models", "nearest", "nodes", "registries", "subnets", "transformers"]
 
 T = TypeVar("T")
 
@@ -97,6 +97,20 @@ class Registry:
         except (ImportError, AttributeError) as error:
             raise RegistryError(f"{self.kind} '{name}' cannot be loaded from {entry.value}: {error}") from error
 
+    def named(self, spec: Any) -> tuple[str, dict[str, Any]]:
+        """The name and the arguments of a spec: a name, or a mapping of one name to its arguments.
+
+        Raises:
+            GraphError: if the spec is neither.
+        """
+        if isinstance(spec, str):
+            return spec, {}
+        if isinstance(spec, Mapping) and len(spec) == 1:
+            ((name, arguments),) = spec.items()
+            if arguments is None or isinstance(arguments, Mapping):
+                return name, dict(arguments or {})
+        raise GraphError(f"a {self.kind} is a name, or a mapping of one name to its arguments; found {spec!r}")
+
     def target(self, name: str) -> tuple[str, str] | Any:
         """Where a component comes from, without importing it: (module, attribute), or the object registered in-process."""
         self.check(name)
@@ -123,7 +137,15 @@ def _home(component: Any) -> tuple[Any, Any]:
 
 nodes = Registry("node", "flowclf.nodes")
 subnets = Registry("subnet", "flowclf.subnets")
+transformers = Registry("transformer", "flowclf.transformers")
 models = Registry("architecture", "flowclf.models")
 losses = Registry("loss", "flowclf.losses")
 datasets = Registry("data set", "flowclf.datasets")
-registries = {"nodes": nodes, "subnets": subnets, "models": models, "losses": losses, "datasets": datasets}
+registries = {
+    "nodes": nodes,
+    "subnets": subnets,
+    "transformers": transformers,
+    "models": models,
+    "losses": losses,
+    "datasets": datasets,
+}

@@ -148,4 +148,4 @@ def test_names_are_known_without_torch() -> None:
         "registry.nodes.check('actnorm'); print(len(names), 'torch' in sys.modules, 'FrEIA' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["5", "False", "False"]
+    assert result.stdout.split() == ["6", "False", "False"]

@@ -36,7 +36,8 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": False,
     }
     definitions["nodes"] = {"anyOf": [*_spec("nodes"), repeat]}
-    definitions["subnets"] = {"anyOf": _spec("subnets")}
+    for kind in ("subnets", "transformers"):
+        definitions[kind] = {"anyOf": _spec(kind)}
     for choice in (OPTIMIZERS, SCHEDULES):
         definitions[choice.kind] = {"anyOf": _choice(choice)}
     document: dict[str, Any] = _linked(schema)

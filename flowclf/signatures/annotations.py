@@ -35,21 +35,23 @@ class Registered:
 
     Args:
         kind: key of :data:`flowclf.registry.registries`.
+        alone: whether the name comes without arguments.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, alone: bool = False) -> None:
         self.kind = kind
+        self.alone = alone
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Registered) and other.kind == self.kind
+        return isinstance(other, Registered) and (other.kind, other.alone) == (self.kind, self.alone)
 
     def __hash__(self) -> int:
-        return hash(self.kind)
+        return hash((self.kind, self.alone))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from flowclf.signatures.components import spec_schema
+        from flowclf.signatures.components import name_schema, spec_schema
 
-        return spec_schema(self.kind)
+        return name_schema(self.kind) if self.alone else spec_schema(self.kind)
 
 
 class Exact:
@@ -71,6 +73,7 @@ Scope = Callable[[str], "tuple[ast.expr | str, Scope] | None"]
 """What a name stands for: its expression, and the scope to read that in; None if unknown."""
 
 SUBNET = Annotated[Any, Registered("subnets")]
+TRANSFORMER = Annotated[Any, Registered("transformers")]
 
 _SIMPLE: dict[str, Any] = {
     "int": int,
@@ -84,9 +87,11 @@ _SIMPLE: dict[str, Any] = {
     "list": list[Any],
     "tuple": list[Any],
     "dict": dict[str, Any],
+    **{name: getattr(arguments, name) for name in arguments.__all__},
     "SubnetSpec": SUBNET,
-    **{name: getattr(arguments, name) for name in arguments.__all__ if name != "SubnetSpec"},
-    **dict.fromkeys(("Callable", "Tensor", "Module", "Generator", "device", "dtype"), FromCode),
+    "TransformerSpec": TRANSFORMER,
+    "TransformerName": Annotated[Any, Registered("transformers", alone=True)],
+    **dict.fromkeys(("Callable", "Tensor", "Module", "Transformer", "Generator", "device", "dtype"), FromCode),
 }
 _ALIASES = {
     **dict.fromkeys(("Sequence", "Iterable", "Collection", "List"), "list"),
@@ -191,7 +196,7 @@ def _union(members: list[Any]) -> Any:
         given = [SUBNET, *(member for member in given if member not in (str, dict[str, dict[str, Any]]))]
     if FromCode in flat and all(member in (None, type(None)) for member in given):
         return FromCode
-    if SUBNET in given and set(given) - {SUBNET, None, type(None)}:
+    if any(spec in given and set(given) - {spec, None, type(None)} for spec in (SUBNET, TRANSFORMER)):
         return Any
     return Any if Any in given else Union[tuple(given)]  # noqa: UP007
 
@@ -212,9 +217,8 @@ def describe(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return describe(args[0], (*args[1:], *metadata))
-    named = next((item.kind for item in metadata if isinstance(item, Registered)), None)
-    if named:
-        return f"the name of one of the {named}, or a mapping of its name to its arguments"
+    if named := next((item for item in metadata if isinstance(item, Registered)), None):
+        return f"the name of one of the {named.kind}" + ("" if named.alone else ", or a mapping of its name to its arguments")
     if _is_union(annotation):
         return ", or ".join(describe(item) for item in sorted(args, key=lambda item: item is type(None)))
     if origin is Literal:

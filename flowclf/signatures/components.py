@@ -15,7 +15,16 @@ from flowclf.signatures.annotations import FromCode, describe, found
 from flowclf.signatures.checking import UNKNOWN_KEY, Component, carried, failure, problem, to_pydantic
 from flowclf.signatures.reading import arguments
 
-__all__ = ["PLACEHOLDER", "checked_spec", "component_model", "exact_schema", "nothing_schema", "registered", "spec_schema"]
+__all__ = [
+    "PLACEHOLDER",
+    "checked_spec",
+    "component_model",
+    "exact_schema",
+    "name_schema",
+    "nothing_schema",
+    "registered",
+    "spec_schema",
+]
 
 PLACEHOLDER = "x-flowclf-kind"
 """Key that stands in a JSON schema where a spec of that kind belongs."""
@@ -97,6 +106,14 @@ def spec_schema(kind: str) -> core_schema.CoreSchema:
     return core_schema.no_info_plain_validator_function(
         functools.partial(checked_spec, kind),
         metadata={"pydantic_js_functions": [lambda schema, handler: {PLACEHOLDER: kind}]},
+    )
+
+
+def name_schema(kind: str) -> core_schema.CoreSchema:
+    """What pydantic does with a field that is a registered name alone."""
+    return core_schema.no_info_plain_validator_function(
+        functools.partial(registered, kind),
+        metadata={"pydantic_js_functions": [lambda schema, handler: {"enum": registry.registries[kind].names()}]},
     )
 
 
