@@ -29,7 +29,8 @@ from benchmarks.torchvision_compat import import_torchvision
 from flowclf.files import resource
 from flowclf.nodes import LogitReadout
 from flowclf.recipe import Recipe
-from flowclf.training.optimization import build_schedule
+from flowclf.sections import plain
+from flowclf.training.schedules import build_schedule
 
 SIDE = 28
 VALIDATION_BATCH = 500
@@ -150,7 +151,7 @@ class Training:
         self.readout = readout(self.arguments)
         self.model = nn.ModuleList([self.graph, self.rest, *([self.readout] if self.readout else [])]).to(device)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        options = dict(self.settings.optimizer)
+        options = plain(self.settings.optimizer)
         assert options.pop("name") == "adamax"
         decay = options.pop("weight_decay")
         kernels = {id(layer.weight) for layer in self.model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
@@ -160,7 +161,7 @@ class Training:
         ]
         self.optimizer = torch.optim.Adamax(groups, **options)
         per_epoch = len(self.images.train)
-        schedule = build_schedule(self.settings.schedule, self.settings.epochs * per_epoch, per_epoch)
+        schedule = build_schedule(plain(self.settings.schedule), self.settings.epochs * per_epoch, per_epoch)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.updates = 0

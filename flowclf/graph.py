@@ -18,13 +18,15 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from flowclf import registry
+from flowclf.components import as_declared
 from flowclf.errors import GraphError, RegistryError, UsageError
 from flowclf.nodes.base import FlowNode, Shape, elements
 from flowclf.nodes.split_head import SplitHead
-from flowclf.signatures import component_model
+from flowclf.sections import plain
+from flowclf.specs import MAX_NODES, read_nodes, shown, unrolled
+from flowclf.strict_json import first_problem
 
 __all__ = [
-    "MAX_NODES",
     "Graph",
     "NodeRow",
     "NodeSet",
@@ -45,63 +47,21 @@ __all__ = [
 Graph: TypeAlias = GraphINN
 Specs: TypeAlias = Sequence[Any]
 NodeSet: TypeAlias = frozenset[Node]
-MAX_NODES = 10_000
-MAX_REPEAT_DEPTH = 10
 
 
-def _flatten(specs: Specs, where: str = "nodes") -> list[tuple[str, str, dict[str, Any]]]:
-    """Unroll repeats into a list of (place, registered name, arguments), one per node."""
-    if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
-        raise GraphError(f"{where}: expected a list of node specs, found {type(specs).__name__}")
-    if where.count(".nodes") > MAX_REPEAT_DEPTH:
-        raise GraphError(f"{where[:40]}...: expected at most {MAX_REPEAT_DEPTH} nested repeats, found more")
-    flat: list[tuple[str, str, dict[str, Any]]] = []
-    for index, spec in enumerate(specs):
-        place = f"{where}[{index}]"
-        if isinstance(spec, str):
-            flat.append((place, spec, {}))
-        elif isinstance(spec, Mapping) and "repeat" in spec:
-            times = spec["repeat"]
-            if set(spec) != {"repeat", "nodes"}:
-                raise GraphError(f"{place}: a repeat has the keys repeat and nodes, found {list(spec)}")
-            if not isinstance(times, int) or isinstance(times, bool) or times < 0:
-                raise GraphError(f"{place}: repeat must be an integer of at least 0, found {times!r}")
-            inner = _flatten(spec["nodes"], f"{place}.nodes")
-            if len(flat) + times * len(inner) > MAX_NODES:
-                raise GraphError(f"{place}: more than {MAX_NODES} nodes")
-            flat += inner * times
-        elif isinstance(spec, Mapping) and len(spec) == 1:
-            ((name, arguments),) = spec.items()
-            if arguments is not None and not isinstance(arguments, Mapping):
-                raise GraphError(f"{place}: the arguments of {name} must be a mapping, found {type(arguments).__name__}")
-            flat.append((place, str(name), dict(arguments or {})))
-        else:
-            raise GraphError(
-                f"{place}: a node spec is a registered name, a mapping of one name to its arguments, or "
-                f"{{repeat: n, nodes: [...]}}; found {spec!r}"
-            )
-        if len(flat) > MAX_NODES:
-            raise GraphError(f"{where}: more than {MAX_NODES} nodes")
-    return flat
-
-
-def _check_arguments(kind: str, arguments: Mapping[str, Any], name: str) -> None:
-    """Check arguments given in code as a recipe's are checked; objects, which only code can pass, are not checked."""
-    supplied = {"classes"} & inspect.signature(registry.nodes.get(kind)).parameters.keys()
-    plain = {str(key): _as_json(item) for key, item in arguments.items() if _is_json(item) and key not in supplied}
+def _checked(kind: str, arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Refuse from code what a recipe would refuse; objects, which only code can give, pass."""
+    supplied = arguments.keys() & {"classes"} & inspect.signature(registry.nodes.get(kind)).parameters.keys()
+    given = {str(key): value for key, value in arguments.items() if key not in supplied}
     try:
-        component_model("nodes", kind).model_validate(plain)
+        return as_declared("nodes", kind, given) | {key: arguments[key] for key in supplied}
     except ValidationError as error:
-        for problem in error.errors(include_url=False):
-            place = ".".join(map(str, problem["loc"]))
-            # Objects are not passed to the schema, which then reports them as missing.
-            if place in plain or place not in arguments:
-                raise GraphError(f"node '{name}': argument {place}: {problem['msg']}") from error
+        raise GraphError(f"node '{name}': argument {first_problem(error)}") from error
 
 
 def _make_node(inputs: Any, kind: str, arguments: dict[str, Any], name: str) -> Node:
     component = registry.nodes.get(kind)
-    _check_arguments(kind, arguments, name)
+    arguments = _checked(kind, arguments, name)
     try:
         node = Node(inputs, component, arguments, name=name)
     except GraphError as error:
@@ -141,15 +101,19 @@ def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph
     shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
     if len(shape) not in (1, 3) or any(not isinstance(size, int) or size < 1 for size in shape):
         raise GraphError(f"input_shape must be (C, H, W) or (D,) of positive integers, found {input_shape}")
-    flat = _flatten(nodes)
+    parsed, faults = read_nodes(nodes)
+    if faults:
+        raise GraphError(f"{shown(faults[0].place)}: {faults[0].message}")
+    flat = list(unrolled(parsed))
     node_list: list[Node] = [InputNode(*shape, name="input")]
     stream: tuple[Node, int] = (node_list[0], 0)
     parts: list[tuple[Node, int]] = []
-    for index, (place, kind, arguments) in enumerate(flat, start=1):
+    for index, spec in enumerate(flat, start=1):
+        kind, arguments = spec.name, dict(spec.arguments)
         try:
             component = registry.nodes.get(kind)
         except RegistryError as error:
-            raise RegistryError(f"{place}: {error}") from error
+            raise RegistryError(f"{shown(spec.place)}: {error}") from error
         name = f"{index}_{kind}"
         if "classes" in inspect.signature(component).parameters:
             arguments.setdefault("classes", classes)
@@ -404,28 +368,17 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
                 f"node '{node.name}' cannot be saved: {node.module_type.__module__}.{node.module_type.__qualname__} "
                 "is not registered"
             )
+        arguments = {}
         for argument, value in node.module_args.items():
-            if not _is_json(value):
+            try:
+                arguments[argument] = plain(value)
+            except TypeError as error:
                 raise GraphError(
                     f"node '{node.name}' cannot be saved: JSON cannot hold its argument '{argument}', a {type(value).__name__}"
-                )
+                ) from error
         inputs = [[origin.name, output] for origin, output in node.inputs]
-        rows.append({"name": node.name, "kind": kind, "arguments": _as_json(node.module_args), "inputs": inputs})
+        rows.append({"name": node.name, "kind": kind, "arguments": arguments, "inputs": inputs})
     return {"input": {"name": source.name, "shape": list(source.dims)}, "nodes": rows}
-
-
-def _is_json(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return all(map(_is_json, value))
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _as_json(item) for key, item in value.items()}
-    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def graph_from_description(description: Mapping[str, Any]) -> Graph:

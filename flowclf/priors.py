@@ -1,26 +1,59 @@
-"""Factorial priors over logits and nuisances."""
+"""Priors over logits and nuisances: what every prior has, the factorial one, and priors by their registered names.
+
+A prior is registered in the group ``flowclf.priors`` and called as ``prior(classes, nuisances, logit_mean=m, ...)``, with the m of
+the graph's head; its other keyword arguments are saved with a classifier.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flowclf.components import build
 from flowclf.errors import UsageError
 
-__all__ = ["FactorialPrior"]
+__all__ = ["FactorialPrior", "Prior", "build_prior"]
 
 _LOG_2PI = math.log(2 * math.pi)
 
 
-class FactorialPrior(nn.Module):
+class Prior(nn.Module):
+    """Base class: p(z_s, z_n | y), a density on logits z_s and nuisances z_n given the class y. All classes are equally likely.
+
+    Args:
+        classes: K.
+        nuisances: D - K.
+    """
+
+    log_class_prior: Tensor
+
+    def __init__(self, classes: int, nuisances: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.nuisances = nuisances
+        self.register_buffer("log_class_prior", torch.full((classes,), -math.log(classes)))
+
+    def log_prob(self, logits: Tensor, nuisance: Tensor, labels: Tensor | None = None) -> Tensor:
+        """log p(z_s, z_n | y), or with no labels log sum_y pi_y p(z_s, z_n | y); (B,), nats."""
+        raise NotImplementedError
+
+    def sample(self, labels: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) and nuisances (B, D-K) drawn given labels (B,); see :meth:`FactorialPrior.sample`."""
+        raise NotImplementedError
+
+
+class FactorialPrior(Prior):
     r"""p(z_s, z_n | y) = N(z_s; m e_y, m I) prod_k N(z_n,k; mu_k, sigma_k^2).
 
     With this choice the logits are their own Bayes logits: log p(z_s | y) = z_s,y - (||z_s||^2 + m^2) / (2 m) + const, so under
     equal class priors p(y | z_s) = softmax(z_s) exactly. Unlike the paper's Cat(softmax z_s) (Lemma 10), it is a
-    density on the logits and bounds the volume that the flow can gain along them. Means and scales of the nuisances are learned.
+    density on the logits and bounds the log-determinant that the flow can gain along them. Means and scales of the nuisances are
+    learned.
 
     Args:
         classes: K.
@@ -28,22 +61,18 @@ class FactorialPrior(nn.Module):
         logit_mean: m, mean and variance of the logit of the true class. Two classes are sqrt(2 m) standard deviations apart.
 
     Raises:
-        UsageError: m is not positive.
+        UsageError: if m is not positive.
     """
 
-    log_class_prior: Tensor
     logit_mean: Tensor
 
     def __init__(self, classes: int, nuisances: int, *, logit_mean: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(classes, nuisances)
         if not logit_mean > 0:
             raise UsageError(f"the prior's logit_mean must be positive, found {logit_mean}")
-        self.classes = classes
-        self.nuisances = nuisances
         self.mean = nn.Parameter(torch.zeros(nuisances))
         self.log_std = nn.Parameter(torch.zeros(nuisances))
         self.register_buffer("logit_mean", torch.tensor(float(logit_mean)))
-        self.register_buffer("log_class_prior", torch.full((classes,), -math.log(classes)))
 
     def logits_log_prob(self, logits: Tensor) -> Tensor:
         """log p(z_s | y) for every class, (B, K), nats."""
@@ -61,7 +90,7 @@ class FactorialPrior(nn.Module):
         """log p(z_s, z_n | y), or with no labels log sum_y pi_y p(z_s, z_n | y); (B,), nats.
 
         Raises:
-            UsageError: labels that are not (B,).
+            UsageError: if labels are not (B,).
         """
         if labels is not None and labels.shape != logits.shape[:1]:
             raise UsageError(f"expected labels of shape ({len(logits)},), found {tuple(labels.shape)}")
@@ -94,3 +123,24 @@ class FactorialPrior(nn.Module):
     def extra_repr(self) -> str:
         """Arguments, for the repr."""
         return f"classes={self.classes}, nuisances={self.nuisances}, logit_mean={self.logit_mean.item():g}"
+
+
+def build_prior(spec: str | Mapping[str, Mapping[str, Any]], classes: int, nuisances: int, logit_mean: float) -> Prior:
+    """A registered prior.
+
+    Args:
+        spec: the registered name, or a mapping of it to the prior's own arguments.
+        classes: K.
+        nuisances: D - K.
+        logit_mean: m of the graph's head.
+
+    Raises:
+        RegistryError: if the name is not registered.
+        UsageError: if ``spec`` is of another form, an argument is not valid, or what is registered is not a :class:`Prior`.
+
+    Example:
+        >>> build_prior("factorial", classes=10, nuisances=54, logit_mean=1.0)
+        FactorialPrior(classes=10, nuisances=54, logit_mean=1)
+    """
+    prior: Prior = build("priors", spec, classes, nuisances, logit_mean=logit_mean, returns=Prior, error=UsageError)
+    return prior

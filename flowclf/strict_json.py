@@ -6,11 +6,12 @@ import json
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Len
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from flowclf.errors import FlowclfError
+from flowclf.sections import Section
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "Strict", "first_problem", "json_object"]
+__all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "first_problem", "json_object"]
 
 DESCRIPTION = "model.json"
 """Name of the description in a model's folder."""
@@ -21,13 +22,7 @@ WEIGHTS = "model.safetensors"
 Size = Annotated[int, Ge(1), Le(2**24)]
 
 
-class Strict(BaseModel):
-    """Base class of document parts: no unknown keys, no conversion of types, finite numbers only."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Preprocessing(Strict):
+class Preprocessing(Section):
     """The arguments of :class:`flowclf.Preprocessing`."""
 
     image_shape: Annotated[list[Size], Len(1, 3)]

@@ -19,7 +19,6 @@ import flowclf
 from flowclf import InvertibleClassifier, build_graph, registry
 from flowclf.errors import GraphError, RegistryError, UsageError
 from flowclf.graph import (
-    MAX_NODES,
     checked_graph,
     describe_graph,
     execute,
@@ -28,6 +27,7 @@ from flowclf.graph import (
     node_rows,
 )
 from flowclf.nodes import ActNorm, AdditiveCoupling, AffineCoupling, FactorOut, FlowNode, InvertibleConv1x1, SplitHead, Squeeze
+from flowclf.specs import MAX_NODES
 from flowclf.subnets import takes_vectors
 
 AFFINE = "affine_coupling"
@@ -51,7 +51,7 @@ SPEC_MISTAKES: dict[str, tuple[Any, list[str]]] = {
         ["7_split_head", "(1, 1, 1)", "4 classes", "(3, 4, 4)"],
     ),
     "no head": (["squeeze", "actnorm"], ["split_head", "2_actnorm", "(4, 4, 4)"]),
-    "empty": ([], ["split_head", "input", "(1, 8, 8)"]),
+    "empty": ([], ["nodes: ", "at least one node", "an empty list"]),
     "head not last": (["split_head", "actnorm"], ["1_split_head", "1 nodes"]),
     "two heads": (["split_head", "split_head"], ["1_split_head"]),
     "unknown node": (["squeeze", "actnrm", "split_head"], ["nodes[1]", "'actnrm'", "'actnorm'"]),
@@ -71,7 +71,7 @@ SPEC_MISTAKES: dict[str, tuple[Any, list[str]]] = {
     ),
     "no bins": (
         ["squeeze", {"coupling": {"transformer": {"rational_quadratic": {"bins": 0}}}}, "split_head"],
-        ["2_coupling", "transformer.rational_quadratic.bins", "at least 1"],
+        ["2_coupling", "transformer.rational_quadratic.bins", "greater than or equal to 1"],
     ),
     "unknown subnet": (["squeeze", {AFFINE: {"subnet": "cnov"}}, "split_head"], ["2_affine_coupling", "cnov", "'conv'"]),
     "what FrEIA passes": ([{"actnorm": {"dims_c": [[3]]}}, "split_head"], ["1_actnorm", "dims_c"]),
@@ -80,7 +80,7 @@ SPEC_MISTAKES: dict[str, tuple[Any, list[str]]] = {
     "wrong type": (["squeeze", {AFFINE: {"bound": "1.5"}}, "split_head"], ["2_affine_coupling", "bound", "'1.5'"]),
     "a truth for a number": ([{"squeeze": {"factor": True}}, "split_head"], ["1_squeeze", "factor", "true"]),
     "a fraction for an integer": ([{"squeeze": {"factor": 2.0}}, "split_head"], ["1_squeeze", "factor", "2.0"]),
-    "zero": ([{"squeeze": {"factor": 0}}, "split_head"], ["1_squeeze", "factor", "at least 1"]),
+    "zero": ([{"squeeze": {"factor": 0}}, "split_head"], ["1_squeeze", "factor", "greater than or equal to 1"]),
     "negative": ([{"split_head": {"logit_scale": -1}}], ["1_split_head", "logit_scale", "-1"]),
     "not a choice": (
         [{"invertible_conv1x1": {"parametrization": "qr"}}, "split_head"],
@@ -91,20 +91,21 @@ SPEC_MISTAKES: dict[str, tuple[Any, list[str]]] = {
     "a module of no use": ([{"nflows": {"transform": nn.Linear(2, 2)}}, "split_head"], ["1_nflows", "Linear"]),
     "list of arguments": ([{"actnorm": [1]}, "split_head"], ["nodes[0]", "actnorm", "list"]),
     "two names": ([{"actnorm": {}, "squeeze": {}}, "split_head"], ["nodes[0]", "one name"]),
-    "nothing": ([None, "split_head"], ["nodes[0]", "None"]),
-    "not a list": ("squeeze", ["expected a list", "str"]),
-    "a mapping": ({"squeeze": {}}, ["expected a list", "dict"]),
+    "nothing": ([None, "split_head"], ["nodes[0]", "null"]),
+    "not a list": ("squeeze", ["expected a list", "'squeeze'"]),
+    "a mapping": ({"squeeze": {}}, ["expected a list", "a mapping"]),
     "repeat without nodes": ([{"repeat": 2}, "split_head"], ["nodes[0]", "repeat and nodes"]),
     "repeat with more": ([{"repeat": 2, "nodes": [], "times": 2}, "split_head"], ["nodes[0]", "times"]),
-    "repeat with a number for a key": ([{"repeat": 2, 3: 4}, "split_head"], ["nodes[0]", "repeat and nodes"]),
+    "repeat with a number for a key": ([{"repeat": 2, 3: 4}, "split_head"], ["nodes[0]", "unknown key 3"]),
     "repeat of text": ([{"repeat": "2", "nodes": []}, "split_head"], ["nodes[0]", "'2'"]),
-    "repeat of truth": ([{"repeat": True, "nodes": []}, "split_head"], ["nodes[0]", "True"]),
+    "repeat of truth": ([{"repeat": True, "nodes": []}, "split_head"], ["nodes[0]", "true"]),
+    "repeat 0": ([{"repeat": 0, "nodes": ["squeeze"]}, "split_head"], ["nodes[0].repeat", "at least 1", "0"]),
     "negative repeat": ([{"repeat": -1, "nodes": []}, "split_head"], ["nodes[0]", "-1"]),
-    "repeat of a name": ([{"repeat": 2, "nodes": "actnorm"}, "split_head"], ["nodes[0].nodes", "str"]),
-    "too many": ([{"repeat": MAX_NODES + 1, "nodes": ["actnorm"]}, "split_head"], ["nodes[0]", str(MAX_NODES)]),
+    "repeat of a name": ([{"repeat": 2, "nodes": "actnorm"}, "split_head"], ["nodes[0].nodes", "expected a list", "'actnorm'"]),
+    "too many": ([{"repeat": MAX_NODES + 1, "nodes": ["actnorm"]}, "split_head"], ["nodes: ", str(MAX_NODES)]),
     "too many, nested": (
         [{"repeat": 10**6, "nodes": [{"repeat": 10**6, "nodes": ["actnorm"]}]}],
-        ["nodes[0].nodes[0]", str(MAX_NODES)],
+        ["nodes: ", str(MAX_NODES), str(10**12)],
     ),
     "too many, listed": (["actnorm"] * (MAX_NODES + 1), [str(MAX_NODES)]),
     "too deep": (nested(2000), ["nested"]),
@@ -206,9 +207,8 @@ def test_specs_are_chained_repeated_and_factored_out() -> None:
     assert head_of(graph).classes == 4
 
 
-def test_a_head_may_set_its_own_number_of_classes_and_repeat_0_leaves_out() -> None:
-    nodes = [{"repeat": 0, "nodes": ["squeeze"]}, {"split_head": {"classes": 3}}]
-    graph = build_graph((1, 4, 4), nodes, classes=10)
+def test_a_head_may_set_its_own_number_of_classes() -> None:
+    graph = build_graph((1, 4, 4), [{"split_head": {"classes": 3}}], classes=10)
     assert [tuple(shape) for shape in graph.global_out_shapes] == [(3,), (13,)]
     assert len(node_rows(graph)) == 1
 

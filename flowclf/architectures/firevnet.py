@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from flowclf.arguments import NonNegativeInt, PositiveFloat, PositiveInt, TransformerName
+from flowclf.argument_types import NonNegativeInt, PositiveFloat, PositiveInt, TransformerName
 from flowclf.errors import UsageError
 
 __all__ = ["firevnet", "firevnet_fc"]

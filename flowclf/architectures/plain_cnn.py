@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf.arguments import Decay, NonNegativeInt, PositiveInt
+from flowclf.argument_types import Decay, NonNegativeInt, PositiveInt
 from flowclf.classifier import NetworkFactory
 from flowclf.errors import UsageError
 

@@ -12,8 +12,9 @@ from annotated_types import Ge, Len
 from pydantic import Field, StringConstraints, ValidationError
 
 from flowclf.errors import CheckpointError
-from flowclf.graph import MAX_NODES
-from flowclf.strict_json import Preprocessing, Size, Strict, first_problem
+from flowclf.sections import Section
+from flowclf.specs import MAX_NODES
+from flowclf.strict_json import Preprocessing, Size, first_problem
 
 __all__ = ["FORMAT", "VERSION", "check_description"]
 
@@ -29,30 +30,30 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Shape = Annotated[list[Size], Len(1, 3)]
 
 
-class _Input(Strict):
+class _Input(Section):
     name: Name
     shape: Shape
 
 
-class _Node(Strict):
+class _Node(Section):
     name: Name
     kind: Name
     arguments: dict[str, Any]
     inputs: Annotated[list[Annotated[list[Any], Len(2, 2)]], Len(1, 1000)]
 
 
-class _Graph(Strict):
+class _Graph(Section):
     input: _Input
     nodes: Annotated[list[_Node], Len(1, MAX_NODES)]
 
 
-class _Weights(Strict):
+class _Weights(Section):
     file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$", max_length=200)]
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
     bytes: Annotated[int, Ge(1)]
 
 
-class _Description(Strict):
+class _Description(Section):
     """Keys common to descriptions of all kinds."""
 
     format: Literal["flowclf-model"]
@@ -67,6 +68,7 @@ class _Description(Strict):
 class _Invertible(_Description):
     kind: Literal["invertible"]
     graph: _Graph
+    prior: Annotated[dict[Name, dict[str, Any]], Len(1, 1)] = Field({"factorial": {}})
     stream: Literal["float", "fixed_point"] = "float"
     subnet_precision: Literal["fp32", "bf16"] = "fp32"
 

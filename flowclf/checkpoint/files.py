@@ -26,6 +26,8 @@ from flowclf.graph import describe_graph, graph_from_description
 from flowclf.nodes import set_subnet_dtype
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
+from flowclf.sections import plain
+from flowclf.specs import name_and_arguments
 from flowclf.strict_json import DESCRIPTION, WEIGHTS, json_object
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "describe", "load", "read_description", "rebuild", "save"]
@@ -39,14 +41,16 @@ def describe(classifier: Classifier) -> dict[str, Any]:
 
     Raises:
         GraphError: if a node of the graph is not registered, or has an argument that JSON cannot hold.
-        CheckpointError: if the prior or preprocessing is of your own class, or a plain network was not made by a registered
-            architecture.
+        CheckpointError: if the preprocessing is of your own class, the prior is an object of your own class, or a plain network was
+            not made by a registered architecture.
     """
-    parts: list[tuple[object, type]] = [(classifier.preprocessing, Preprocessing)]
+    if type(classifier.preprocessing) is not Preprocessing:
+        found = type(classifier.preprocessing).__qualname__
+        raise CheckpointError(f"cannot be saved: expected a Preprocessing, found a {found}")
     if isinstance(classifier, InvertibleClassifier):
-        parts.append((classifier.prior, FactorialPrior))
         network: dict[str, Any] = {
             "graph": describe_graph(classifier.graph),
+            **_prior(classifier),
             "stream": classifier.stream,
             "subnet_precision": _subnet_precision(classifier),
         }
@@ -54,9 +58,6 @@ def describe(classifier: Classifier) -> dict[str, Any]:
         network = {"network": classifier.spec, "input_shape": list(classifier.input_shape)}
     else:
         raise CheckpointError("cannot be saved: expected a network made by a registered architecture, found one of your own")
-    for part, kind in parts:
-        if type(part) is not kind:
-            raise CheckpointError(f"cannot be saved: expected a {kind.__name__}, found a {type(part).__qualname__}")
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -66,6 +67,20 @@ def describe(classifier: Classifier) -> dict[str, Any]:
         "preprocessing": classifier.preprocessing.config(),
         "class_names": list(classifier.class_names),
     }
+
+
+def _prior(classifier: InvertibleClassifier) -> dict[str, Any]:
+    """Nothing for the factorial prior, whose arguments the graph's head has."""
+    if type(classifier.prior) is FactorialPrior:
+        return {}
+    if classifier.prior_spec is None:
+        found = type(classifier.prior).__qualname__
+        raise CheckpointError(f"cannot be saved: expected a FactorialPrior, or a prior given by its name, found a {found}")
+    name, arguments = name_and_arguments(classifier.prior_spec, "prior")
+    try:
+        return {"prior": {name: plain(arguments)}}
+    except TypeError as error:
+        raise CheckpointError(f"cannot be saved: prior '{name}': {error}") from error
 
 
 def _subnet_precision(classifier: InvertibleClassifier) -> str:
@@ -86,8 +101,13 @@ def rebuild(description: Mapping[str, Any], where: str = "the description") -> I
         preprocessing, names = Preprocessing(**description["preprocessing"]), description["class_names"]
         with torch.random.fork_rng():
             if description["kind"] == InvertibleClassifier.kind:
-                graph, stream = graph_from_description(description["graph"]), description.get("stream", "float")
-                classifier = InvertibleClassifier(graph, preprocessing=preprocessing, class_names=names, stream=stream)
+                classifier = InvertibleClassifier(
+                    graph_from_description(description["graph"]),
+                    preprocessing=preprocessing,
+                    prior=description.get("prior", "factorial"),
+                    class_names=names,
+                    stream=description.get("stream", "float"),
+                )
                 set_subnet_dtype(classifier, _SUBNET_DTYPES[description.get("subnet_precision", "fp32")])
                 return classifier
             shape, network = description["input_shape"], description["network"]
@@ -185,8 +205,9 @@ def load(
 
 
 def _check_dimensions(description: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Reject an input with more dimensions than the weights hold numbers: the prior alone has some for every dimension."""
-    dimensions = math.prod(description["graph"]["input"]["shape"]) if "graph" in description else 0
+    """Reject an input with more dimensions than the weights hold numbers: the factorial prior has some for every dimension."""
+    factorial = "graph" in description and "prior" not in description
+    dimensions = math.prod(description["graph"]["input"]["shape"]) if factorial else 0
     held = sum(map(math.prod, shapes.values()))
     if dimensions > held:
         raise CheckpointError(f"{where}: an input of {dimensions} dimensions, but the weights hold {held} numbers")

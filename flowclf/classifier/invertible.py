@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -29,7 +29,7 @@ from flowclf.graph import (
 )
 from flowclf.nodes.actnorm import ActNorm, initialize
 from flowclf.preprocessing import Preprocessing
-from flowclf.priors import FactorialPrior
+from flowclf.priors import Prior, build_prior
 from flowclf.stream import GridPeak, Stream, grid_peak, set_stream
 
 __all__ = ["InvertibleClassifier", "build_classifier", "require_invertible"]
@@ -42,12 +42,15 @@ class InvertibleClassifier(Classifier):
         graph: a ``FrEIA.framework.GraphINN``, or the list of FrEIA nodes for one, that ends with a ``SplitHead``.
         preprocessing: map from images in [0, 1] to network inputs; by default 8-bit images without padding, or the identity for
             vectors.
-        prior: distribution of logits and nuisances; by default a :class:`FactorialPrior` with the head's m.
+        prior: distribution of logits and nuisances: a registered name, a mapping of one name to its arguments, or a
+            :class:`flowclf.priors.Prior`, of which only the factorial one can be saved; by default the factorial prior with the
+            head's m.
         class_names: names of the K classes; by default "0" to "K-1".
         stream: ``float``; or ``fixed_point``, for exact inverses of graphs of additive couplings, see :mod:`flowclf.stream`.
 
     Attributes:
         stream: ``float`` or ``fixed_point``.
+        prior_spec: name and arguments of the prior; None if it was given as an object.
         activations: ``store`` keeps activations for the backward pass; ``recompute`` computes them again from the outputs, so that
             memory for them does not grow with depth; see :mod:`flowclf.reversible`.
         keep_every: with ``recompute``, also keep the input of every k-th node; None for no node.
@@ -73,7 +76,7 @@ class InvertibleClassifier(Classifier):
         graph: Graph | Iterable[Any],
         *,
         preprocessing: Preprocessing | None = None,
-        prior: FactorialPrior | None = None,
+        prior: Prior | str | Mapping[str, Mapping[str, Any]] = "factorial",
         class_names: Sequence[str] | None = None,
         stream: Stream = "float",
     ) -> None:
@@ -93,7 +96,8 @@ class InvertibleClassifier(Classifier):
         if stream == "fixed_point" and not self.preprocessing.fixed_point:
             raise UsageError("a fixed-point stream needs its inputs on the grid: Preprocessing(..., fixed_point=True)")
         nuisances = self.dimensions - self.classes
-        self.prior = prior or FactorialPrior(self.classes, nuisances, logit_mean=head.logit_mean)
+        self.prior_spec = None if isinstance(prior, Prior) else prior
+        self.prior = prior if isinstance(prior, Prior) else build_prior(prior, self.classes, nuisances, head.logit_mean)
         if (self.prior.classes, self.prior.nuisances) != (self.classes, nuisances):
             raise UsageError(
                 f"the prior is over {self.prior.classes} logits and {self.prior.nuisances} nuisances, the graph has "
@@ -103,12 +107,12 @@ class InvertibleClassifier(Classifier):
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""
-        return self.prior.mean.device
+        return self.prior.log_class_prior.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the parameters and of the network's inputs."""
-        return self.prior.mean.dtype
+        return self.prior.log_class_prior.dtype
 
     def _check_latents(self, logits: Tensor, nuisance: Tensor) -> None:
         batch, size = logits.shape[0], self.dimensions - self.classes
@@ -309,6 +313,7 @@ def build_classifier(
     classes: int,
     *,
     preprocessing: Preprocessing | None = None,
+    prior: Prior | str | Mapping[str, Mapping[str, Any]] = "factorial",
     class_names: Sequence[str] | None = None,
     stream: Stream = "float",
 ) -> InvertibleClassifier:
@@ -320,6 +325,7 @@ def build_classifier(
             ``split_head``, which also takes the parts factored out before.
         classes: K, the number of classes, at least 2.
         preprocessing: as for :class:`InvertibleClassifier`.
+        prior: as for :class:`InvertibleClassifier`.
         class_names: as for :class:`InvertibleClassifier`.
         stream: as for :class:`InvertibleClassifier`.
 
@@ -333,4 +339,4 @@ def build_classifier(
         784
     """
     graph = build_graph(input_shape, nodes, classes)
-    return InvertibleClassifier(graph, preprocessing=preprocessing, class_names=class_names, stream=stream)
+    return InvertibleClassifier(graph, preprocessing=preprocessing, prior=prior, class_names=class_names, stream=stream)

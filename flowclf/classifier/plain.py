@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from flowclf import registry
 from flowclf.classifier.base import Classifier, Encoding
+from flowclf.components import build
 from flowclf.errors import GraphError, UsageError
 from flowclf.graph import NodeRow
 from flowclf.preprocessing import Preprocessing
+from flowclf.specs import name_and_arguments
 
 __all__ = ["NetworkFactory", "PlainClassifier", "plain_classifier"]
 
@@ -115,7 +116,7 @@ class PlainClassifier(Classifier):
 
 def plain_classifier(
     input_shape: Sequence[int],
-    network: Mapping[str, Mapping[str, Any]],
+    network: str | Mapping[str, Mapping[str, Any]],
     classes: int,
     *,
     preprocessing: Preprocessing | None = None,
@@ -125,7 +126,7 @@ def plain_classifier(
 
     Args:
         input_shape: shape of one network input, (C, H, W) or (D,).
-        network: a mapping of one registered name to its arguments.
+        network: a registered name, or a mapping of one to its arguments.
         classes: K, the number of classes, at least 2.
         preprocessing: as for :class:`Classifier`.
         class_names: as for :class:`Classifier`.
@@ -140,13 +141,11 @@ def plain_classifier(
         >>> clf.logits_only()(torch.rand(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
-    if not isinstance(network, Mapping) or len(network) != 1:
-        raise UsageError(f"a plain network is a mapping of one registered name to its arguments, found {network!r}")
-    ((name, arguments),) = network.items()
+    name, arguments = name_and_arguments(network, "architecture")
+    factory = build("models", network, error=UsageError)
+    if not callable(factory):
+        raise GraphError(f"architecture '{name}' is for invertible classifiers: use flowclf.build_classifier")
     try:
-        factory = registry.models.get(name)(**arguments)
-        if not callable(factory):
-            raise GraphError(f"architecture '{name}' is for invertible classifiers: use flowclf.build_classifier")
         made = factory(tuple(input_shape), classes)
     except TypeError as error:
         raise UsageError(f"architecture '{name}': {error}") from error

@@ -1,4 +1,4 @@
-"""``flowclf recipe``: run, list, show, validate, schema. Only ``run`` of a valid recipe imports torch."""
+"""``flowclf recipe``: run, list, show, validate, schema. ``list`` and ``show`` import no torch."""
 
 from __future__ import annotations
 
@@ -108,9 +108,9 @@ def _check_resume(folder: Path, recipe: str | None, overrides: list[str], out: P
 def list_() -> None:
     """List the bundled recipes."""
     from flowclf.cli.output import print_table
-    from flowclf.recipe import bundled, load
+    from flowclf.recipe import bundled, description
 
-    print_table(["name", "description"], [[name, load(name).recipe.description] for name in bundled()])
+    print_table(["name", "description"], [[name, description(name)] for name in bundled()])
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowclf.arguments import NonNegativeInt, ProperFraction
+from flowclf.argument_types import NonNegativeInt, ProperFraction
 from flowclf.data.conversion import raw_data_from
 from flowclf.data.records import RawData
 from flowclf.errors import DataError, UsageError

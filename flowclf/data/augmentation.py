@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.arguments import Fraction, NonNegativeFloat, NonNegativeInt
 from flowclf.errors import UsageError
 from flowclf.host_memory import moved
-from flowclf.registry import nearest
+from flowclf.sections import from_code
+from flowclf.settings import AugmentSettings
 
 __all__ = ["Augmentation"]
 
@@ -23,34 +21,30 @@ _BETWEEN_POINTS = 7
 """Pixels between two points at which a displacement is drawn."""
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What is random about a training image. The default changes nothing.
+class Augmentation(AugmentSettings):
+    """Random changes to training images; by default none.
 
-    The order is rotation, zoom and elastic distortion, crop, shift, flip, noise; each image of a batch gets its own.
+    The order is rotation, zoom and elastic distortion in one interpolation, crop, shift, flip, noise; each image of a batch gets
+    its own. What enters the image from outside is 0, the background, except in a crop. Limits and defaults are declared in
+    :class:`flowclf.settings.AugmentSettings`.
 
     Args:
-        rotation: largest angle by which an image is turned about its middle, either way, in degrees, with 0 from outside.
-        zoom: largest share by which an image is magnified or shrunk, together with the turning and in the same way.
-        elastic: standard deviation of random displacements along each axis, in pixels, at points about 7 pixels apart; they are
-            interpolated smoothly between these, and the image is distorted so, together with the turning. About 1 suits
-            handwriting (P. Simard et al., Best practices for convolutional neural networks applied to visual document
-            analysis, 2003, section 2).
-        unwarped: share of the images that turning, zoom and distortion leave as they are. What they touch they also soften: a
-            density fitted to such images alone lies beside that of images as they come.
-        interpolation: of what they touch, ``bilinear`` or ``bicubic``, which softens less.
-        shift: largest translation along each axis, in pixels; every whole number from -shift to shift is equally
-            likely. What comes in from outside is 0, the background.
-        crop: pixels of padding on each side, by reflection, before a window of the image's own size is cut at random;
-            what is usual for CIFAR, with 4.
+        rotation: largest angle of rotation about the middle, either way, in degrees.
+        zoom: largest change of size, either way, as a fraction of the size.
+        elastic: standard deviation of random displacements along each axis, in pixels, at points about 7 pixels apart, between
+            which they are interpolated. About 1 suits handwriting (P. Simard et al., Best practices for convolutional neural
+            networks applied to visual document analysis, 2003, section 2).
+        unwarped: fraction of the images that rotation, zoom and elastic distortion leave unchanged. They soften the others: the
+            density of a flow that is fitted to softened images alone lies beside that of images as they come.
+        interpolation: ``bilinear``, or ``bicubic``, which softens less.
+        shift: largest translation along each axis, in pixels; every integer from -shift to shift is equally likely.
+        crop: padding on each side, by reflection, before a random crop to the original size, in pixels; 4 is usual for CIFAR.
         flip: mirror left and right with probability 1/2.
-        noise: largest standard deviation of Gaussian noise on the pixels, as a share of their range, 0 to 1; each image's own is
-            uniform from 0 to it. Values beyond the range are clipped.
+        noise: largest standard deviation of Gaussian noise, as a fraction of the pixels' range; each image's own is uniform from 0
+            to it. Values beyond the range are clipped.
 
     Raises:
-        UsageError: an angle outside 0 to 180, a zoom outside 0 to 1 (1 excluded), a displacement below 0, a number of pixels
-            that is not an integer of at least 0, a flip that is not a bool, noise or a share of images outside 0 to 1, or another
-            interpolation.
+        UsageError: if an argument is unknown, or its value is not valid.
 
     Example:
         >>> images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
@@ -58,55 +52,19 @@ class Augmentation:
         torch.Size([4, 1, 28, 28])
     """
 
-    rotation: NonNegativeFloat = 0.0
-    zoom: Fraction = 0.0
-    elastic: NonNegativeFloat = 0.0
-    unwarped: Fraction = 0.0
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    shift: NonNegativeInt = 0
-    crop: NonNegativeInt = 0
-    flip: bool = False
-    noise: Fraction = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("shift", "crop"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise UsageError(f"augment: {name}: expected a number of pixels, an integer of at least 0, found {value!r}")
-        if not isinstance(self.flip, bool):
-            raise UsageError(f"augment: flip: expected true or false, found {self.flip!r}")
-        for name, meaning, below in (
-            ("noise", "a share of the pixels' range, 0 to 1", 1.0),
-            ("unwarped", "a share of the images, 0 to 1", 1.0),
-            ("rotation", "degrees, 0 to 180", 180.0),
-            ("elastic", "pixels, at least 0", sys.float_info.max),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= below:
-                raise UsageError(f"augment: {name}: expected {meaning}, found {value!r}")
-        if self.interpolation not in ("bilinear", "bicubic"):
-            raise UsageError(f"augment: interpolation: expected 'bilinear' or 'bicubic', found {self.interpolation!r}")
-        if isinstance(self.zoom, bool) or not isinstance(self.zoom, int | float) or not 0 <= self.zoom < 1:
-            raise UsageError(f"augment: zoom: expected a share of at least 0 and below 1, found {self.zoom!r}")
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**from_code(AugmentSettings, settings, "augment").model_dump())
 
     @classmethod
-    def of(cls, value: Augmentation | Mapping[str, Any] | None) -> Augmentation:
-        """An augmentation from its arguments as a mapping; None is the one that changes nothing.
+    def of(cls, value: AugmentSettings | Mapping[str, Any] | None) -> Augmentation:
+        """An augmentation from its settings, or from a mapping of its arguments; None is the one that changes nothing.
 
         Raises:
-            UsageError: an unknown or wrong argument, or another type.
+            UsageError: if an argument is unknown or not valid, or ``value`` is of another type.
         """
-        if isinstance(value, Augmentation):
+        if isinstance(value, cls):
             return value
-        if value is None:
-            return cls()
-        if not isinstance(value, Mapping):
-            raise UsageError(f"augment: expected an Augmentation or a mapping of its arguments, found {value!r}")
-        known = [field.name for field in fields(cls)]
-        for name in value:
-            if name not in known:
-                raise UsageError(f"augment: unknown argument '{name}'{nearest(str(name), known)}")
-        return cls(**value)
+        return cls(**from_code(AugmentSettings, {} if value is None else value, "augment").model_dump())
 
     def __bool__(self) -> bool:
         """Whether anything changes at all."""
@@ -120,7 +78,7 @@ class Augmentation:
         """Check that data of this shape, (C, H, W) or (D,), can be augmented so.
 
         Raises:
-            UsageError: vectors with any augmentation; a shift or crop of at least the smaller side.
+            UsageError: if the data are vectors and anything is to change, or a shift or crop is not less than the smaller side.
         """
         if not self:
             return
@@ -139,7 +97,7 @@ class Augmentation:
             generator: on the CPU, so that a seed gives the same images on every device.
 
         Returns:
-            (B, C, H, W), uint8; the same tensor where nothing is to be changed.
+            (B, C, H, W), uint8; the same tensor if nothing is to change.
 
         Raises:
             UsageError: as :meth:`check`.
@@ -165,7 +123,7 @@ class Augmentation:
         return images
 
     def _warped(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Each image turned about its middle by a random angle, magnified by a random factor and distorted, or left alone."""
+        """Rotate, zoom and distort each image at random, or leave it unchanged."""
         angle, share = 2 * torch.rand(2, len(images), generator=generator) - 1
         angle, share = angle * math.radians(self.rotation), share * self.zoom
         kept = torch.rand(len(images), generator=generator) < self.unwarped if self.unwarped else torch.zeros(len(images)).bool()
@@ -189,7 +147,7 @@ class Augmentation:
 
     def describe(self) -> dict[str, Any]:
         """The arguments, as plain JSON."""
-        return asdict(self)
+        return self.model_dump()
 
 
 def _reflected(size: int, padding: int) -> Tensor:
@@ -199,7 +157,7 @@ def _reflected(size: int, padding: int) -> Tensor:
 
 
 def _windows(padded: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """A random window of each padded image, by one gather over flat pixels: thrice as fast as three index tensors."""
+    """A random window of each padded image, by one gather over flat pixels, which is three times as fast as three index tensors."""
     batch, channels, padded_height, padded_width = padded.shape
     drawn = [
         torch.randint(padded_height - height + 1, (batch,), generator=generator),

@@ -14,6 +14,7 @@ from flowclf.data.records import Batch, Oracle, RawData, Split, check_raw_data
 from flowclf.data.seeding import generator
 from flowclf.errors import UsageError
 from flowclf.host_memory import moved
+from flowclf.settings import AugmentSettings
 
 __all__ = ["DataSet"]
 
@@ -67,7 +68,7 @@ class DataSet:
         name: str,
         batch_size: int = 128,
         validation: int | float = 5000,
-        augment: Augmentation | Mapping[str, Any] | None = None,
+        augment: AugmentSettings | Mapping[str, Any] | None = None,
         seed: int = 0,
         train_limit: int | None = None,
     ) -> DataSet:
@@ -78,7 +79,7 @@ class DataSet:
             name: name of the data set in reports.
             batch_size: examples per training batch, at least 1.
             validation: size of the validation part: a count, or a fraction of the training set in (0, 1).
-            augment: random augmentation of training images; a mapping has the arguments of :class:`Augmentation`.
+            augment: random changes to training images, an :class:`Augmentation` or a mapping of its arguments.
             seed: random seed for everything random.
             train_limit: train on this many examples only, chosen at random; the validation part does not depend on it.
 
@@ -123,7 +124,7 @@ class DataSet:
         name: str = "arrays",
         batch_size: int = 128,
         validation: int | float = 0.1,
-        augment: Augmentation | Mapping[str, Any] | None = None,
+        augment: AugmentSettings | Mapping[str, Any] | None = None,
         seed: int = 0,
         train_limit: int | None = None,
     ) -> DataSet:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from flowclf.arguments import NonNegativeInt, PositiveInt, ProperFraction
+from flowclf.argument_types import NonNegativeInt, PositiveInt, ProperFraction
 from flowclf.data.conversion import check_fraction, check_positive, split_by_class
 from flowclf.data.records import RawData, Split
 from flowclf.data.seeding import generator

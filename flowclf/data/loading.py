@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowclf import registry
-from flowclf.data.augmentation import Augmentation
 from flowclf.data.dataset import DataSet
 from flowclf.errors import UsageError
+from flowclf.settings import AugmentSettings
 
 __all__ = ["load"]
 
@@ -19,7 +19,7 @@ def load(
     *,
     batch_size: int = 128,
     validation: int | float = 5000,
-    augment: Augmentation | Mapping[str, Any] | None = None,
+    augment: AugmentSettings | Mapping[str, Any] | None = None,
     seed: int = 0,
     train_limit: int | None = None,
     **arguments: Any,
@@ -30,7 +30,7 @@ def load(
         name: a registered name: ``mnist``, ``image_folder``, ``arrays``, ``cifar10``, ...
         batch_size: examples per training batch, at least 1.
         validation: size of the validation part: a count, or a fraction of the training set in (0, 1).
-        augment: random augmentation of training images; a mapping has the arguments of :class:`Augmentation`.
+        augment: random changes to training images, an :class:`Augmentation` or a mapping of its arguments.
         seed: random seed for everything random.
         train_limit: train on this many examples only, chosen at random.
         **arguments: arguments of the registered function.

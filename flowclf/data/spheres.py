@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowclf.arguments import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from flowclf.argument_types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from flowclf.data.records import RawData, Split
 from flowclf.data.seeding import generator, mix_seed
 from flowclf.errors import UsageError

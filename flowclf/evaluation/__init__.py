@@ -10,7 +10,8 @@ from flowclf.evaluation.evaluate import Evaluation, evaluate, evaluate_with_arti
 from flowclf.evaluation.figure_data import Arrays, metamer_pictures
 from flowclf.evaluation.oracles import ready_oracle
 from flowclf.evaluation.probing import nuisance_probe
-from flowclf.evaluation.protocols import PROTOCOLS, EvaluationProtocol, ProbeSettings
+from flowclf.evaluation.protocols import PROTOCOLS, EvaluationProtocol
+from flowclf.settings import ProbeSettings
 
 __all__ = [
     "PROTOCOLS",

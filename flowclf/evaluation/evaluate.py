@@ -32,8 +32,9 @@ from flowclf.evaluation.metrics import (
 from flowclf.evaluation.oracles import oracle_intervals, oracle_results, ready_oracle
 from flowclf.evaluation.planes import plane_arrays
 from flowclf.evaluation.probing import probe_results
-from flowclf.evaluation.protocols import EvaluationProtocol, ProbeSettings, protocol_named
+from flowclf.evaluation.protocols import EvaluationProtocol, protocol_named
 from flowclf.modes import evaluating, repeatable
+from flowclf.settings import ProbeSettings
 from flowclf.training.progress import Progress, SilentProgress
 
 __all__ = ["Evaluation", "evaluate", "evaluate_with_artifacts"]

@@ -23,8 +23,9 @@ from flowclf.evaluation.probes import (
     train_kernel_probe,
     train_probe,
 )
-from flowclf.evaluation.protocols import EvaluationProtocol, ProbeSettings, protocol_named
+from flowclf.evaluation.protocols import EvaluationProtocol, protocol_named
 from flowclf.modes import evaluating, repeatable
+from flowclf.settings import ProbeSettings
 from flowclf.training.progress import Progress, SilentProgress
 
 __all__ = ["nuisance_probe", "probe_results"]

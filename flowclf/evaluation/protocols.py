@@ -1,15 +1,15 @@
-"""Protocols: how much is measured; and what the probes are, where a protocol leaves it open."""
+"""Protocols: how much is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from flowclf.errors import UsageError
 from flowclf.registry import nearest
 
-__all__ = ["PROTOCOLS", "EvaluationProtocol", "ProbeSettings", "protocol_named"]
+__all__ = ["PROTOCOLS", "EvaluationProtocol", "protocol_named"]
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,6 @@ PROTOCOLS: Mapping[str, EvaluationProtocol] = {
     "quick": EvaluationProtocol(pairs=1000, probes=("mlp",), probe_epochs=15, probe_patience=3, judge="validation"),
     "full": EvaluationProtocol(pairs=5000, probes=("mlp", "conv", "kernel"), probe_epochs=40, probe_patience=3, judge="test"),
 }
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """What the probes are, where the protocol leaves it open; the section ``evaluate.probe`` of a recipe.
-
-    Attributes:
-        hidden: units of each hidden layer of the probe ``mlp``.
-        examples: probes are trained on so many examples of the training part, which is in random order; None for all.
-    """
-
-    hidden: Sequence[int] = (512, 512, 512)
-    examples: int | None = None
 
 
 def protocol_named(name: str) -> EvaluationProtocol:

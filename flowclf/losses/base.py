@@ -1,8 +1,8 @@
-"""What every loss is: bound once, called on encodings, reporting its terms by name, adding and scaling."""
+"""The base of every loss: it is bound once, called on encodings, reports its terms by name, and can be added and scaled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
 from flowclf.errors import UsageError
 from flowclf.preprocessing import Preprocessing
-from flowclf.priors import FactorialPrior
+from flowclf.priors import Prior
 
-__all__ = ["Binding", "Loss", "LossTerms", "WeightedSum", "warmed_up"]
+__all__ = ["AdversarialLoss", "AdversarialSum", "Binding", "Loss", "LossTerms", "WeightedSum", "warmed_up", "weighted_sum"]
 
 
 class LossTerms(NamedTuple):
@@ -31,10 +31,10 @@ class LossTerms(NamedTuple):
 
 @dataclass(frozen=True)
 class Binding:
-    """What a loss knows of the classifier it is bound to.
+    """What a loss uses of the classifier it is bound to.
 
     Attributes:
-        classifier: whose parameters are its own, not the loss's.
+        classifier: its parameters are not the loss's.
     """
 
     classifier: Classifier
@@ -46,7 +46,7 @@ class Binding:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The classifier's, which knows the dimensions of the data."""
+        """The classifier's preprocessing, which has the dimensions of the data."""
         return self.classifier.preprocessing
 
     @property
@@ -55,27 +55,25 @@ class Binding:
         return self.classifier.dimensions - self.classes if isinstance(self.classifier, InvertibleClassifier) else 0
 
     @property
-    def prior(self) -> FactorialPrior:
-        """The classifier's.
+    def prior(self) -> Prior:
+        """The classifier's prior.
 
         Raises:
-            UsageError: a plain network, which has none.
+            UsageError: if the classifier is a plain network, which has none.
         """
         return require_invertible(self.classifier, "a loss with a likelihood or nuisances").prior
 
 
 class Loss(nn.Module):
-    """Base class. A loss of one's own implements :meth:`forward`, and :meth:`build` if it has parameters.
+    """Base class. A loss of your own implements :meth:`forward`, and :meth:`build` if it has parameters.
 
-    A loss that plays against an adversary also sets ``adversary_steps`` and implements :meth:`adversary_loss`,
-    :meth:`adversary_parameters` and :meth:`adversary_optimizer`; the training loop asks for nothing else.
+    One that trains an adversary of its own derives from :class:`AdversarialLoss`.
 
     Attributes:
         progress: how much of the training is done, 0 to 1; see :meth:`set_progress`.
         invertible_only: whether it needs nuisances or a likelihood, which a plain network does not have.
-        logits_only: whether it looks at the logits alone; a training then runs no node that only transforms nuisances, and the
-            encodings that it gets have no nuisances, (B, 0).
-        adversary_steps: how many steps the adversary gets on a batch now, before the classifier's own; may depend on ``progress``.
+        logits_only: whether it uses the logits alone; a training then runs no node that only transforms nuisances, and the
+            encodings that the loss gets have no nuisances, (B, 0).
 
     Example:
         >>> class Margin(Loss):
@@ -86,16 +84,15 @@ class Loss(nn.Module):
     """
 
     progress: float = 1.0
-    adversary_steps: int = 0
     invertible_only: bool = False
     logits_only: bool = False
     _binding: Binding | None = None
 
     def bind(self, classifier: Classifier) -> Self:
-        """Tell the loss dimensions and prior of the classifier it will train; returns the loss itself.
+        """Give the loss the classifier that it will train, with its dimensions and prior; returns the loss itself.
 
         Raises:
-            UsageError: it is bound already, or needs an inverse that the classifier does not have.
+            UsageError: if it is bound already, or needs an inverse that the classifier does not have.
         """
         if self._binding is not None:
             raise UsageError(f"{type(self).__name__} is bound to a classifier already; make a new one")
@@ -108,33 +105,57 @@ class Loss(nn.Module):
 
     @property
     def binding(self) -> Binding:
-        """What :meth:`bind` learnt.
+        """What :meth:`bind` keeps of the classifier.
 
         Raises:
-            UsageError: the loss is not bound.
+            UsageError: if the loss is not bound.
         """
         if self._binding is None:
             raise UsageError(f"{type(self).__name__} is not bound: call loss.bind(classifier) first")
         return self._binding
 
     def set_progress(self, progress: float) -> None:
-        """Told by the training loop before each step how much of the training is done, 0 to 1; for warm-ups."""
+        """Set how much of the training is done, 0 to 1, for warm-ups; the training loop does so before each step."""
         self.progress = progress
 
     def build(self, binding: Binding) -> None:
-        """Make the loss's own parameters, once the dimensions are known."""
+        """Make the loss's own parameters; called once, when the dimensions are known."""
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """The loss of a batch: an encoding of B samples and their labels (B,)."""
         raise NotImplementedError(f"{type(self).__name__} does not implement forward")
 
+    def main_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that are trained along with the classifier."""
+        return self.parameters()
+
+    def __add__(self, other: Loss) -> WeightedSum:
+        return weighted_sum([*_terms(self), *_terms(other)])
+
+    def __mul__(self, weight: float) -> WeightedSum:
+        return weighted_sum([(float(weight) * own, loss) for own, loss in _terms(self)])
+
+    __rmul__ = __mul__
+
+
+class AdversarialLoss(Loss):
+    """A loss that plays against an adversary, which it owns: networks that are trained on each batch before the classifier is.
+
+    A subclass implements :meth:`adversary_loss` and :meth:`adversary_parameters`; the training loop uses nothing else of it.
+    """
+
+    @property
+    def adversary_steps(self) -> int:
+        """How many steps the adversary gets on a batch now, before the classifier's own; may depend on ``progress``."""
+        return 1
+
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """What the adversary minimises, a scalar; the encoding comes without gradient."""
-        raise NotImplementedError(f"{type(self).__name__} has adversary_steps but no adversary_loss")
+        raise NotImplementedError(f"{type(self).__name__} does not implement adversary_loss")
 
     def adversary_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the adversary; none by default."""
-        return iter(())
+        """Parameters of the adversary."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement adversary_parameters")
 
     def main_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that are trained along with the classifier: all that are not the adversary's."""
@@ -144,14 +165,6 @@ class Loss(nn.Module):
     def adversary_optimizer(self) -> torch.optim.Optimizer:
         """An optimiser for the adversary."""
         return torch.optim.Adam(list(self.adversary_parameters()), lr=1e-3, betas=(0.5, 0.999))
-
-    def __add__(self, other: Loss) -> WeightedSum:
-        return WeightedSum([*_terms(self), *_terms(other)])
-
-    def __mul__(self, weight: float) -> WeightedSum:
-        return WeightedSum([(float(weight) * own, loss) for own, loss in _terms(self)])
-
-    __rmul__ = __mul__
 
 
 def warmed_up(progress: float, delay: float, warmup: float) -> float:
@@ -174,43 +187,37 @@ def _terms(loss: Loss) -> list[tuple[float, Loss]]:
     return [(1.0, loss)]
 
 
-def _plays(loss: Loss) -> bool:
-    """Whether a loss ever plays against an adversary."""
-    if isinstance(loss, WeightedSum):
-        return any(map(_plays, loss.losses))  # type: ignore[arg-type]
-    return type(loss).adversary_loss is not Loss.adversary_loss
+def weighted_sum(terms: Sequence[tuple[float, Loss]]) -> WeightedSum:
+    """A sum of losses with weights, as ``+`` and ``*`` make it.
+
+    Raises:
+        UsageError: if more than one of the losses plays against an adversary.
+
+    Example:
+        >>> from flowclf.losses import CrossEntropy, FactorialPriorMLE
+        >>> weighted_sum([(1.0, CrossEntropy()), (0.5, FactorialPriorMLE())]).weights
+        [1.0, 0.5]
+    """
+    players = [type(loss).__name__ for _, loss in terms if isinstance(loss, AdversarialLoss)]
+    if len(players) > 1:
+        raise UsageError(f"at most one loss of a sum can play against an adversary, found {', '.join(players)}")
+    return (AdversarialSum if players else WeightedSum)(terms)
 
 
 class WeightedSum(Loss):
-    """A sum of losses with weights; made by ``+`` and ``*``. Parts of the same name are numbered in the order of the losses that
-    tell of one in that step.
+    """A sum of losses with weights, made by ``+`` and ``*`` or :func:`weighted_sum`.
 
-    Raises:
-        UsageError: more than one of the losses plays against an adversary.
+    Parts of the same name are numbered, in the order of the losses that report one in that step.
     """
 
-    _player: Loss
-
-    def __init__(self, terms: list[tuple[float, Loss]]) -> None:
+    def __init__(self, terms: Sequence[tuple[float, Loss]]) -> None:
         super().__init__()
         self.weights = [weight for weight, _ in terms]
         self.losses = nn.ModuleList(loss for _, loss in terms)
-        # Not by its steps: they may be none at another time of the training.
-        players = [loss for _, loss in terms if _plays(loss)]
-        if len(players) > 1:
-            names = ", ".join(type(loss).__name__ for loss in players)
-            raise UsageError(f"at most one loss of a sum can play against an adversary, found {names}")
         self.logits_only = all(loss.logits_only for _, loss in terms)
-        # Not as a submodule, for the list has it already.
-        object.__setattr__(self, "_player", players[0] if players else Loss())
-
-    @property
-    def adversary_steps(self) -> int:  # type: ignore[override]
-        """The playing loss's."""
-        return self._player.adversary_steps
 
     def set_progress(self, progress: float) -> None:
-        """Tell every loss of the sum."""
+        """Set the progress of every loss of the sum."""
         super().set_progress(progress)
         for loss in self.losses:
             loss.set_progress(progress)  # type: ignore[operator]
@@ -232,6 +239,19 @@ class WeightedSum(Loss):
                 number = next(n for n in range(1, len(parts) + 2) if (name if n == 1 else f"{name}_{n}") not in parts)
                 parts[name if number == 1 else f"{name}_{number}"] = value
         return LossTerms(total, parts)
+
+
+class AdversarialSum(WeightedSum, AdversarialLoss):
+    """A sum in which one loss plays against an adversary."""
+
+    @property
+    def _player(self) -> AdversarialLoss:
+        return next(loss for loss in self.losses if isinstance(loss, AdversarialLoss))
+
+    @property
+    def adversary_steps(self) -> int:
+        """The playing loss's."""
+        return self._player.adversary_steps
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """The playing loss's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.arguments import Fraction
+from flowclf.argument_types import Fraction
 from flowclf.classifier import Encoding
 from flowclf.losses.base import Loss, LossTerms
 
@@ -16,7 +16,7 @@ class CrossEntropy(Loss):
     """-log softmax(z_s)_y, mean over the batch, nats.
 
     Args:
-        label_smoothing: share of the target that is spread over all classes.
+        label_smoothing: fraction of the target that is spread over all classes.
 
     Example:
         >>> import torch

@@ -21,7 +21,7 @@ class FactorialPriorMLE(Loss):
 
     p(x | y) = N(z_s; m e_y, m I) prod_k N(z_n,k; mu_k, sigma_k^2) |det dF/dx|. Cross-entropy is contained in it:
     log p(x | y) + log pi_y = log p(x) + log p(y | x). The result is in bits per dimension of the data at the depth of
-    the preprocessing, so that it compares between sizes of images, padded or not.
+    the preprocessing, so that it is comparable between image sizes, with or without padding.
 
     Example:
         >>> from flowclf.classifier import build_classifier

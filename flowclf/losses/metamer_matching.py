@@ -1,4 +1,4 @@
-"""Metamers matched to data at a readout: run backwards, the nodes after it have to make of metamers what they make of data."""
+"""Metamers matched to data at a readout: the inverse of the nodes after it has to map both to similar latents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.arguments import Fraction, NonNegativeFloat
+from flowclf.argument_types import Fraction, NonNegativeFloat
 from flowclf.classifier import Encoding, require_invertible
 from flowclf.graph import readout_of
 from flowclf.losses.base import Binding, Loss, LossTerms, warmed_up
@@ -14,35 +14,35 @@ from flowclf.losses.base import Binding, Loss, LossTerms, warmed_up
 __all__ = ["MetamerMatching"]
 
 _LEAST_VARIANCE = 1e-4
-"""Added to variances: latents have one of about 1, pixels that are the same in all images much less."""
+"""Added to variances, which are about 1 for latents, but may vanish for pixels that are the same in all images."""
 
 
 class MetamerMatching(Loss):
-    r"""How far metamers lie from data where a readout looks at them, by its readings and by means and variances, nats.
+    r"""Distance between metamers and data at a readout, by its readings and by means and variances of its inputs, nats.
 
     A metamer has the logits of x_i and the nuisances of another sample x_j (paper, section 2.2). A ``logit_readout`` adds to the
-    logits what it finds in the nuisances, and the nodes after it take from the nuisances what the logits tell already. Run
-    backwards on a metamer, they have to put it back, of the logits' class and not of the donor's. Where they fail, the metamer's
-    latents u_ij behind the readout are those of no image, and the nodes before it turn them into stripes and chequers. Two terms
-    ask for latents as data have them:
+    logits what it reads in the nuisances, and the nodes after it remove from the nuisances what the logits say already. Their
+    inverse has to restore it in a metamer, for the class of the logits and not for that of the donor x_j. Where this fails, the
+    metamer's latents u_ij at the input of the readout are those of no image, and the inverse of the nodes before it turns them into
+    stripes and chequers. Two terms make these latents resemble those of data:
 
-    - in which the readout finds what it finds in u_ii, the latents of x_i: the mean over pairs of \sum_k s(r_k(u_ij) - r_k(u_ii)),
-      where s(d) is d^2 / 2 up to 1 nat and |d| - 1/2 beyond;
-    - latents as widely spread as those of data: the mean over dimensions of KL(N(m', v') || N(m, v)), where m' and v' are mean and
+    - the readings agree with those of u_ii, the latents of x_i: the mean over pairs of \sum_k s(r_k(u_ij) - r_k(u_ii)), where s(d)
+      is d^2 / 2 up to 1 nat and |d| - 1/2 beyond;
+    - the latents are spread as those of data: the mean over dimensions of KL(N(m', v') || N(m, v)), where m' and v' are mean and
       variance of a dimension of u_ij over the pairs, m and v those of u_ii.
 
-    Only the nodes after the readout are inverted. Logits and what is of x_i alone are taken as given: no gradient reaches them from
-    here. It does reach the readout, the nodes after it, and the donor's nuisances, which so lose what brings its class back.
+    Only the nodes after the readout are inverted. No gradient reaches the logits, or anything that depends on x_i alone. It reaches
+    the readout, the nodes after it, and the donor's nuisances, which therefore lose what restores the donor's class.
 
     Args:
         reading_weight: factor of the readings' distance.
         moment_weight: factor of the divergence of means and variances.
-        share: the part of the batch that is matched, at least two samples, each with the nuisances of another.
-        delay: share of the training before the terms' weights leave 0.
-        warmup: share of the training over which they then grow to what is given.
+        share: fraction of the batch that is matched, at least two samples, each with the nuisances of another.
+        delay: fraction of the training before the terms' weights leave 0.
+        warmup: fraction of the training over which they then grow to their values.
 
     Raises:
-        UsageError: a plain network, or a graph without a ``logit_readout``.
+        UsageError: when bound, if the classifier is a plain network, or its graph has no ``logit_readout``.
 
     Example:
         >>> import torch
@@ -72,10 +72,10 @@ class MetamerMatching(Loss):
         self.warmup = warmup
 
     def build(self, binding: Binding) -> None:
-        """Look for the readout.
+        """Check that there is a readout.
 
         Raises:
-            UsageError: there is none.
+            UsageError: if there is none.
         """
         readout_of(require_invertible(binding.classifier, type(self).__name__).graph)
 

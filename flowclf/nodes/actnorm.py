@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from flowclf.arguments import PositiveFloat
+from flowclf.argument_types import PositiveFloat
 from flowclf.nodes.base import BijectiveNode, Shapes, channels_of, positions
 from flowclf.nodes.gradients import BackwardStep
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowclf.arguments import PositiveFloat, TransformerSpec
+from flowclf.argument_types import PositiveFloat, TransformerSpec
 from flowclf.nodes.base import Shapes, single_shape
 from flowclf.nodes.conditional import ConditionalNode, Halves
 from flowclf.nodes.transformers import Additive, Affine, Transformer, build_transformer

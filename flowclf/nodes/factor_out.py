@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from flowclf.arguments import PositiveInt
+from flowclf.argument_types import PositiveInt
 from flowclf.errors import GraphError
 from flowclf.nodes.base import FlowNode, Shape, Shapes, channels_of, single_shape
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from flowclf.arguments import PositiveFloat
+from flowclf.argument_types import PositiveFloat
 from flowclf.errors import GraphError
 from flowclf.nodes.base import Shape, Shapes, channels_of, positions, single_shape
 from flowclf.nodes.conditional import ConditionalNode, Halves

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from flowclf.arguments import PositiveFloat, PositiveInt
+from flowclf.argument_types import PositiveFloat, PositiveInt
 from flowclf.errors import GraphError
 from flowclf.nodes.base import Shape, Shapes, channels_of, elements, positions
 from flowclf.nodes.conditional import ConditionalNode

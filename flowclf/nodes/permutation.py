@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowclf.arguments import NonNegativeInt
+from flowclf.argument_types import NonNegativeInt
 from flowclf.nodes.base import BijectiveNode, Shapes, channels_of
 from flowclf.nodes.gradients import BackwardStep
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flowclf.arguments import PositiveFloat, PositiveInt, ProperFraction
+from flowclf.argument_types import PositiveFloat, PositiveInt, ProperFraction
 from flowclf.nodes.transformers import Transformer
 
 __all__ = ["RationalQuadratic"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from flowclf.arguments import PositiveFloat
+from flowclf.argument_types import PositiveFloat
 from flowclf.errors import GraphError
 from flowclf.nodes.base import FlowNode, Shape, Shapes, elements
 from flowclf.nodes.dct import dct2d, inverse_dct2d

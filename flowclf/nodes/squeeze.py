@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.arguments import PositiveInt
+from flowclf.argument_types import PositiveInt
 from flowclf.errors import GraphError
 from flowclf.nodes.base import BijectiveNode, Shape, Shapes
 

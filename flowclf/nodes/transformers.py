@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from flowclf import registry
-from flowclf.arguments import PositiveFloat, TransformerSpec
+from flowclf.argument_types import PositiveFloat, TransformerSpec
+from flowclf.components import build
 from flowclf.errors import GraphError
 from flowclf.nodes.gradients import gradients
 
@@ -143,11 +143,5 @@ def build_transformer(spec: TransformerSpec | Transformer) -> Transformer:
     """
     if isinstance(spec, Transformer):
         return spec
-    name, arguments = registry.transformers.named(spec)
-    try:
-        transformer = registry.transformers.get(name)(**arguments)
-    except TypeError as error:
-        raise GraphError(f"transformer {name}: {error}") from error
-    if not isinstance(transformer, Transformer):
-        raise GraphError(f"transformer {name} is a {type(transformer).__name__}, expected a flowclf.nodes.Transformer")
+    transformer: Transformer = build("transformers", spec, returns=Transformer)
     return transformer

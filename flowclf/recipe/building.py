@@ -12,13 +12,13 @@ from flowclf.classifier import InvertibleClassifier, PlainClassifier, build_clas
 from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
-from flowclf.evaluation import ProbeSettings
-from flowclf.losses import Loss, WeightedSum
+from flowclf.losses import Loss, weighted_sum
 from flowclf.preprocessing import Preprocessing
 from flowclf.recipe import Recipe
-from flowclf.training import Trainer, TrainSettings
+from flowclf.sections import plain
+from flowclf.training import Trainer
 
-__all__ = ["build_data", "build_loss", "build_model", "build_probe_settings", "build_trainer", "resolve_device"]
+__all__ = ["build_data", "build_loss", "build_model", "build_trainer", "resolve_device"]
 
 
 def resolve_device(device: str) -> torch.device:
@@ -45,7 +45,7 @@ def build_data(recipe: Recipe) -> DataSet:
         section.name,
         batch_size=section.batch_size,
         validation=int(section.validation) if section.validation >= 1 else section.validation,
-        augment=section.augment.model_dump(),
+        augment=section.augment,
         seed=recipe.seed,
         train_limit=section.train_limit,
         **section.arguments,
@@ -69,7 +69,7 @@ def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier | PlainCl
     if not isinstance(model, list) and callable(specs):
         if stream != "float":
             raise UsageError(f"train.stream: expected 'float' for the plain network '{model.name}', found '{stream}'")
-        network = {model.name: model.arguments}
+        network = {model.name: plain(model.arguments)}
         return plain_classifier(shape, network, data.classes, preprocessing=preprocessing, class_names=names)
     return build_classifier(shape, specs, data.classes, preprocessing=preprocessing, class_names=names, stream=stream)
 
@@ -79,7 +79,7 @@ def build_loss(recipe: Recipe) -> Loss:
     section = recipe.loss
     if not isinstance(section, list):
         return _loss(section.name, section.arguments)
-    return WeightedSum([(term.weight, _loss(term.name, term.arguments)) for term in section])
+    return weighted_sum([(term.weight, _loss(term.name, term.arguments)) for term in section])
 
 
 def _loss(name: str, arguments: Mapping[str, Any]) -> Loss:
@@ -98,10 +98,4 @@ def build_trainer(recipe: Recipe, device: torch.device) -> Trainer:
     """
     data = build_data(recipe)
     classifier = build_model(recipe, data).to(device)
-    settings = TrainSettings(**recipe.train.model_dump(exclude={"stream"}))
-    return Trainer(classifier, build_loss(recipe), data, settings)
-
-
-def build_probe_settings(recipe: Recipe) -> ProbeSettings:
-    """Build the probe settings from the recipe's section ``evaluate.probe``."""
-    return ProbeSettings(**recipe.evaluate.probe.model_dump())
+    return Trainer(classifier, build_loss(recipe), data, recipe.train)

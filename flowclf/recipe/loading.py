@@ -18,9 +18,9 @@ from flowclf.recipe.overrides import apply_overrides
 from flowclf.recipe.problems import recipe_error
 from flowclf.recipe.schema import Recipe
 from flowclf.registry import nearest
-from flowclf.signatures import Component, Section
+from flowclf.sections import check, plain
 
-__all__ = ["LoadedRecipe", "bundled", "dump", "find", "load", "loads", "resolved"]
+__all__ = ["LoadedRecipe", "bundled", "description", "dump", "find", "load", "loads", "resolved"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def find(source: str | Path) -> Path:
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Read and check a recipe; nothing is imported that it names.
+    """Read and check a recipe; the components that it names are imported.
 
     Args:
         source: a path, or the name of a bundled recipe such as ``mnist``.
@@ -105,7 +105,7 @@ def loads(text: str, overrides: Sequence[str] = (), *, source: str = "recipe", p
     root = reader.parse(text, source)
     refused = apply_overrides(root, overrides, source)
     try:
-        recipe = Recipe.model_validate(root.plain())
+        recipe = check(Recipe, root.plain())
     except ValidationError as error:
         raise recipe_error(error, root, source, refused) from None
     if refused:
@@ -113,33 +113,29 @@ def loads(text: str, overrides: Sequence[str] = (), *, source: str = "recipe", p
     return LoadedRecipe(recipe, text, path, tuple(overrides))
 
 
+def description(source: str | Path) -> str:
+    """The sentence that says what a recipe is for, read without checking the rest.
+
+    Args:
+        source: a path, or the name of a bundled recipe.
+
+    Raises:
+        UsageError: if there is no such file or bundled recipe.
+        RecipeError: if the file is not YAML as recipes have it.
+    """
+    path = find(source)
+    node = reader.parse(reader.read_text(path), str(path)).value.get("description")
+    return node.value if node is not None and isinstance(node.value, str) else ""
+
+
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain data with every default filled in; loading it again gives an equal recipe."""
-    return _plain(recipe)  # type: ignore[no-any-return]
+    return plain(recipe)  # type: ignore[no-any-return]
 
 
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML."""
     return yaml.dump(resolved(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case Component():
-            return {**_fields(value), **_plain(value.arguments)}
-        case Section():
-            return _fields(value)
-        case dict():
-            return {key: _plain(item) for key, item in value.items()}
-        case list():
-            return [_plain(item) for item in value]
-    return value
-
-
-def _fields(section: Section) -> dict[str, Any]:
-    fields = type(section).model_fields
-    own = sorted((name for name, info in fields.items() if info.alias is None), key=lambda name: name != "name")
-    return {name: _plain(getattr(section, name)) for name in own}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -61,8 +61,6 @@ def _set(node: Node, path: list[str], value: Node, origin: str) -> None:
         elif isinstance(node.value, dict) or (node.value is None and depth):
             if node.value is None:
                 node.value = {}
-            if other := _other_form(node, path[depth:]):
-                return _set(node, other, value, origin)
             if last:
                 node.value[part], node.keys[part] = value, Place(origin=origin)
             else:
@@ -71,27 +69,9 @@ def _set(node: Node, path: list[str], value: Node, origin: str) -> None:
                 node = node.value[part]
         else:
             raise LookupError(f"{where} is a single value and has no '{part}'")
-    return None
 
 
 def _index(part: str, length: int, where: str) -> int:
     if not part.isdecimal() or int(part[:9]) >= length:
         raise LookupError(f"{where} is a list of {length}: expected an index from 0 to {length - 1}, found '{part}'")
     return int(part)
-
-
-def _other_form(node: Node, path: list[str]) -> list[str] | None:
-    """The path to the value that is there already, where the file has ``a: {b: ...}`` for ``a_b`` or the other way round."""
-    head, *rest = path
-    if head in node.value:
-        return None
-    if not rest:
-        words = head.split("_")
-        for cut in range(1, len(words)):
-            prefix, suffix = "_".join(words[:cut]), "_".join(words[cut:])
-            group = node.value.get(prefix)
-            if group is not None and isinstance(group.value, dict) and suffix in group.value:
-                return [prefix, suffix]
-    elif (joined := f"{head}_{rest[0]}") in node.value:
-        return [joined, *rest[1:]]
-    return None

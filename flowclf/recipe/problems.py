@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from flowclf.errors import Problem, RecipeError
 from flowclf.recipe.reader import Node, Place
-from flowclf.signatures.checking import UNKNOWN_KEY
+from flowclf.sections import UNKNOWN_KEY
 
 __all__ = ["recipe_error"]
 

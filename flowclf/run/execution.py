@@ -17,7 +17,7 @@ from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
 from flowclf.host_memory import keep_freed_memory
 from flowclf.recipe import LoadedRecipe, dump, load
-from flowclf.recipe.building import build_probe_settings, build_trainer, resolve_device
+from flowclf.recipe.building import build_trainer, resolve_device
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.report import write_report
 from flowclf.run.opening import open_oracle
@@ -111,7 +111,7 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
                 protocol=loaded.recipe.evaluate.protocol,
                 seed=loaded.recipe.seed,
                 oracle=oracle,
-                probe=build_probe_settings(loaded.recipe),
+                probe=loaded.recipe.evaluate.probe,
                 progress=progress,
             )
             results = _results(loaded, trainer, evaluation, time.perf_counter() - started)

@@ -14,7 +14,6 @@ from flowclf.evaluation import evaluate, metamer_pictures
 from flowclf.evaluation.metamers import draw_pairs, metamer
 from flowclf.figures import metamer_grid, save_figure
 from flowclf.modes import evaluating
-from flowclf.recipe.building import build_probe_settings
 from flowclf.run.opening import image_shape, open_data, open_model, open_oracle
 from flowclf.training import Progress
 
@@ -70,7 +69,7 @@ def evaluate_model(
         protocol=protocol,
         seed=recipe.seed if recipe else 0,
         oracle=judge,
-        probe=build_probe_settings(recipe) if recipe else None,
+        probe=recipe.evaluate.probe if recipe else None,
         progress=progress,
     )
 

@@ -13,7 +13,6 @@ from flowclf.evaluation import nuisance_probe
 from flowclf.evaluation.metrics import network_inputs
 from flowclf.evaluation.planes import plane_arrays
 from flowclf.figures import plane_panels, save_figure
-from flowclf.recipe.building import build_probe_settings
 from flowclf.run.opening import open_data, open_model
 from flowclf.training import Progress, SilentProgress
 
@@ -58,7 +57,7 @@ def planes(
         classifier,
         chosen,
         seed=own_seed,
-        probe=build_probe_settings(recipe) if recipe else None,
+        probe=recipe.evaluate.probe if recipe else None,
         progress=progress or SilentProgress(),
     )
     test = chosen.test.sample(_POINTS, own_seed)

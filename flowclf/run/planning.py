@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowclf.evaluation import check_fits
+from flowclf.losses import AdversarialLoss
 from flowclf.recipe import LoadedRecipe
 from flowclf.recipe.building import build_trainer, resolve_device
 from flowclf.run.opening import open_oracle
@@ -44,7 +45,10 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
         }
         for row in classifier.node_rows()
     ]
-    adversary = sum(parameter.numel() for parameter in loss.adversary_parameters())
+    adversary, adversary_text = 0, ""
+    if isinstance(loss, AdversarialLoss):
+        adversary = sum(parameter.numel() for parameter in loss.adversary_parameters())
+        adversary_text = f"; adversary: {adversary:,} parameters, {loss.adversary_steps} steps per batch"
     summary = {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -56,7 +60,6 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
         "steps": trainer.total_steps,
         "nodes": rows,
     }
-    adversary_text = f"; adversary: {adversary:,} parameters, {loss.adversary_steps} steps per batch" if adversary else ""
     lines = [
         f"Recipe {recipe.name}, seed {recipe.seed}, on {chosen}",
         f"Data: {data}",

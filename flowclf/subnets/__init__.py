@@ -1,8 +1,8 @@
 """Subnets: the ordinary networks inside couplings, which never need to be inverted.
 
 A subnet is a function ``(channels_in, channels_out, *, ...) -> nn.Module``, registered as an entry point of the group
-``flowclf.subnets``. Its keyword arguments, with the types of :mod:`flowclf.arguments`, are what a recipe may give. Its last layer
-starts at zero (:func:`starts_at_zero`), so that every coupling starts as the identity.
+``flowclf.subnets``. Its keyword arguments, with their types, are what a recipe may give. Its last layer starts at
+zero (:func:`starts_at_zero`), so that every coupling starts as the identity.
 
 What it takes it says itself: :func:`takes_maps` marks one for feature maps (B, C, H, W), :func:`takes_vectors` one for vectors
 (B, D). Without a mark it is asked for a network of either kind. A coupling on feature maps gives a subnet for vectors all pixels,

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 from torch import nn
 
 from flowclf import registry
-from flowclf.arguments import SubnetSpec
+from flowclf.argument_types import SubnetSpec
+from flowclf.components import build
 from flowclf.errors import GraphError
+from flowclf.specs import name_and_arguments
 
 __all__ = ["Subnet", "build_subnet", "starts_at_zero", "takes_maps", "takes_vectors", "wants_vectors"]
 
@@ -39,17 +41,15 @@ def starts_at_zero(layer: M) -> M:
     return layer
 
 
-def _found(spec: Subnet) -> tuple[Callable[..., nn.Module], str, dict[str, Any]]:
-    """The function that a spec stands for, its name in messages, and its keyword arguments."""
-    if callable(spec):
-        return spec, getattr(spec, "__name__", repr(spec)), {}
-    name, arguments = registry.subnets.named(spec)
-    return registry.subnets.get(name), name, arguments
+def _function(spec: Any) -> Callable[..., nn.Module]:
+    """The function that a spec stands for."""
+    function: Callable[..., nn.Module] = spec if callable(spec) else registry.subnets.get(name_and_arguments(spec, "subnet")[0])
+    return function
 
 
 def wants_vectors(spec: Subnet) -> bool:
-    """Whether a spec stands for a subnet that takes vectors (B, D) only; the default takes what there is."""
-    return spec is not None and getattr(_found(spec)[0], "takes", None) == "vectors"
+    """Whether a spec stands for a subnet that takes vectors (B, D) only; the default takes both."""
+    return spec is not None and getattr(_function(spec), "takes", None) == "vectors"
 
 
 def build_subnet(spec: Subnet, channels_in: int, channels_out: int, *, spatial: bool) -> nn.Module:
@@ -66,14 +66,12 @@ def build_subnet(spec: Subnet, channels_in: int, channels_out: int, *, spatial: 
         GraphError: if the spec has another form, the subnet does not take the arguments, or it does not take such inputs.
         RegistryError: if the name is not registered.
     """
-    function, name, arguments = _found(("conv" if spatial else "dense") if spec is None else spec)
+    spec = ("conv" if spatial else "dense") if spec is None else spec
+    function = _function(spec)
     found, takes = ("feature maps", "maps") if spatial else ("vectors", "vectors")
     if getattr(function, "takes", takes) != takes:
         needed = "vectors (D,)" if spatial else "feature maps (C, H, W)"
+        name = getattr(function, "__name__", repr(function))
         raise GraphError(f"subnet {name} takes {needed}, found {found}")
-    if callable(spec):
-        return function(channels_in, channels_out)
-    try:
-        return function(channels_in, channels_out, **arguments)
-    except TypeError as error:
-        raise GraphError(f"subnet {name}: {error}") from error
+    module: nn.Module = function(channels_in, channels_out) if callable(spec) else build("subnets", spec, channels_in, channels_out)
+    return module

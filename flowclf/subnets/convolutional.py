@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf.arguments import NonNegativeInt, PositiveInt
+from flowclf.argument_types import NonNegativeInt, PositiveInt
 from flowclf.errors import GraphError
 from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
 from flowclf.subnets.building import starts_at_zero, takes_maps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from flowclf.arguments import NonNegativeInt, PositiveInt
+from flowclf.argument_types import NonNegativeInt, PositiveInt
 from flowclf.subnets.building import starts_at_zero, takes_vectors
 
 __all__ = ["dense"]

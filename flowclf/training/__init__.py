@@ -8,7 +8,8 @@ from flowclf.classifier import Classifier
 from flowclf.data import DataSet
 from flowclf.host_memory import keep_freed_memory as keep
 from flowclf.losses import Loss
-from flowclf.training.loop import Row, Trainer, TrainSettings
+from flowclf.settings import TrainSettings
+from flowclf.training.loop import Row, Trainer
 from flowclf.training.progress import Progress, SilentProgress
 
 __all__ = ["Progress", "Row", "SilentProgress", "TrainSettings", "Trainer", "fit"]
@@ -28,22 +29,23 @@ def fit(
     Args:
         classifier: composed in code or loaded; its ActNorms are initialised from the data unless they are already.
         loss: bound to the classifier, or bound now.
-        data: as ``flowclf.data.load`` gives it.
-        progress: receives steps and epochs; silent by default.
+        data: as ``flowclf.data.load`` returns it.
+        progress: receives steps and epochs; by default nothing is shown.
         keep_freed_memory: let the process keep up to 64 MiB of freed memory from now on, which is faster where activations are
             recomputed; recipes do.
-        settings: fields of :class:`TrainSettings`, e.g. ``epochs=5``.
+        settings: the keys of a recipe's section ``train``, with the same defaults (:class:`flowclf.settings.TrainSettings`), e.g.
+            ``epochs=5, optimizer={"name": "adam", "lr": 2e-3}``.
 
     Returns:
         The history: a row of metrics for each epoch.
 
     Raises:
-        NonFiniteLossError: a term of the loss or the gradient is not finite; on a GPU the weights are lost by then.
-        UsageError: data, loss or settings that do not fit.
+        NonFiniteLossError: if a term of the loss or the gradient is not finite; on a GPU the weights are lost by then.
+        UsageError: if a setting is unknown or not valid, or data, loss and classifier do not go together.
     """
     if keep_freed_memory:
         keep()
-    trainer = Trainer(classifier, loss, data, TrainSettings(**settings))
+    trainer = Trainer(classifier, loss, data, settings)
     rows = trainer.run(progress=progress)
     trainer.finish()
     return rows

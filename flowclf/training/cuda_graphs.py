@@ -1,8 +1,8 @@
-"""Passes recorded once and replayed: a step of many small kernels that waits for the GPU, not for Python.
+"""Passes recorded once and replayed as CUDA graphs, so that a step of many small kernels waits for the GPU, not for Python.
 
-A pass of an invertible network is thousands of kernels, each shorter than what it takes to launch it. CUDA graphs launch them
-together. A replay repeats the kernels and nothing else: what a node computes on the host, a number drawn there or a counter, would
-be what it was when the pass was recorded. ``benchmarks/results/training-gpu.md`` tells what it is worth.
+A pass of an invertible network is thousands of kernels, each of which runs for less time than its launch takes. A CUDA graph
+launches them together. A replay repeats the kernels and nothing else: what a node computes on the host, such as a random number or
+a counter, stays what it was when the pass was recorded. ``benchmarks/results/training-gpu.md`` has the speed-up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flowclf.classifier import Classifier, Encoding, InvertibleClassifier
 from flowclf.errors import UsageError
-from flowclf.losses import Loss
+from flowclf.losses import AdversarialLoss, Loss
 from flowclf.subnets import is_hooked
 
 __all__ = ["Passes", "replays_are_safe"]
@@ -31,26 +31,24 @@ _Pass = Callable[..., Any]
 class Passes:
     """The classifier's forward pass and the adversary's, with their gradients, as a training step needs them.
 
-    On a GPU they are recorded at the first whole batch, after three runs to warm up, and replayed from then on for such batches;
-    buffers and the GPU's random state are then as they were before. Replayed results lie where the next replay writes its own, and
-    all that a pass needs stays allocated. Torch's warning of gradients that come from another stream is turned off, for good.
+    On a GPU they are recorded at the first whole batch, after three runs to warm up, and replayed from then on for whole batches;
+    recording restores buffers and the GPU's random state. Each replay overwrites the results of the one before, and all memory that
+    a pass needs stays allocated. Torch's warning about gradients from another stream is turned off for the rest of the process.
 
     Args:
-        classifier: whose passes these are.
+        classifier: the network.
         loss: bound to the classifier.
-        batch_size: samples of a whole batch; smaller ones are launched.
-        graphs: on a GPU, ``auto`` records where :func:`replays_are_safe`, and warns where that fails; ``always`` and ``never`` do
-            as they say. Elsewhere nothing is recorded.
+        batch_size: samples of a whole batch; smaller batches run without a recording.
+        graphs: on a GPU, ``auto`` records if :func:`replays_are_safe`, and warns if recording fails; ``always`` records, and
+            raises if that fails; ``never`` does not record. Elsewhere nothing is recorded.
 
     Raises:
-        UsageError: none of the three, or ``always`` with a stream in fixed point, which watches its magnitudes on the host.
+        UsageError: if ``graphs`` is ``always`` and the stream is in fixed point, whose magnitudes are measured on the host.
     """
 
     def __init__(
         self, classifier: Classifier, loss: Loss, batch_size: int, graphs: Literal["auto", "always", "never"] = "auto"
     ) -> None:
-        if graphs not in ("auto", "always", "never"):
-            raise UsageError(f"train: cuda_graphs must be 'auto', 'always' or 'never', found {graphs!r}")
         watched = isinstance(classifier, InvertibleClassifier) and classifier.stream == "fixed_point"
         if watched and graphs == "always":
             raise UsageError("train: cuda_graphs: a stream in fixed point cannot be replayed; use auto or never")
@@ -58,21 +56,23 @@ class Passes:
         self._graphs = graphs
         self._batch_size = batch_size
         self._recording = wanted and classifier.device.type == "cuda"
-        self._encoder = _Encoder(classifier, loss.logits_only)
-        self._adversary = _Adversary(loss)
+        self._modules: dict[str, nn.Module] = {"encode": _Encoder(classifier, loss.logits_only)}
+        if isinstance(loss, AdversarialLoss):
+            self._modules["adversary"] = _Adversary(loss)
         self._recorded: dict[str, _Pass] = {}
 
     def encode(self, x: Tensor) -> Encoding:
-        """The encoding of network inputs; without nuisances where the loss looks at logits only."""
-        return Encoding(*self._pass("encode", self._encoder, (x,))(x))
+        """The encoding of network inputs; without nuisances if the loss uses the logits alone."""
+        return Encoding(*self._pass("encode", (x,))(x))
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """What the adversary minimises, for an encoding of :meth:`encode` without gradient."""
         inputs = (*encoding, labels)
-        result: Tensor = self._pass("adversary", self._adversary, inputs)(*inputs)
+        result: Tensor = self._pass("adversary", inputs)(*inputs)
         return result
 
-    def _pass(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> _Pass:
+    def _pass(self, name: str, inputs: tuple[Tensor, ...]) -> _Pass:
+        module = self._modules[name]
         if not self._recording or len(inputs[0]) != self._batch_size:
             return module
         if name not in self._recorded:
@@ -88,7 +88,7 @@ class Passes:
 
 
 def replays_are_safe(classifier: Classifier, loss: Loss) -> bool:
-    """Whether every module is of a package known to compute on the device alone: no node, subnet, loss or hook of one's own.
+    """Whether every module is from a package known to compute on the device alone, and none has a hook.
 
     Example:
         >>> from flowclf.classifier import build_classifier
@@ -111,7 +111,7 @@ class _Encoder(nn.Module):
 
 
 class _Adversary(nn.Module):
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: AdversarialLoss) -> None:
         super().__init__()
         self.loss = loss
 
@@ -120,17 +120,17 @@ class _Adversary(nn.Module):
 
 
 def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> _Pass:
-    """The module's pass for inputs of these shapes, replayed."""
+    """Record the module's pass for inputs of these shapes."""
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     random, stream = torch.cuda.get_rng_state(inputs[0].device), torch.cuda.current_stream(inputs[0].device)
     # The samples become the replay's inputs.
     samples = tuple(tensor.clone() for tensor in inputs)
-    # Gradients will be added up on the stream of the warm-up, which then waits for the replay's: as intended, torch warns of it.
-    told = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
-    if told is not None:
-        told(False)
+    # Gradients are accumulated on the stream of the warm-up, which then waits for the replay's. That is intended, but torch warns.
+    warn = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
+    if warn is not None:
+        warn(False)
     try:
-        # Of a copy, for the replay takes the place of the module's own forward.
+        # A copy, for the replay takes the place of the module's own forward.
         recorded: _Pass = torch.cuda.make_graphed_callables(copy.copy(module), samples, allow_unused_input=True)
     finally:
         torch.cuda.set_stream(stream)

@@ -14,11 +14,11 @@ __all__ = ["MovingAverage"]
 class MovingAverage:
     """Exponential moving average of every floating-point parameter; buffers are copied as they are.
 
-    The decay starts low and grows to its value, min(decay, (1 + t) / (10 + t)), so that the start is forgotten.
+    The decay rate of update t is min(decay, (1 + t) / (10 + t)): it starts low, so that the initial weights are soon forgotten.
 
     Args:
-        module: whose weights are averaged.
-        decay: of the average, in (0, 1).
+        module: its weights are averaged.
+        decay: decay rate of the average, in (0, 1).
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -32,7 +32,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the current weights in."""
+        """Add the current weights to the average."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         averaged: list[Tensor] = []
@@ -47,7 +47,7 @@ class MovingAverage:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The module with the average for weights, inside the block."""
+        """Within the block, the module's weights are the average."""
         kept = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
         self.module.load_state_dict(self.average)
         try:
@@ -60,7 +60,7 @@ class MovingAverage:
         return {"average": self.average, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Take a state back."""
+        """Restore a state of :meth:`state_dict`."""
         average = state["average"]
         if isinstance(average, dict):
             for name, value in average.items():

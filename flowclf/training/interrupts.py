@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a polite request: finish the step, save, stop."""
+"""SIGINT and SIGTERM as a request to finish the step, save and stop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Interrupts", "interrupts"]
 
 
 class Interrupts:
-    """Which signal came, if any.
+    """Whether a signal came, and which.
 
     Attributes:
         signum: number of the first signal that came, or None.
-        immediate: raise KeyboardInterrupt at the first signal; for work that nobody asks whether to stop.
+        immediate: raise KeyboardInterrupt at the first signal; for work that does not check whether to stop.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Interrupts:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Interrupts]:
-    """Take SIGINT and SIGTERM for the block; a second signal raises KeyboardInterrupt. Only the main thread can."""
+    """Handle SIGINT and SIGTERM within the block; a second signal raises KeyboardInterrupt. In the main thread only."""
     state = Interrupts()
     if threading.current_thread() is not threading.main_thread():
         yield state

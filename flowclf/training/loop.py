@@ -1,81 +1,56 @@
-"""The one training loop, for every loss: steps, both players, averages, metrics rows, and a state that resumes bit for bit."""
+"""The training loop, the same for every loss, and its state, which resumes bit for bit."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
-from flowclf.data import DataSet, mix_seed
-from flowclf.errors import GridOverflowError, NonFiniteLossError, UsageError
+from flowclf.data import Batch, DataSet, mix_seed
+from flowclf.errors import GridOverflowError, UsageError
 from flowclf.fixed_point import LIMIT
-from flowclf.losses import Loss
+from flowclf.losses import AdversarialLoss, Loss
 from flowclf.modes import evaluating, repeatable
 from flowclf.nodes import set_subnet_dtype
+from flowclf.sections import from_code, plain
+from flowclf.settings import TrainSettings
 from flowclf.training.cuda_graphs import Passes
 from flowclf.training.ema import MovingAverage
-from flowclf.training.optimization import build_optimizer, build_schedule
-from flowclf.training.precision import Precision, subnet_dtype
+from flowclf.training.meters import Meters
+from flowclf.training.optimizers import build_optimizer
+from flowclf.training.precision import subnet_dtype
 from flowclf.training.progress import Progress, SilentProgress, Task
+from flowclf.training.schedules import build_schedule
 
-__all__ = ["Row", "TrainSettings", "Trainer"]
+__all__ = ["Row", "Trainer"]
 
 Row = dict[str, Any]
 _INITIALIZATION_SAMPLES = 512
 _READ_EVERY = 16
-"""On a GPU, steps between two looks at what it has computed: each look waits for it."""
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train; the section ``train`` of a recipe.
-
-    Attributes:
-        epochs: passes over the training set.
-        optimizer: ``name`` and arguments, see :func:`~flowclf.training.optimization.build_optimizer`.
-        schedule: ``name`` and arguments, see :func:`~flowclf.training.optimization.build_schedule`.
-        gradient_clip: largest norm of the whole gradient; None leaves it.
-        ema: decay of a moving average of the weights, which is then what is validated and kept; None for no average.
-        precision: of the couplings' subnets, in training only: auto, fp32 or bf16.
-        checkpoint_every_steps: save the state this often, besides after every epoch; None for epochs alone.
-        activations: ``store``, or ``recompute`` them on the way back, see :mod:`flowclf.reversible`.
-        cuda_graphs: whether a GPU replays passes that it has recorded once, see :mod:`flowclf.training.cuda_graphs`; ``auto``:
-            where that is known to compute the same.
-    """
-
-    epochs: int = 5
-    optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "adamax", "lr": 2e-3, "weight_decay": 1e-4})
-    schedule: Mapping[str, Any] = field(default_factory=lambda: {"name": "one_cycle"})
-    gradient_clip: float | None = 5.0
-    ema: float | None = None
-    precision: Precision = "auto"
-    checkpoint_every_steps: int | None = None
-    activations: Literal["store", "recompute"] = "store"
-    cuda_graphs: Literal["auto", "always", "never"] = "auto"
+"""Steps between two reads of what a GPU has computed, each of which waits for it."""
 
 
 class Trainer:
-    """A classifier, a loss and data in the course of a training.
+    """A training: a classifier, a loss and data, optimisers, and how far the training has come.
 
     Args:
         classifier: trained in place, on its device. ActNorms that are not initialised yet are, from the first images.
         loss: bound to the classifier, or bound now.
-        data: its training part is trained on, its validation part judged on; the test part is not touched.
-        settings: how to train.
+        data: the training part trains the classifier, the validation part measures it after every epoch; the test part is not used.
+        settings: how to train; a mapping has the keys of :class:`flowclf.settings.TrainSettings`, which are those of a recipe.
 
     Raises:
-        UsageError: data that do not fit the classifier, or a loss or settings that cannot be.
+        UsageError: if a setting is not valid or needs another classifier, the data do not fit it, or the loss is bound to another.
     """
 
-    def __init__(self, classifier: Classifier, loss: Loss, data: DataSet, settings: TrainSettings) -> None:
+    def __init__(self, classifier: Classifier, loss: Loss, data: DataSet, settings: TrainSettings | Mapping[str, Any]) -> None:
+        settings = from_code(TrainSettings, settings, "train")
         if tuple(data.image_shape) != classifier.preprocessing.image_shape or data.classes != classifier.classes:
             raise UsageError(
                 f"data set {data.name} has {data.classes} classes of shape {tuple(data.image_shape)}; the classifier takes "
@@ -83,10 +58,9 @@ class Trainer:
             )
         if loss._binding is not None and loss.binding.classifier is not classifier:
             raise UsageError(f"{type(loss).__name__} is bound to another classifier; make a new one")
-        if settings.epochs < 1:
-            raise UsageError(f"train: epochs must be at least 1, found {settings.epochs}")
-        if settings.activations not in ("store", "recompute"):
-            raise UsageError(f"train: activations must be 'store' or 'recompute', found {settings.activations!r}")
+        stream = classifier.stream if isinstance(classifier, InvertibleClassifier) else "float"
+        if "stream" in settings.model_fields_set and settings.stream != stream:
+            raise UsageError(f"train: stream: the classifier was built with '{stream}', found '{settings.stream}'")
         if settings.activations == "recompute":
             require_invertible(classifier, "train: activations: recompute")
         if settings.precision == "bf16":
@@ -100,17 +74,13 @@ class Trainer:
         self.step = 0
         self.rows: list[Row] = []
         self.seconds = 0.0
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-        self._unread: list[tuple[int, tuple[str, ...], Tensor]] = []
-        self._numbers: dict[str, float] = {}
-        self._read_every = _READ_EVERY if classifier.device.type == "cuda" else 1
+        self.meters = Meters(_READ_EVERY if classifier.device.type == "cuda" else 1)
         parameters = [*classifier.parameters(), *self.loss.main_parameters()]
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.optimizer = build_optimizer([classifier, self.loss], self._parameters, settings.optimizer)
+        self.optimizer = build_optimizer([classifier, self.loss], self._parameters, plain(settings.optimizer))
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.adversary_optimizer = self.loss.adversary_optimizer() if any(True for _ in self.loss.adversary_parameters()) else None
-        self.schedule = build_schedule(settings.schedule, self.total_steps, self.steps_per_epoch)
+        self.adversary_optimizer = self.loss.adversary_optimizer() if isinstance(self.loss, AdversarialLoss) else None
+        self.schedule = build_schedule(plain(settings.schedule), self.total_steps, self.steps_per_epoch)
         invertible = isinstance(classifier, InvertibleClassifier)
         self.dtype = subnet_dtype(settings.precision, classifier.device) if invertible else None
         if not classifier.initialized:
@@ -137,15 +107,17 @@ class Trainer:
         """Train to the end, or to a step; returns the metrics rows so far.
 
         Args:
-            progress: is told of steps and epochs.
-            on_state: called after every epoch and every ``checkpoint_every_steps`` steps, and when stopping: to save.
-            stop: asked after every step; True ends the run there.
+            progress: receives steps and epochs.
+            on_state: called with the trainer after every epoch and every ``checkpoint_every_steps`` steps, and when stopping, to
+                save its state.
+            stop: called after every step; True ends the run there.
             until: step after which to stop.
 
         Raises:
-            NonFiniteLossError: a term of the loss or the gradient is not finite. On a CPU weights are those before the step; a GPU
-                is asked every 16 steps and before a state is saved, so that weights are lost and the last saved state is good.
-            GridOverflowError: a stream in fixed point had left its grid by the end of an epoch or before a state was saved.
+            NonFiniteLossError: if a term of the loss or the gradient is not finite. On a CPU the weights are those before the step.
+                On a GPU this is checked every 16 steps and before a state is saved: the weights are lost, the last saved state is
+                good.
+            GridOverflowError: if a stream in fixed point left its grid before the end of an epoch or before a state was saved.
         """
         progress = progress or SilentProgress()
         last = self.total_steps if until is None else min(until, self.total_steps)
@@ -167,26 +139,24 @@ class Trainer:
         stop: Callable[[], bool] | None,
         progress: Progress,
     ) -> bool:
-        """The rest of the current epoch; True if ``stop`` ended it."""
+        """Train for the rest of the current epoch; True if ``stop`` ended it."""
         every = self.settings.checkpoint_every_steps
         self.classifier.train()
         self.loss.train()
         started = time.perf_counter()
         for batch in self.data.train_batches(self.epoch, start=self.step % self.steps_per_epoch):
-            x = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator).to(self.classifier.dtype)
-            terms = self._step(x, batch.labels)
-            self.step += 1
-            task.advance(1, **terms)
+            self._train_step(batch)
+            task.advance(1, **{name: number for name, number in self.meters.latest.items() if name != "gradient_norm"})
             stopping = stop is not None and stop()
             ended = self.step % self.steps_per_epoch == 0
             finished = stopping or self.step == last
             if ended or finished or (every and self.step % every == 0):
-                self._read()
+                self.meters.read()
                 self.seconds += time.perf_counter() - started
                 self._check_grid()
                 if ended:
                     self.rows.append(self._row())
-                    self._sums, self._counts = {}, {}
+                    self.meters.reset()
                     progress.row(self.rows[-1])
                 if on_state is not None:
                     on_state(self)
@@ -194,6 +164,34 @@ class Trainer:
             if finished:
                 return stopping
         return False
+
+    def _train_step(self, batch: Batch) -> None:
+        """One step of the adversary, where there is one, and of the classifier."""
+        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate * self.schedule(self.step)
+        self.loss.set_progress(self.step / self.total_steps)
+
+        x = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator).to(self.classifier.dtype)
+        encoding = self._passes.encode(x)
+        if isinstance(self.loss, AdversarialLoss) and self.adversary_optimizer is not None:
+            detached = encoding.detach()
+            for _ in range(self.loss.adversary_steps):
+                self.adversary_optimizer.zero_grad(set_to_none=True)
+                self._passes.adversary_loss(detached, batch.labels).backward()  # type: ignore[no-untyped-call]
+                self.adversary_optimizer.step()
+
+        terms = self.loss(encoding, batch.labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms.total.backward()
+
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        self.meters.record(self.step, {"loss": terms.total, **terms.parts, "gradient_norm": norm})
+        if self.settings.gradient_clip is not None:
+            _clip(self._parameters, norm, self.settings.gradient_clip)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update()
+        self.step += 1
 
     def _check_grid(self) -> None:
         peak = self.classifier.grid_peak() if isinstance(self.classifier, InvertibleClassifier) else None
@@ -203,53 +201,8 @@ class Trainer:
                 f"{peak.magnitude:g}; a lower learning rate or more weight decay keeps it smaller, and stream: float has no limit"
             )
 
-    def _step(self, x: Tensor, labels: Tensor) -> dict[str, float]:
-        factor = self.schedule(self.step)
-        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = rate * factor
-        self.loss.set_progress(self.step / self.total_steps)
-        encoding = self._passes.encode(x)
-        if self.adversary_optimizer is not None:
-            detached = encoding.detach()
-            for _ in range(self.loss.adversary_steps):
-                self.adversary_optimizer.zero_grad(set_to_none=True)
-                self._passes.adversary_loss(detached, labels).backward()  # type: ignore[no-untyped-call]
-                self.adversary_optimizer.step()
-        terms = self.loss(encoding, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        values = {"loss": terms.total, **terms.parts, "gradient_norm": norm}
-        stacked = torch.stack([value.detach().to(norm.device, torch.float64).reshape(()) for value in values.values()])
-        self._unread.append((self.step, tuple(values), stacked))
-        if len(self._unread) >= self._read_every:
-            self._read()
-        limit = self.settings.gradient_clip
-        # Well below the limit the factor is 1, and multiplying by it costs a third of an optimiser's step on a CPU.
-        if limit is not None and (self._read_every > 1 or self._numbers["gradient_norm"] > 0.99 * limit):
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, limit, norm)
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update()
-        return {name: number for name, number in self._numbers.items() if name != "gradient_norm"}
-
-    def _read(self) -> None:
-        """Look at what the steps since the last look gave, and add it up."""
-        unread, self._unread = self._unread, []
-        if not unread:
-            return
-        # They come from the device together: it is waited for once.
-        told = iter(torch.cat([values for _, _, values in unread]).tolist())
-        for step, names, _ in unread:
-            self._numbers = dict(zip(names, told, strict=False))
-            _check_finite(step, self._numbers)
-            for name, number in self._numbers.items():
-                self._sums[name] = self._sums.get(name, 0.0) + number
-                self._counts[name] = self._counts.get(name, 0) + 1
-
     def _validate(self) -> Row:
-        """Measures on the validation part, of the averaged weights where there are some."""
+        """Metrics on the validation part, of the averaged weights if an average is kept."""
         totals = {"error": 0.0, "cross_entropy_nats": 0.0}
         split = self.data.validation
         if not len(split):
@@ -269,30 +222,29 @@ class Trainer:
         return {f"validation.{name}": total / len(split) for name, total in totals.items()}
 
     def _row(self) -> Row:
-        means = {f"train.{name}": total / self._counts[name] for name, total in self._sums.items()}
+        means = {f"train.{name}": mean for name, mean in self.meters.means().items()}
         rate = self.optimizer.param_groups[0]["lr"]
         row = {"epoch": self.epoch, "step": self.step, "learning_rate": rate, **means, **self._validate()}
         return {**row, "seconds.train": round(self.seconds, 3)}
 
     def finish(self) -> None:
-        """Give the classifier the averaged weights, where an average was kept."""
+        """Give the classifier the averaged weights if an average is kept, and put it in eval mode."""
         if self.ema is not None:
             self.classifier.load_state_dict(self.ema.average)
         self.classifier.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs to be the same training: tensors, numbers and strings only.
+        """Everything that decides how the training goes on, as tensors, numbers and strings.
 
         Raises:
             NonFiniteLossError: as :meth:`run`.
         """
-        self._read()
+        self.meters.read()
         return {
             "step": self.step,
             "seconds": self.seconds,
             "rows": self.rows,
-            "sums": self._sums,
-            "counts": self._counts,
+            **self.meters.state_dict(),
             "classifier": self.classifier.state_dict(),
             "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -303,10 +255,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of the same recipe."""
+        """Restore a state of the same recipe."""
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        self._unread, self._numbers = [], {}
-        self.rows, self._sums, self._counts = list(state["rows"]), dict(state["sums"]), dict(state["counts"])
+        self.rows = list(state["rows"])
+        self.meters.load_state_dict(state)
         self.classifier.load_state_dict(state["classifier"])
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -321,7 +273,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def _training_mode(classifier: Classifier, settings: TrainSettings, dtype: torch.dtype | None) -> Iterator[None]:
-    """What only training does: sums in a fixed order, and of an invertible classifier its couplings' precision and activations."""
+    """Within the block, sums have a fixed order, and an invertible classifier the precision and activations of its training."""
     with repeatable(classifier.device):
         if not isinstance(classifier, InvertibleClassifier):
             yield
@@ -336,12 +288,9 @@ def _training_mode(classifier: Classifier, settings: TrainSettings, dtype: torch
             classifier.activations = activations
 
 
-def _check_finite(step: int, numbers: Mapping[str, float]) -> None:
-    wrong = {name: number for name, number in numbers.items() if not math.isfinite(number)}
-    named = {name: number for name, number in wrong.items() if name not in ("loss", "gradient_norm")}
-    if named or "loss" in wrong:
-        told = named or {"loss": numbers["loss"]}
-        raise NonFiniteLossError(f"step {step}: {', '.join(f'{name} is {number}' for name, number in told.items())}")
-    if wrong:
-        found = numbers["gradient_norm"]
-        raise NonFiniteLossError(f"step {step}: the norm of the gradient is {found}; the loss is {numbers['loss']}")
+def _clip(parameters: Sequence[nn.Parameter], norm: Tensor, limit: float) -> None:
+    """Scale gradients of this norm down to the limit."""
+    # Well below the limit the factor is 1, and multiplying by it costs a third of an optimiser's step on a CPU; a GPU would have
+    # to be waited for.
+    if norm.is_cuda or norm.item() > 0.99 * limit:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)

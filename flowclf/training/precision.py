@@ -25,8 +25,8 @@ def subnet_dtype(precision: Precision, device: torch.device) -> torch.dtype | No
     """The dtype for ``flowclf.nodes.set_subnet_dtype``: bfloat16, or None for the parameters' own.
 
     Args:
-        precision: ``fp32``; ``bf16``; or ``auto``, bf16 where the device multiplies it in hardware.
-        device: where the training runs.
+        precision: ``fp32``; ``bf16``; or ``auto``, which is bf16 if the device multiplies it in hardware.
+        device: device of the training.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise UsageError(f"precision must be auto, fp32 or bf16, found {precision!r}")

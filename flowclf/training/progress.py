@@ -1,4 +1,4 @@
-"""How long work tells of its progress, without knowing who listens."""
+"""How work that takes long reports its progress."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ __all__ = ["Progress", "SilentProgress", "Task"]
 
 
 class Task(Protocol):
-    """One stretch of work with a known number of steps."""
+    """Work with a known number of steps."""
 
     def advance(self, n: int = 1, **values: float) -> None:
-        """``n`` more steps are done; ``values`` are numbers to show beside them."""
+        """``n`` more steps are done; ``values`` are numbers to show with them."""
 
 
 class Progress(Protocol):
-    """Whoever wants to know."""
+    """What receives messages, rows of metrics and steps."""
 
     def message(self, text: str) -> None:
-        """A line of text."""
+        """Receive a line of text."""
 
     def row(self, row: dict[str, Any]) -> None:
-        """An epoch's metrics."""
+        """Receive the metrics of an epoch."""
 
     def task(self, description: str, total: int) -> contextlib.AbstractContextManager[Task]:
-        """A stretch of work with ``total`` steps."""
+        """Begin work of ``total`` steps."""
 
 
 class _SilentTask:
@@ -35,7 +35,7 @@ class _SilentTask:
 
 
 class SilentProgress:
-    """Tells nobody."""
+    """Progress that is not shown."""
 
     def message(self, text: str) -> None:
         """Nothing."""
@@ -45,5 +45,5 @@ class SilentProgress:
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[Task]:
-        """A task that tells nobody."""
+        """A task that is not shown."""
         yield _SilentTask()

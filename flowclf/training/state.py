@@ -1,7 +1,7 @@
-"""The state of a training on disk, so that a killed run goes on as if nothing had happened.
+"""The state of a training on disk, from which a run that was killed goes on to the same bits.
 
-``state.json`` names the current state file and its SHA-256; replacing it is the moment at which a new state takes the place of the
-old one, so a crash at any time leaves a state that is whole. State files are read with ``weights_only=True``: nothing in them runs.
+``state.json`` names the current state file and its SHA-256. A new state takes the place of the old one when this file is replaced,
+so a crash at any time leaves a complete state. State files are read with ``weights_only=True``: nothing in them can run code.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _POINTER = "state.json"
 
 
 def save_state(folder: str | Path, trainer: Trainer) -> None:
-    """Write the trainer's state to a folder and drop the older one."""
+    """Write the trainer's state to a folder and delete the previous one."""
     folder = Path(folder)
     buffer = io.BytesIO()
     torch.save(trainer.state_dict(), buffer)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
-    # Two states of one step have two names, so that writing the second leaves the first whole until the pointer moves.
+    # Two states of one step have different names, so that writing the second leaves the first intact until the pointer moves.
     file = folder / f"state-{trainer.step:08d}-{digest[:8]}.pt"
     write_bytes(file, content)
     write_json(
@@ -46,9 +46,9 @@ def load_state(folder: str | Path, trainer: Trainer) -> None:
     """Bring a trainer of the same recipe to the state in a folder.
 
     Raises:
-        UsageError: there is no state in the folder.
-        ChecksumError: the state file is not the one that was written.
-        CheckpointError: it cannot be read, or is of another network or loss.
+        UsageError: if there is no state in the folder.
+        ChecksumError: if the state file is not the one that was written.
+        CheckpointError: if it cannot be read, or belongs to another network or loss.
     """
     folder = Path(folder)
     pointer = folder / _POINTER
@@ -64,5 +64,5 @@ def load_state(folder: str | Path, trainer: Trainer) -> None:
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         trainer.load_state_dict(state)
-    except Exception as error:  # whatever broken bytes lead torch to
+    except Exception as error:  # Broken bytes can make torch raise anything.
         raise CheckpointError(f"{file} does not fit the recipe or cannot be read: {error}") from error

@@ -16,6 +16,7 @@ from flowclf.errors import UnreachableError, UsageError, VerificationError
 from flowclf.files import sha256, write_json, write_text
 from flowclf.remote.downloads import locked
 from flowclf.remote.settings import settings
+from flowclf.sections import plain
 from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, first_problem
 from flowclf.zoo.cards import model_card
 from flowclf.zoo.index import read_index
@@ -158,7 +159,7 @@ def _measured(folder: Path, run: FinishedRun, progress: Progress | None) -> dict
     description = checkpoint.read_description(folder)
     model = checkpoint.load(folder)
     section, architecture = run.recipe.data, run.recipe.model
-    record = DataRecord(name=section.name, arguments=section.arguments, examples=1)
+    record = DataRecord(name=section.name, arguments=plain(section.arguments), examples=1)
     data = test_data(record)
     found = measure(model, data, run.recipe.seed, progress)
     reported = run.results.get("test.error")

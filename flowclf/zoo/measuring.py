@@ -9,14 +9,15 @@ from pydantic import ValidationError
 
 import flowclf.data
 from flowclf.classifier import Classifier, InvertibleClassifier
+from flowclf.components import component_model
 from flowclf.data import DataSet
 from flowclf.errors import ZooError
 from flowclf.evaluation import check_fits, classify_all, encode_all, evaluate
 from flowclf.evaluation.inverse_error import inverse_error
 from flowclf.evaluation.metrics import cross_entropy_nats, error, network_inputs
 from flowclf.recipe import Recipe
-from flowclf.recipe.building import build_data, build_probe_settings
-from flowclf.signatures.components import component_model
+from flowclf.recipe.building import build_data
+from flowclf.sections import check
 from flowclf.strict_json import first_problem
 from flowclf.training import SilentProgress
 from flowclf.zoo.schema import DataRecord
@@ -41,7 +42,7 @@ def test_data(record: DataRecord) -> DataSet:
         DataError, ChecksumError, UnreachableError: if the data cannot be read.
     """
     try:
-        section = component_model("datasets", record.name).model_validate(record.arguments)
+        section = check(component_model("datasets", record.name), record.arguments)
     except ValidationError as error:
         raise ZooError(f"data set '{record.name}' of an index: {first_problem(error)}") from None
     return flowclf.data.load(record.name, validation=1, **section.arguments)
@@ -105,7 +106,7 @@ def probe_error(model: InvertibleClassifier, recipe: Recipe, progress: Progress 
         build_data(recipe),
         protocol=recipe.evaluate.protocol,
         seed=recipe.seed,
-        probe=build_probe_settings(recipe),
+        probe=recipe.evaluate.probe,
         progress=progress,
     )
     return float(results["probe.test_error"])

@@ -15,7 +15,8 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from flowclf.errors import ZooError
 from flowclf.remote.addresses import is_url, url_problem
 from flowclf.remote.transport import Content
-from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, Strict, first_problem, json_object
+from flowclf.sections import Section
+from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, first_problem, json_object
 
 __all__ = [
     "CARD",
@@ -76,7 +77,7 @@ Line = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Scalar = bool | int | float | Annotated[str, StringConstraints(max_length=1000)] | None
 
 
-class ZooFile(Strict):
+class ZooFile(Section):
     """A file of a model.
 
     Attributes:
@@ -95,7 +96,7 @@ class ZooFile(Strict):
         return Content(self.bytes, self.sha256)
 
 
-class RecipeRecord(Strict):
+class RecipeRecord(Section):
     """The recipe that trained a model. The model's ``recipe.yaml`` is the same with every default filled in.
 
     Attributes:
@@ -111,7 +112,7 @@ class RecipeRecord(Strict):
     changed: Annotated[list[Line], Len(0, 200)] = Field(default_factory=list)
 
 
-class DataRecord(Strict):
+class DataRecord(Section):
     """The data that a model is measured on: the test part of a registered data set.
 
     Attributes:
@@ -125,7 +126,7 @@ class DataRecord(Strict):
     examples: Annotated[int, Ge(1)]
 
 
-class Measured(Strict):
+class Measured(Section):
     """A metric that was measured anew from the stored model, and how near another measurement must come.
 
     Attributes:
@@ -137,7 +138,7 @@ class Measured(Strict):
     tolerance: Annotated[float, Ge(0)]
 
 
-class Training(Strict):
+class Training(Section):
     """How a model was trained.
 
     Attributes:
@@ -153,7 +154,7 @@ class Training(Strict):
     torch: Line
 
 
-class ZooEntry(Strict):
+class ZooEntry(Section):
     """A model of a zoo.
 
     Attributes:
@@ -206,7 +207,7 @@ class ZooEntry(Strict):
         return self
 
 
-class ZooIndex(Strict):
+class ZooIndex(Section):
     """All models of a zoo."""
 
     format: Literal["flowclf-zoo"] = "flowclf-zoo"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from flowclf.errors import FlowclfError, VerificationError
 from flowclf.remote.settings import Options
+from flowclf.sections import plain
 from flowclf.zoo.access import fetch_files, load_entry
 from flowclf.zoo.index import Zoo, open_zoo
 from flowclf.zoo.schema import RECIPE, ZooEntry
@@ -119,7 +120,7 @@ def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | Non
         from flowclf.recipe import load
 
         recipe = load(folder / RECIPE).recipe
-        if (recipe.data.name, recipe.data.arguments) != (entry.data.name, entry.data.arguments):
+        if (recipe.data.name, plain(recipe.data.arguments)) != (entry.data.name, entry.data.arguments):
             raise VerificationError(f"{entry.name}: the data of its recipe are not those of the index")
         probe = probe_error(model, recipe, progress)
         rows.append(Comparison("probe.test_error", float(reported), probe, PROBE_TOLERANCE))

@@ -142,7 +142,11 @@ def test_a_network_of_ones_own_works_and_cannot_be_saved(tmp_path: Path) -> None
         (lambda: plain_classifier((1, 8, 8), {"plain_cn": {}}, 2), RegistryError, "did you mean 'plain_cnn'"),
         (lambda: plain_classifier((1, 8, 8), {"plain_cnn": {"wide": 3}}, 2), UsageError, "architecture 'plain_cnn': .*wide"),
         (lambda: plain_classifier((1, 8, 8), {"firevnet": {}}, 2), GraphError, "use flowclf.build_classifier"),
-        (lambda: plain_classifier((1, 8, 8), {}, 2), UsageError, "a mapping of one registered name"),
+        (
+            lambda: plain_classifier((1, 8, 8), {}, 2),
+            UsageError,
+            "the name of a registered architecture, or a mapping of one name to its arguments; found an empty mapping",
+        ),
         (lambda: plain(class_names=["a"]), UsageError, "expected 3 class names, found 1"),
         (lambda: plain(preprocessing=Preprocessing((1, 6, 6))), UsageError, r"the preprocessing gives \(1, 6, 6\)"),
     ],

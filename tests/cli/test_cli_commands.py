@@ -154,7 +154,7 @@ def test_validate_goes_on_after_an_invalid_recipe(tmp_path, capsys, monkeypatch)
     assert main(["recipe", "validate", "bad.yaml", "absent", "mnist"]) == 2
     output = capsys.readouterr()
     assert output.out == "mnist: valid\n"
-    assert output.err.splitlines()[0] == "bad.yaml:1:1: data: missing; expected a mapping"
+    assert output.err.splitlines()[0] == "bad.yaml:1:1: data: missing (The data set, by name)"
     assert output.err.splitlines()[-1].startswith("error: there is no file absent")
 
 
@@ -270,7 +270,7 @@ def test_the_version(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["recipe", "run", "--help"], ["recipe", "list"], ["recipe", "schema"], ["--version"]]
+    "arguments", [["--help"], ["recipe", "run", "--help"], ["recipe", "list"], ["recipe", "show", "mnist"], ["--version"]]
 )
 def test_no_command_without_a_model_imports_torch(arguments):
     program = (

@@ -234,11 +234,7 @@ def ignorant(loss: IndependenceCrossEntropy) -> IndependenceCrossEntropy:
 def test_an_ignorant_nuisance_classifier(target: str, image_classifier: InvertibleClassifier) -> None:
     clf = image_classifier
     loss = IndependenceCrossEntropy(
-        classification_weight=2.0,
-        nuisance_weight=3.0,
-        likelihood_weight=0.5,
-        nuisance_target=target,
-        nuisance_hidden=[8],
+        classification={"weight": 2.0}, nuisance={"weight": 3.0, "target": target, "hidden": [8]}, likelihood={"weight": 0.5}
     )
     ignorant(loss.bind(clf))
     _, encoding = encoding_of(clf)
@@ -254,7 +250,7 @@ def test_an_ignorant_nuisance_classifier(target: str, image_classifier: Invertib
 
 def test_two_players_are_averaged(image_classifier: InvertibleClassifier) -> None:
     clf = image_classifier
-    loss = IndependenceCrossEntropy(nuisance_network="both", classification_weight=0, likelihood_weight=0).bind(clf)
+    loss = IndependenceCrossEntropy(nuisance={"network": "both"}, classification={"weight": 0}, likelihood={"weight": 0}).bind(clf)
     assert len(loss.adversaries) == 2
     _, encoding = encoding_of(clf)
     each = [player(encoding.nuisance).log_softmax(1) for player in loss.adversaries]
@@ -266,14 +262,14 @@ def test_two_players_are_averaged(image_classifier: InvertibleClassifier) -> Non
 
 def test_a_convolutional_player_needs_feature_maps(vector_classifier: InvertibleClassifier) -> None:
     with pytest.raises(UsageError, match="needs feature maps"):
-        IndependenceCrossEntropy(nuisance_network="conv").bind(vector_classifier)
+        IndependenceCrossEntropy(nuisance={"network": "conv"}).bind(vector_classifier)
 
 
 @pytest.mark.parametrize("target", ["uniform", "labels"])
 def test_a_knowing_nuisance_classifier(target: str, image_classifier: InvertibleClassifier) -> None:
     """It answers class 0 with probability p everywhere."""
     clf = image_classifier
-    loss = IndependenceCrossEntropy(nuisance_target=target, classification_weight=0, likelihood_weight=0)
+    loss = IndependenceCrossEntropy(nuisance={"target": target}, classification={"weight": 0}, likelihood={"weight": 0})
     ignorant(loss.bind(clf))
     loss.adversaries[0].layers[-1][-1].bias.data[0] = 2.0
     p = math.e**2 / (math.e**2 + 3)
@@ -297,7 +293,7 @@ def test_the_bijection_unlearns_what_the_nuisances_say(target: str) -> None:
     labels = torch.arange(200) % 2
     x = torch.randn(200, 6) + 2 * labels[:, None]
     loss = IndependenceCrossEntropy(
-        classification_weight=0, likelihood_weight=0, nuisance_hidden=[16], nuisance_target=target, nuisance_warmup=0
+        classification={"weight": 0}, likelihood={"weight": 0}, nuisance={"hidden": [16], "target": target, "warmup": 0}
     ).bind(clf)
     adversary = loss.adversary_optimizer()
     for _ in range(50):
@@ -332,12 +328,9 @@ def test_the_nuisance_weight_warms_up(
     delay: float, warmup: float, progress: float, share: float, image_classifier: InvertibleClassifier
 ) -> None:
     loss = IndependenceCrossEntropy(
-        classification_weight=0,
-        likelihood_weight=0,
-        nuisance_weight=2.0,
-        nuisance_target="labels",
-        nuisance_delay=delay,
-        nuisance_warmup=warmup,
+        classification={"weight": 0},
+        likelihood={"weight": 0},
+        nuisance={"weight": 2.0, "target": "labels", "delay": delay, "warmup": warmup},
     )
     ignorant(loss.bind(image_classifier))
     loss.set_progress(progress)
@@ -348,7 +341,7 @@ def test_the_nuisance_weight_warms_up(
 
 def test_nuisances_are_standardised_for_the_adversary(image_classifier: InvertibleClassifier) -> None:
     """The classifier cannot hide anything by making it small."""
-    loss = IndependenceCrossEntropy(nuisance_hidden=[8]).bind(image_classifier)
+    loss = IndependenceCrossEntropy(nuisance={"hidden": [8]}).bind(image_classifier)
     _, encoding = encoding_of(image_classifier)
     scales = torch.logspace(-2, 2, 60)
     moved = encoding._replace(nuisance=encoding.nuisance * scales + 5)
@@ -357,7 +350,7 @@ def test_nuisances_are_standardised_for_the_adversary(image_classifier: Invertib
 
 def test_another_target_is_refused() -> None:
     with pytest.raises(UsageError, match="'uniform' or 'labels', found 'label'"):
-        IndependenceCrossEntropy(nuisance_target="label")
+        IndependenceCrossEntropy(nuisance={"target": "label"})
 
 
 # Sums.
@@ -378,7 +371,7 @@ def test_parts_of_one_name_are_numbered(image_classifier: InvertibleClassifier) 
 
 
 def test_progress_reaches_every_loss_of_a_sum(image_classifier: InvertibleClassifier) -> None:
-    inner = IndependenceCrossEntropy(nuisance_delay=0.5, nuisance_hidden=[4])
+    inner = IndependenceCrossEntropy(nuisance={"delay": 0.5, "hidden": [4]})
     loss = (CrossEntropy() + 0.5 * inner).bind(image_classifier)
     loss.set_progress(0.25)
     assert inner.progress == 0.25
@@ -388,7 +381,7 @@ def test_progress_reaches_every_loss_of_a_sum(image_classifier: InvertibleClassi
 
 
 def test_a_copied_sum_plays_with_its_own_adversary(image_classifier: InvertibleClassifier) -> None:
-    loss = (CrossEntropy() + IndependenceCrossEntropy(nuisance_hidden=[4])).bind(image_classifier)
+    loss = (CrossEntropy() + IndependenceCrossEntropy(nuisance={"hidden": [4]})).bind(image_classifier)
     again = copy.deepcopy(loss)
     own = {id(parameter) for parameter in again.parameters()}
     assert own
@@ -409,7 +402,7 @@ def test_an_adversary_that_rests_now_is_still_one(image_classifier: InvertibleCl
         def adversary_steps(self) -> int:
             return 2 if self.progress < 0.5 else 0
 
-    loss = (CrossEntropy() + EarlyAdversary(nuisance_hidden=[4])).bind(image_classifier)
+    loss = (CrossEntropy() + EarlyAdversary(nuisance={"hidden": [4]})).bind(image_classifier)
     assert loss.adversary_steps == 0
     assert {id(value) for value in loss.adversary_parameters()} == {id(value) for value in loss.parameters()}
     loss.set_progress(0.25)
@@ -419,7 +412,7 @@ def test_an_adversary_that_rests_now_is_still_one(image_classifier: InvertibleCl
 
 
 def test_an_adversary_without_weight_rests(image_classifier: InvertibleClassifier) -> None:
-    loss = IndependenceCrossEntropy(nuisance_weight=0, nuisance_hidden=[4]).bind(image_classifier)
+    loss = IndependenceCrossEntropy(nuisance={"weight": 0, "hidden": [4]}).bind(image_classifier)
     assert loss.adversary_steps == 0
 
 

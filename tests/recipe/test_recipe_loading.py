@@ -5,14 +5,18 @@ import inspect
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowclf import registry
+from flowclf.argument_types import PositiveInt
 from flowclf.errors import RecipeError, UsageError
 from flowclf.recipe import bundled, dump, find, load, loads, reader, resolved
 from flowclf.recipe.schema import Data
+from flowclf.sections import from_code
+from flowclf.settings import TrainSettings
 
 DESIGN = """\
 name: mnist
@@ -39,7 +43,7 @@ evaluate: {protocol: quick}
 """
 GRAPH = """\
 name: graph
-data: {name: arrays, path: "no", test: {seed: 3}, validation: 0.1, augment: {shift: 2}}
+data: {name: arrays, path: "no", test_seed: 3, validation: 0.1, augment: {shift: 2}}
 model:
   - squeeze
   - repeat: 2
@@ -68,21 +72,22 @@ def test_the_example_of_the_design():
     assert recipe.data.arguments == {}
     assert recipe.model.name == "firevnet"
     assert recipe.model.arguments | {"stages": 2, "blocks": 4, "width": 64, "coupling": "affine"} == recipe.model.arguments
-    assert recipe.loss.arguments["nuisance_hidden"] == [512, 512]
-    assert recipe.train.optimizer.model_dump() == {"name": "adamax", "lr": 2e-3, "weight_decay": 1e-4, "betas": [0.9, 0.999]}
+    assert recipe.loss.arguments["nuisance"].hidden == [512, 512]
+    assert recipe.train.optimizer.name == "adamax"
+    assert recipe.train.optimizer.arguments == {"lr": 2e-3, "weight_decay": 1e-4, "betas": (0.9, 0.999), "eps": 1e-8}
     assert recipe.train.precision == "bf16"
 
 
 def test_activations_are_stored_or_recomputed():
     assert loads(DESIGN.replace("activations: store ", "activations: recompute ")).recipe.train.activations == "recompute"
-    with pytest.raises(RecipeError, match="expected 'store' or 'recompute', found 'forget'"):
+    with pytest.raises(RecipeError, match="Input should be 'store' or 'recompute', found 'forget'"):
         loads(DESIGN.replace("activations: store ", "activations: forget "))
 
 
 def test_the_stream_is_of_floats_or_in_fixed_point():
     assert loads(DESIGN).recipe.train.stream == "float"
     assert loads(DESIGN.replace("epochs: 10", "epochs: 10\n  stream: fixed_point")).recipe.train.stream == "fixed_point"
-    with pytest.raises(RecipeError, match="expected 'float' or 'fixed_point', found 'integer'"):
+    with pytest.raises(RecipeError, match="Input should be 'float' or 'fixed_point', found 'integer'"):
         loads(DESIGN.replace("epochs: 10", "epochs: 10\n  stream: integer"))
 
 
@@ -132,8 +137,8 @@ def test_a_bundled_recipe_begins_with_its_command(name):
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_any_text_and_number_survives_a_dump(text, number, seed):
     recipe = loads(DESIGN).recipe.model_copy(update={"description": text, "seed": seed})
-    optimizer = recipe.train.optimizer.model_copy(update={"lr": number})
-    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"optimizer": optimizer})})
+    train = from_code(TrainSettings, {"optimizer": {"lr": number}}, "train")
+    recipe = recipe.model_copy(update={"train": train})
     if reader._UNPRINTABLE.search(text):
         # YAML escapes what it cannot print, so the document itself stays readable.
         assert not reader._UNPRINTABLE.search(dump(recipe))
@@ -226,7 +231,7 @@ def test_a_component_of_the_running_process_can_be_used(monkeypatch):
     text = DESIGN.replace("name: independence_cross_entropy", "name: test_margin")
     with pytest.raises(RecipeError, match="unknown key 'nuisance'"):
         loads(text)
-    text = GRAPH.replace("{name: factorial_prior_mle}", "{name: test_margin, soft: {margin: true}, weight: 0.5}")
+    text = GRAPH.replace("{name: factorial_prior_mle}", "{name: test_margin, soft_margin: true, weight: 0.5}")
     term = loads(text).recipe.loss[1]
     assert (term.name, term.weight, term.arguments) == ("test_margin", 0.5, {"margin": 1.0, "soft_margin": True})
 
@@ -238,15 +243,35 @@ def test_the_keys_of_data_are_those_of_load():
     assert set(Data.model_fields) - {"name", "bits", "pad"} == settings_of_load
 
 
-def test_the_settings_of_training_are_those_of_the_loop():
-    from dataclasses import fields
+def test_code_and_recipes_have_the_same_settings_of_training():
+    minimal = "name: a\ndata: {name: mnist}\nmodel: {name: firevnet}\nloss: {name: cross_entropy}\n"
+    assert loads(minimal).recipe.train == from_code(TrainSettings, {}, "train") == TrainSettings()
+    wrong = {"epochs": 0, "optimizer": {"name": "adam", "momentum": 0.9}, "schedule": {"name": "step", "factor": 2.0}}
+    with pytest.raises(UsageError) as of_code:
+        from_code(TrainSettings, wrong, "train")
+    with pytest.raises(RecipeError) as of_recipe:
+        loads(minimal + yaml.safe_dump({"train": wrong}))
+    messages = str(of_code.value).split("; train.")
+    assert len(messages) == 3
+    assert all(message in str(of_recipe.value) for message in messages)
 
-    from flowclf.training import TrainSettings
-    from flowclf.training.optimization import OPTIMIZERS, SCHEDULES
 
-    recipe = loads(DESIGN).recipe
-    assert set(recipe.train.model_dump()) <= {field.name for field in fields(TrainSettings)} | {"stream"}
-    from flowclf.recipe import schema
+def test_optimisers_and_schedules_of_ones_own_are_in_recipes(scratch_registries):
+    @registry.schedules.register("test_halving")
+    def halving(total_steps, steps_per_epoch, *, every: PositiveInt = 1):
+        return lambda step: 0.5 ** (step // (every * steps_per_epoch))
 
-    assert set(schema.OPTIMIZERS.sections) == set(OPTIMIZERS)
-    assert set(schema.SCHEDULES.sections) == set(SCHEDULES)
+    registry.optimizers.register("test_radam")(torch.optim.RAdam)
+    text = "name: a\ndata: {name: mnist}\nmodel: {name: firevnet}\nloss: {name: cross_entropy}\ntrain:\n"
+    optimizer, schedule = (
+        "  optimizer: {name: test_radam, lr: 0.01}\n",
+        "  schedule: {name: test_halving, every: 2, warmup_steps: 3}\n",
+    )
+    train = loads(text + optimizer + schedule).recipe.train
+    assert (train.optimizer.name, train.optimizer.arguments["lr"]) == ("test_radam", 0.01)
+    assert (train.schedule.arguments, train.schedule.warmup_steps) == ({"every": 2}, 3)
+    assert "every: 2" in dump(loads(text + optimizer + schedule).recipe)
+    with pytest.raises(RecipeError, match=r"train\.schedule\.every: Input should be greater than or equal to 1, found 0"):
+        loads(text + schedule.replace("every: 2", "every: 0"))
+    with pytest.raises(RecipeError, match="unknown key 'params'"):
+        loads(text + optimizer.replace("lr", "params"))

@@ -14,7 +14,7 @@ import torch
 from flowclf import build_classifier
 from flowclf.data import DataSet
 from flowclf.losses import CrossEntropy, IndependenceCrossEntropy
-from flowclf.training import Trainer, TrainSettings
+from flowclf.training import Trainer
 from flowclf.training.state import save_state
 
 SAVED_AT, KILLED_AT, LAST = 7, 9, 20
@@ -31,8 +31,16 @@ def make_trainer(seed: int = 0) -> Trainer:
     block = ["actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": noisy_subnet}}]
     nodes = ["squeeze", {"repeat": 2, "nodes": block}, "split_head"]
     classifier = build_classifier((1, 8, 8), nodes, classes=3)
-    loss = IndependenceCrossEntropy(nuisance_hidden=[16], nuisance_steps=2) + 0.5 * CrossEntropy()
-    settings = TrainSettings(epochs=4, ema=0.9, precision="fp32", schedule={"name": "one_cycle"}, checkpoint_every_steps=SAVED_AT)
+    loss = IndependenceCrossEntropy(nuisance={"hidden": [16], "steps": 2}) + 0.5 * CrossEntropy()
+    settings = {
+        "epochs": 4,
+        "optimizer": {"name": "adamax", "lr": 2e-3, "weight_decay": 1e-4},
+        "schedule": {"name": "one_cycle"},
+        "gradient_clip": 5.0,
+        "ema": 0.9,
+        "precision": "fp32",
+        "checkpoint_every_steps": SAVED_AT,
+    }
     return Trainer(classifier, loss, data, settings)
 
 

@@ -40,7 +40,7 @@ def state(clf: InvertibleClassifier) -> dict[str, Tensor]:
 LOSSES = {
     "cross-entropy": CrossEntropy,
     "likelihood": FactorialPriorMLE,
-    "independence": lambda: IndependenceCrossEntropy(nuisance_hidden=[16]),
+    "independence": lambda: IndependenceCrossEntropy(nuisance={"hidden": [16]}),
 }
 
 

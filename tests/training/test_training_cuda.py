@@ -16,7 +16,7 @@ from flowclf.data import Augmentation, DataSet
 from flowclf.errors import NonFiniteLossError, UsageError
 from flowclf.losses import CrossEntropy, IndependenceCrossEntropy, Loss, MetamerMatching
 from flowclf.nodes import SplitHead
-from flowclf.training import Trainer, TrainSettings
+from flowclf.training import Trainer
 from flowclf.training.cuda_graphs import Passes, replays_are_safe
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -33,7 +33,7 @@ def make_data() -> DataSet:
 def make_loss(kind: str) -> Loss:
     if kind == "cross-entropy":
         return CrossEntropy()
-    independence = IndependenceCrossEntropy(nuisance_hidden=[16], nuisance_network="both", nuisance_steps=2)
+    independence = IndependenceCrossEntropy(nuisance={"hidden": [16], "network": "both", "steps": 2})
     return independence if kind == "independence" else independence + MetamerMatching()
 
 
@@ -41,8 +41,8 @@ def make_trainer(kind: str, device: str, **settings: Any) -> Trainer:
     torch.manual_seed(0)
     clf = build_classifier((1, 8, 8), IMAGE_NODES, classes=4).to(device)
     optimizer = {"name": "adamax", "lr": 5e-3}
-    arguments = {"epochs": 2, "optimizer": optimizer, "schedule": {"name": "constant"}, "ema": 0.9, "precision": "fp32", **settings}
-    return Trainer(clf, make_loss(kind), make_data(), TrainSettings(**arguments))
+    arguments = {"epochs": 2, "optimizer": optimizer, "gradient_clip": 5.0, "ema": 0.9, "precision": "fp32", **settings}
+    return Trainer(clf, make_loss(kind), make_data(), arguments)
 
 
 def told(trainer: Trainer) -> list[dict[str, float]]:
@@ -95,10 +95,10 @@ def test_no_step_waits_for_the_gpu(kind: str) -> None:
     try:
         for _ in range(4):
             batch = next(batches)
-            trainer._step(trainer.classifier.preprocessing.dequantize(batch.inputs, batch.generator), batch.labels)
+            trainer._train_step(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(trainer._unread) == 4
+    assert len(trainer.meters._unread) == 4
 
 
 @gpu
@@ -113,8 +113,8 @@ def test_recording_leaves_buffers_and_random_numbers_alone() -> None:
     clf.initialize(x)
     before = {name: value.clone() for name, value in clf.named_buffers()}
     random = torch.cuda.get_rng_state()
-    passes = Passes(clf, IndependenceCrossEntropy(nuisance_hidden=[8]).bind(clf), 32, "always")
-    recorded = passes._pass("encode", passes._encoder, (x,))
+    passes = Passes(clf, IndependenceCrossEntropy(nuisance={"hidden": [8]}).bind(clf), 32, "always")
+    recorded = passes._pass("encode", (x,))
     assert all(torch.equal(value, before[name]) for name, value in clf.named_buffers())
     assert torch.equal(torch.cuda.get_rng_state(), random)
     first, second = (torch.cat(recorded(x)[:2], 1) for _ in range(2))
@@ -123,7 +123,7 @@ def test_recording_leaves_buffers_and_random_numbers_alone() -> None:
 
 def test_looking_seldom_tells_the_same() -> None:
     often, seldom = make_trainer("independence", "cpu"), make_trainer("independence", "cpu")
-    seldom._read_every = 16
+    seldom.meters.read_every = 16
     for one, other in zip(told(often), told(seldom), strict=True):
         assert one == pytest.approx(other, rel=1e-6)
 
@@ -143,9 +143,9 @@ class Failing(CrossEntropy):
 @pytest.mark.parametrize(("step", "before"), [(7, [5]), (17, [5, 10, 15])])
 def test_looking_seldom_finds_the_first_step_that_failed_and_saves_nothing_of_it(step: int, before: list[int]) -> None:
     trainer = make_trainer("cross-entropy", "cpu")
-    loss, settings = Failing(step / trainer.total_steps), TrainSettings(epochs=2, checkpoint_every_steps=5)
+    loss, settings = Failing(step / trainer.total_steps), {"epochs": 2, "checkpoint_every_steps": 5}
     trainer = Trainer(trainer.classifier, loss, trainer.data, settings)
-    trainer._read_every = 16
+    trainer.meters.read_every = 16
     saved: list[int] = []
     with pytest.raises(NonFiniteLossError, match=f"step {step}: loss is nan"):
         trainer.run(on_state=lambda one: saved.append(one.step))
@@ -154,13 +154,12 @@ def test_looking_seldom_finds_the_first_step_that_failed_and_saves_nothing_of_it
 
 def test_what_was_not_looked_at_belongs_to_a_state_and_is_forgotten_when_one_is_loaded() -> None:
     trainer = make_trainer("independence", "cpu")
-    trainer._read_every = 16
+    trainer.meters.read_every = 16
     batches = trainer.data.train_batches(0)
-    x, labels = next((one.inputs.float() / 128 - 1, one.labels) for one in batches)
-    trainer._step(x, labels)
+    trainer._train_step(next(batches))
     state = trainer.state_dict()
     assert state["sums"]["loss"] > 0
-    trainer._step(x, labels)
+    trainer._train_step(next(batches))
     trainer.load_state_dict(state)
     assert trainer.state_dict()["sums"] == state["sums"]
 
@@ -191,7 +190,7 @@ def test_a_node_that_counts_its_backward_passes_is_not_replayed() -> None:
 
 
 def test_graphs_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UsageError, match="cuda_graphs must be 'auto', 'always' or 'never', found 'yes'"):
+    with pytest.raises(UsageError, match=r"train\.cuda_graphs: Input should be 'auto', 'always' or 'never', found 'yes'"):
         make_trainer("cross-entropy", "cpu", cuda_graphs="yes")
     nodes = [{"additive_coupling": {"subnet": DENSE}}, "split_head"]
     exact = build_classifier((4,), nodes, classes=2, stream="fixed_point")

@@ -15,9 +15,9 @@ from flowclf import Encoding, InvertibleClassifier, build_classifier
 from flowclf.data import DataSet
 from flowclf.errors import NonFiniteLossError, UsageError
 from flowclf.losses import CrossEntropy, FactorialPriorMLE, IndependenceCrossEntropy, Loss, LossTerms
-from flowclf.training import Trainer, TrainSettings
+from flowclf.training import Trainer
 
-SGD = {"name": "sgd", "lr": 1e-2}
+SGD = {"name": "sgd", "lr": 1e-2, "momentum": 0.0}
 
 
 def make_data(n: int = 120, **settings: Any) -> DataSet:
@@ -37,8 +37,8 @@ def make_classifier() -> InvertibleClassifier:
 
 
 def make_trainer(loss: Loss | None = None, **settings: Any) -> Trainer:
-    arguments = {"epochs": 3, "optimizer": SGD, "schedule": {"name": "constant"}, "precision": "fp32", **settings}
-    return Trainer(make_classifier(), loss or FactorialPriorMLE(), make_data(), TrainSettings(**arguments))
+    arguments = {"epochs": 3, "optimizer": SGD, "gradient_clip": 5.0, "precision": "fp32", **settings}
+    return Trainer(make_classifier(), loss or FactorialPriorMLE(), make_data(), arguments)
 
 
 def weights(trainer: Trainer) -> list[Tensor]:
@@ -50,7 +50,7 @@ def weights(trainer: Trainer) -> list[Tensor]:
     [
         CrossEntropy(),
         FactorialPriorMLE(),
-        IndependenceCrossEntropy(nuisance_hidden=[16]),
+        IndependenceCrossEntropy(nuisance={"hidden": [16]}),
         CrossEntropy() + 0.1 * FactorialPriorMLE(),
     ],
     ids=["cross-entropy", "likelihood", "independence", "sum"],
@@ -164,7 +164,7 @@ class Steep(Loss):
 @pytest.mark.parametrize(("limit", "clipped"), [(0.5, True), (1e9, False), (None, False)])
 def test_the_gradient_is_clipped_as_a_whole(limit: float | None, clipped: bool) -> None:
     """One step of plain SGD at rate 1e-6 moves the weights by the gradient."""
-    trainer = make_trainer(Steep(), gradient_clip=limit, optimizer={"name": "sgd", "lr": 1e-6})
+    trainer = make_trainer(Steep(), gradient_clip=limit, optimizer={"name": "sgd", "lr": 1e-6, "momentum": 0.0})
     before = weights(trainer)
     trainer.run(until=1)
     moved = [new.double() - old.double() for new, old in zip(weights(trainer), before, strict=True)]
@@ -181,7 +181,7 @@ def test_clipping_is_told_of_before_it_is_done() -> None:
 def test_parts_that_keep_their_gradient_do_not_keep_the_graph() -> None:
     trainer = make_trainer(Steep(), epochs=1)
     trainer.run(until=2)
-    assert {type(value) for value in trainer._sums.values()} == {float}
+    assert {type(value) for value in trainer.state_dict()["sums"].values()} == {float}
 
 
 def test_the_schedule_sets_every_groups_rate() -> None:
@@ -194,8 +194,8 @@ def test_the_schedule_sets_every_groups_rate() -> None:
 class Spy(IndependenceCrossEntropy):
     """Remembers who was asked for what."""
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(nuisance_hidden=[8], **arguments)
+    def __init__(self, **nuisance: Any) -> None:
+        super().__init__(nuisance={"hidden": [8], **nuisance})
         self.calls: list[str] = []
         self.seen: list[float] = []
 
@@ -213,7 +213,7 @@ class Spy(IndependenceCrossEntropy):
 
 
 def test_the_adversary_goes_first_as_often_as_it_says_and_sees_no_gradient() -> None:
-    loss = Spy(nuisance_steps=2)
+    loss = Spy(steps=2)
     trainer = make_trainer(loss)
     trainer.run(until=2)
     assert loss.calls == ["adversary", "adversary", "main"] * 2
@@ -221,14 +221,14 @@ def test_the_adversary_goes_first_as_often_as_it_says_and_sees_no_gradient() -> 
 
 
 def test_the_adversary_rests_during_a_delay() -> None:
-    loss = Spy(nuisance_steps=1, nuisance_delay=0.1)
+    loss = Spy(steps=1, delay=0.1)
     make_trainer(loss).run(until=3)
     assert loss.calls == ["main", "main", "adversary", "main"]
 
 
 def test_each_player_moves_its_own_parameters() -> None:
-    loss = IndependenceCrossEntropy(nuisance_hidden=[8])
-    trainer = make_trainer(loss, optimizer={"name": "sgd", "lr": 0.0})
+    loss = IndependenceCrossEntropy(nuisance={"hidden": [8]})
+    trainer = make_trainer(loss, optimizer={"name": "sgd", "lr": 1e-300})
     assert trainer.adversary_optimizer is not None
     owned = [
         {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -260,8 +260,8 @@ def test_parameters_of_a_loss_are_trained_along() -> None:
 
 
 def test_with_an_average_it_is_what_is_validated_and_kept() -> None:
-    trainer = make_trainer(CrossEntropy(), ema=0.99, epochs=2, optimizer={"name": "sgd", "lr": 0.1})
-    without = make_trainer(CrossEntropy(), epochs=2, optimizer={"name": "sgd", "lr": 0.1})
+    trainer = make_trainer(CrossEntropy(), ema=0.99, epochs=2, optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.0})
+    without = make_trainer(CrossEntropy(), epochs=2, optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.0})
     rows, other = trainer.run(), without.run()
     assert all(map(torch.equal, weights(trainer), weights(without)))
     assert rows[-1]["train.loss"] == other[-1]["train.loss"]
@@ -463,6 +463,10 @@ def test_the_precision_is_put_back_after_a_failure() -> None:
         ({"precision": "fp16"}, ["precision", "'fp16'"]),
         ({"optimizer": {"name": "adamaxx"}}, ["adamaxx", "'adamax'"]),
         ({"schedule": {"name": "cosin"}}, ["cosin", "'cosine'"]),
+        ({"schedule": {"name": "cosine", "peak": 0.3}}, ["train.schedule.peak", "unknown key"]),
+        ({"optimizer": {"name": "adam", "betas": [0.9, 1.5]}}, ["train.optimizer.betas.1", "1.5"]),
+        ({"epoch": 3}, ["train.epoch", "'epochs'"]),
+        ({"stream": "fixed_point"}, ["stream", "built with 'float'", "'fixed_point'"]),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], words: list[str]) -> None:
@@ -482,7 +486,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], words: li
 )
 def test_data_that_do_not_fit_are_refused(make: Callable[[], InvertibleClassifier]) -> None:
     with pytest.raises(UsageError, match=r"data set arrays has 2 classes of shape \(1, 6, 6\); the classifier takes"):
-        Trainer(make(), CrossEntropy(), make_data(), TrainSettings())
+        Trainer(make(), CrossEntropy(), make_data(), {})
 
 
 def test_a_loss_of_another_classifier_is_refused() -> None:

@@ -1,8 +1,7 @@
-"""Types for the arguments of registered components: what a recipe checks before anything is imported.
+"""Types for the arguments of registered components, which say what is valid to a reader and to the checker of recipes alike.
 
-A component's signature is its schema. An annotation from here says which values are valid, to a reader and to the checker of
-recipes alike: :mod:`flowclf.signatures` reads the names and limits below. Only types belong here. To a type checker they are
-the plain types; nothing is checked when a component is called from code.
+Any annotation that pydantic understands does the same, see :mod:`flowclf.component_schema`; these are the frequent ones. Only types
+belong here. To a type checker they are the plain types.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias
 
 from annotated_types import Ge, Gt, Le, Lt
+
+from flowclf.components import Spec
 
 __all__ = [
     "Decay",
@@ -50,10 +51,10 @@ ProperFraction = Annotated[float, Gt(0), Lt(1)]
 Decay = Annotated[float, Ge(0), Lt(1)]
 """A number from 0 up to, but not including, 1: the decay of a running mean."""
 
-SubnetSpec: TypeAlias = str | Mapping[str, Mapping[str, Any]]
+SubnetSpec: TypeAlias = Annotated[str | Mapping[str, Mapping[str, Any]], Spec("subnets")]
 """A coupling's subnet: a registered name, or a mapping of one registered name to its arguments."""
 
-TransformerSpec: TypeAlias = str | Mapping[str, Mapping[str, Any]]
+TransformerSpec: TypeAlias = Annotated[str | Mapping[str, Mapping[str, Any]], Spec("transformers")]
 """What a coupling applies: a registered transformer's name, or a mapping of one such name to its arguments."""
 
 TransformerName: TypeAlias = str

@@ -1,0 +1,111 @@
+"""Settings of augmentation, training and evaluation, declared once: recipes and code use these classes and these defaults.
+
+Nothing here imports torch. What uses a setting is documented where it is used; a section says what may be given, in which unit
+and range, and what it is by default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Len
+from pydantic import Field
+
+from flowclf.argument_types import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ProperFraction,
+)
+from flowclf.component_schema import Component
+from flowclf.components import Named
+from flowclf.sections import Section
+
+__all__ = [
+    "AugmentSettings",
+    "EvaluateSettings",
+    "OptimizerSettings",
+    "ProbeSettings",
+    "ScheduleSettings",
+    "TrainSettings",
+]
+
+
+class AugmentSettings(Section):
+    """Random changes to training images; by default none."""
+
+    rotation: NonNegativeFloat = Field(0.0, le=180, description="Largest angle of rotation, either way, in degrees.")
+    zoom: NonNegativeFloat = Field(0.0, lt=1, description="Largest change of size, either way, as a fraction of the size.")
+    elastic: NonNegativeFloat = Field(0.0, description="Standard deviation of smooth random displacements, in pixels.")
+    unwarped: Fraction = Field(0.0, description="Fraction of the images that rotation, zoom and elastic leave unchanged.")
+    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="Interpolation in rotation, zoom and elastic.")
+    shift: NonNegativeInt = Field(0, description="Largest translation along each axis, in pixels.")
+    crop: NonNegativeInt = Field(0, description="Padding on each side before a random crop to the original size, in pixels.")
+    flip: bool = Field(False, description="Mirror left and right with probability 1/2.")
+    noise: Fraction = Field(0.0, description="Largest standard deviation of Gaussian noise, as a fraction of the pixels' range.")
+
+
+class OptimizerSettings(Component):
+    """An optimiser, by name, with its arguments; see :mod:`flowclf.training.optimizers`."""
+
+    name: str = Field(description="A registered optimiser.")
+
+
+class ScheduleSettings(Component):
+    """A learning-rate schedule, by name, with its arguments; see :mod:`flowclf.training.schedules`."""
+
+    name: str = Field(description="A registered schedule.")
+    warmup_steps: NonNegativeInt = Field(0, description="Steps over which the learning rate first rises linearly from 0.")
+
+
+class TrainSettings(Section):
+    """How a classifier is trained: the section ``train`` of a recipe, and the keyword arguments of ``flowclf.fit``."""
+
+    epochs: PositiveInt = Field(10, description="Passes over the training set.")
+    # Mappings, so that no component is imported before it is used.
+    optimizer: Annotated[OptimizerSettings, Named("optimizers", "adamax")] = Field({"name": "adamax"}, validate_default=True)
+    schedule: Annotated[ScheduleSettings, Named("schedules", "constant")] = Field({"name": "constant"}, validate_default=True)
+    gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient; null for no clipping.")
+    ema: ProperFraction | None = Field(None, description="Decay rate of a running mean of the weights; null for none.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Precision of the couplings' subnets in training, and also afterwards if stream is fixed_point. auto: bf16 if "
+        "the processor multiplies bf16 natively.",
+    )
+    activations: Literal["store", "recompute"] = Field(
+        "store",
+        description="Keep activations until the backward pass, or recompute them from the outputs, in memory that does not grow "
+        "with depth.",
+    )
+    stream: Literal["float", "fixed_point"] = Field(
+        "float",
+        description="Numbers between nodes. fixed_point: on a grid, so that a network of additive couplings inverts bit for bit.",
+    )
+    cuda_graphs: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="On a GPU, record passes once and replay them instead of launching each kernel. auto: unless a node, subnet or "
+        "loss from outside flowclf might compute on the host.",
+    )
+    checkpoint_every_steps: PositiveInt | None = Field(
+        None, description="Steps between checkpoints, in addition to one per epoch; null for none."
+    )
+
+
+class ProbeSettings(Section):
+    """The probes: classifiers that are trained afresh on the nuisances."""
+
+    hidden: Annotated[list[PositiveInt], Len(1, 100)] = Field([512, 512, 512], description="Units of each hidden layer.")
+    examples: PositiveInt | None = Field(None, description="Number of training examples for the probes; null for all.")
+
+
+class EvaluateSettings(Section):
+    """What is measured after training."""
+
+    protocol: Literal["quick", "full"] = Field("quick", description="How much is measured, and how carefully.")
+    oracle: str | None = Field(
+        None,
+        description="A classifier that labels the metamers: zoo name, run directory or checkpoint; null for the data set's own.",
+    )
+    probe: ProbeSettings = ProbeSettings()

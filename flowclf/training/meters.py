@@ -1,0 +1,98 @@
+"""Means of what the training steps measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowclf.errors import NonFiniteLossError
+
+__all__ = ["Meters"]
+
+
+class Meters:
+    """Means over steps of scalars by name, read from the device a few steps at a time, for every look at a GPU waits for it.
+
+    Args:
+        read_every: steps between two reads.
+
+    Attributes:
+        latest: the values of the last step that was read.
+
+    Example:
+        >>> meters = Meters()
+        >>> for step, loss in enumerate([3.0, 1.0]):
+        ...     meters.record(step, {"loss": torch.tensor(loss)})
+        >>> meters.latest, meters.means()
+        ({'loss': 1.0}, {'loss': 2.0})
+    """
+
+    def __init__(self, read_every: int = 1) -> None:
+        self.read_every = read_every
+        self.latest: dict[str, float] = {}
+        self._unread: list[tuple[int, tuple[str, ...], Tensor]] = []
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def record(self, step: int, values: Mapping[str, Tensor]) -> None:
+        """Take in the values of a step: tensors of one element, on any device.
+
+        Raises:
+            NonFiniteLossError: as :meth:`read`.
+        """
+        device = next(iter(values.values())).device
+        stacked = torch.stack([value.detach().to(device, torch.float64).reshape(()) for value in values.values()])
+        self._unread.append((step, tuple(values), stacked))
+        if len(self._unread) >= self.read_every:
+            self.read()
+
+    def read(self) -> None:
+        """Add up what was recorded since the last read.
+
+        Raises:
+            NonFiniteLossError: if a value is not finite; the message names it, and the step.
+        """
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        # All in one transfer, for each waits for the device.
+        numbers = iter(torch.cat([values for _, _, values in unread]).tolist())
+        for step, names, _ in unread:
+            self.latest = dict(zip(names, numbers, strict=False))
+            _check_finite(step, self.latest)
+            for name, number in self.latest.items():
+                self._sums[name] = self._sums.get(name, 0.0) + number
+                self._counts[name] = self._counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """The mean of each value over the steps that recorded it, since the last :meth:`reset`."""
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+    def reset(self) -> None:
+        """Begin anew, for the next epoch."""
+        self._sums, self._counts = {}, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for resuming, after a :meth:`read`."""
+        return {"sums": self._sums, "counts": self._counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state of :meth:`state_dict`, which may have further keys."""
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+        self._unread, self.latest = [], {}
+
+
+def _check_finite(step: int, numbers: Mapping[str, float]) -> None:
+    wrong = {name: number for name, number in numbers.items() if not math.isfinite(number)}
+    if not wrong:
+        return
+    # The terms of the loss say more than their sum, and both say more than what comes of them.
+    terms = {name: number for name, number in wrong.items() if name not in ("loss", "gradient_norm")}
+    if terms or "loss" in wrong:
+        listed = ", ".join(f"{name} is {number}" for name, number in (terms or {"loss": numbers["loss"]}).items())
+        raise NonFiniteLossError(f"step {step}: {listed}")
+    raise NonFiniteLossError(f"step {step}: the norm of the gradient is {wrong['gradient_norm']}; the loss is {numbers['loss']}")

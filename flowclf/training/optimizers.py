@@ -1,0 +1,140 @@
+"""The list of optimisers, and what they are given to train.
+
+An optimiser is a function, or a class such as torch's own, called as ``optimizer(params, *, lr, weight_decay, ...)``, where
+``params`` is a list of torch's parameter groups and a group that is not to decay says so. It is registered in the group
+``flowclf.optimizers``; its keyword arguments are what a recipe may give to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from flowclf import registry
+from flowclf.argument_types import Decay, NonNegativeFloat, PositiveFloat
+from flowclf.errors import UsageError
+
+__all__ = ["adam", "adamax", "adamw", "build_optimizer", "sgd"]
+
+Groups: TypeAlias = list[dict[str, Any]]
+
+
+def adamax(
+    params: Groups,
+    *,
+    lr: PositiveFloat = 1e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.0,
+) -> Optimizer:
+    """Adamax (Kingma and Ba, Adam, 2015, section 7.1).
+
+    Args:
+        params: parameter groups.
+        lr: learning rate, before the schedule.
+        betas: decay rates of the running mean of gradients and of their running maximum.
+        eps: added to that maximum.
+        weight_decay: L2 penalty on the weights of linear and convolutional layers.
+    """
+    return torch.optim.Adamax(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, foreach=_fast(params))
+
+
+def adam(
+    params: Groups,
+    *,
+    lr: PositiveFloat = 1e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.0,
+) -> Optimizer:
+    """Adam (Kingma and Ba, 2015).
+
+    Args:
+        params: parameter groups.
+        lr: learning rate, before the schedule.
+        betas: decay rates of the running means of gradients and of their squares.
+        eps: added to the root of the latter.
+        weight_decay: L2 penalty on the weights of linear and convolutional layers.
+    """
+    return torch.optim.Adam(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=_fast(params))
+
+
+def adamw(
+    params: Groups,
+    *,
+    lr: PositiveFloat = 1e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.0,
+) -> Optimizer:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
+
+    Args:
+        params: parameter groups.
+        lr: learning rate, before the schedule.
+        betas: decay rates of the running means of gradients and of their squares.
+        eps: added to the root of the latter.
+        weight_decay: decoupled weight decay, of the weights of linear and convolutional layers.
+    """
+    return torch.optim.AdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=_fast(params))
+
+
+def sgd(params: Groups, *, lr: PositiveFloat = 0.1, momentum: Decay = 0.9, weight_decay: NonNegativeFloat = 0.0) -> Optimizer:
+    """Stochastic gradient descent with momentum.
+
+    Args:
+        params: parameter groups.
+        lr: learning rate, before the schedule.
+        momentum: decay rate of the running sum of gradients.
+        weight_decay: L2 penalty on the weights of linear and convolutional layers.
+    """
+    return torch.optim.SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay, foreach=_fast(params))
+
+
+def _fast(params: Groups) -> Literal[True] | None:
+    """Take one step for all parameters together, where torch has one for their devices; None leaves the choice to torch."""
+    devices = {parameter.device.type for group in params for parameter in group["params"]}
+    return True if devices <= {"cpu", "cuda"} else None
+
+
+def build_optimizer(
+    modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter], specification: Mapping[str, Any]
+) -> Optimizer:
+    """An optimiser over parameters, whose weight decay acts on the weights of linear and convolutional layers alone.
+
+    Scales, rotations and the prior decide the bijection's log-determinant: pulling them to zero does not regularise it.
+
+    Args:
+        modules: where to look for layers.
+        parameters: what to train; frozen ones are left out.
+        specification: ``name``, of a registered optimiser, and its arguments.
+
+    Raises:
+        RegistryError: if the name is not registered.
+        UsageError: if the optimiser does not take an argument.
+
+    Example:
+        >>> layer = nn.Linear(3, 2)
+        >>> optimizer = build_optimizer([layer], layer.parameters(), {"name": "adamw", "lr": 2e-3, "weight_decay": 0.1})
+        >>> [group["weight_decay"] for group in optimizer.param_groups]
+        [0.1, 0.0]
+    """
+    arguments = dict(specification)
+    name = str(arguments.pop("name", None))
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    weights = {id(layer.weight) for module in modules for layer in module.modules() if isinstance(layer, kinds)}
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    groups: Groups = [
+        {"params": [p for p in trained if id(p) in weights]},
+        {"params": [p for p in trained if id(p) not in weights], "weight_decay": 0.0},
+    ]
+    make = registry.optimizers.get(name)
+    try:
+        optimizer: Optimizer = make([group for group in groups if group["params"]], **arguments)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"optimizer {name}: {error}") from error
+    return optimizer
