@@ -23,6 +23,8 @@ __all__ = [
     "PositiveInt",
     "ProperFraction",
     "SubnetSpec",
+    "TransformerName",
+    "TransformerSpec",
 ]
 
 PositiveInt = Annotated[int, Ge(1)]
@@ -51,3 +53,9 @@ Decay = Annotated[float, Ge(0), Lt(1)]
 
 SubnetSpec: TypeAlias = Annotated[str | Mapping[str, Mapping[str, Any]], Spec("subnets")]
 """A coupling's subnet: a registered name, or a mapping of one registered name to its arguments."""
+
+TransformerSpec: TypeAlias = Annotated[str | Mapping[str, Mapping[str, Any]], Spec("transformers")]
+"""What a coupling applies: a registered transformer's name, or a mapping of one such name to its arguments."""
+
+TransformerName: TypeAlias = str
+"""The name of a registered transformer, without arguments."""

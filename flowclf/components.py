@@ -16,12 +16,13 @@ from pydantic_core import core_schema
 
 from flowclf import registry
 from flowclf.component_schema import Component, Reference, section_of
-from flowclf.errors import RegistryError
+from flowclf.errors import GraphError, RegistryError, UsageError
 from flowclf.registry import nearest
 from flowclf.sections import MISSING_KEY, UNKNOWN_KEY, check, failure, found, located, plain, problem, unknown_key
 from flowclf.specs import SpecError, name_and_arguments
+from flowclf.strict_json import first_problem
 
-__all__ = ["Named", "Spec", "as_declared", "check_named", "check_spec", "component_model", "flat_schema", "spec_schema"]
+__all__ = ["Named", "Spec", "as_declared", "build", "check_named", "check_spec", "component_model", "flat_schema", "spec_schema"]
 
 C = TypeVar("C", bound=Component)
 
@@ -164,6 +165,36 @@ def as_declared(kind: str, name: str, arguments: Mapping[str, Any]) -> dict[str,
     section = check(component_model(kind, name, without=arguments.keys() - data.keys()), data)
     declared = {key: value for key, value in section.arguments.items() if key in data and not _is_json(value)}
     return {**arguments, **declared}
+
+
+def build(kind: str, spec: Any, *given: Any, returns: type = object, error: type[UsageError] = GraphError, **supplied: Any) -> Any:
+    """Call the component that a spec stands for, with its checked arguments and what its builder supplies.
+
+    Args:
+        kind: key of :data:`flowclf.registry.registries`.
+        spec: a registered name, or a mapping of one name to its arguments.
+        given: positional arguments that the builder supplies.
+        returns: the class of which the result must be an instance.
+        error: what is raised for an argument or a result that is not valid.
+        supplied: keyword arguments that the builder supplies.
+
+    Raises:
+        RegistryError: if the name is not registered.
+        GraphError: if the spec has another form; and as ``error`` says.
+
+    Example:
+        >>> build("transformers", {"affine": {"bound": 1.0}})
+        Affine(bound=1.0)
+    """
+    known = registry.registries[kind]
+    name, arguments = name_and_arguments(spec, known.kind)
+    try:
+        component = known.get(name)(*given, **supplied, **as_declared(kind, name, arguments))
+    except ValidationError as invalid:
+        raise error(f"{known.kind} '{name}': argument {first_problem(invalid)}") from invalid
+    if not isinstance(component, returns):
+        raise error(f"{known.kind} '{name}': expected a {returns.__module__}.{returns.__name__}, found {type(component).__name__}")
+    return component
 
 
 def _is_json(value: Any) -> bool:

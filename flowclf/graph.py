@@ -20,9 +20,7 @@ from torch import Tensor, nn
 from flowclf import registry
 from flowclf.components import as_declared
 from flowclf.errors import GraphError, RegistryError, UsageError
-from flowclf.nodes.base import BijectiveNode, Shape, elements
-from flowclf.nodes.factor_out import FactorOut
-from flowclf.nodes.logit_readout import LogitReadout
+from flowclf.nodes.base import FlowNode, Shape, elements
 from flowclf.nodes.split_head import SplitHead
 from flowclf.sections import plain
 from flowclf.specs import MAX_NODES, read_nodes, shown, unrolled
@@ -119,21 +117,24 @@ def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph
         name = f"{index}_{kind}"
         if "classes" in inspect.signature(component).parameters:
             arguments.setdefault("classes", classes)
-        if component is SplitHead and index < len(flat):
+        is_head = getattr(component, "is_head", False)
+        if is_head and index < len(flat):
             raise GraphError(f"node '{name}': a SplitHead ends the graph, but {len(flat) - index} nodes follow it")
-        inputs = [stream, *parts] if component is SplitHead else [stream]
-        node = _make_node(inputs, kind, arguments, name)
+        node = _make_node([stream, *parts] if is_head else [stream], kind, arguments, name)
         node_list.append(node)
         stream = (node, 0)
-        outputs = len(node.output_dims)
-        if component is FactorOut:
-            parts.append((node, 1))
-        elif outputs != 1 and component is not SplitHead:
-            raise GraphError(f"node '{name}' has {outputs} outputs; only factor_out and split_head may branch in a list of specs")
-    if registry.nodes.get(flat[-1].name) is not SplitHead:
-        last = f"node '{node_list[-1].name}' of output shape {node_list[-1].output_dims[0]}"
-        raise GraphError(f"the graph has no split_head at its end: it ends with {last}")
+        branches = [(node, output) for output in range(1, len(node.output_dims))]
+        if branches and not is_head and not getattr(node.module, "branches", False):
+            raise GraphError(
+                f"node '{name}' has {len(node.output_dims)} outputs; in a list of specs only a node that declares "
+                "`branches = True` may have several, as factor_out does"
+            )
+        parts += branches
     head = node_list[-1]
+    if not _is_head(head):
+        raise GraphError(
+            f"the graph has no split_head at its end: it ends with node '{head.name}' of output shape {head.output_dims[0]}"
+        )
     node_list += [OutputNode((head, 0), name="logits"), OutputNode((head, 1), name="nuisance")]
     return checked_graph(node_list)
 
@@ -175,7 +176,7 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
     outputs = graph.out_nodes if isinstance(graph, GraphINN) else [node for node in node_list if isinstance(node, OutputNode)]
     if len(inputs) != 1:
         raise GraphError(f"a classifier has one input, found {len(inputs)}: {[node.name for node in inputs]}")
-    heads = [node for node in node_list if node.module_type is SplitHead]
+    heads = [node for node in node_list if _is_head(node)]
     if len(heads) != 1:
         found = [(node.name, node.input_dims[0]) for node in outputs]
         raise GraphError(f"a classifier's graph ends with one SplitHead, found {len(heads)}; its outputs are {found}")
@@ -201,19 +202,24 @@ def copy_nodes(graph: Graph, memo: dict[int, Any]) -> None:
         again.__dict__.update(copy.deepcopy(node.__dict__, memo))
 
 
+def _is_head(node: Node) -> bool:
+    return getattr(node.module, "is_head", False)
+
+
 def head_of(graph: Graph) -> SplitHead:
-    """Find the SplitHead of a checked graph."""
-    return next(node.module for node in graph.node_list if isinstance(node.module, SplitHead))
+    """Find the head of a checked graph."""
+    head: SplitHead = next(node.module for node in graph.node_list if _is_head(node))
+    return head
 
 
 def readout_of(graph: Graph) -> Node:
-    """Find the last LogitReadout of a graph.
+    """Find the last node of a graph that has a ``reading``.
 
     Raises:
         UsageError: if there is none.
     """
     for node in reversed(graph.node_list):
-        if isinstance(node.module, LogitReadout):
+        if hasattr(node.module, "reading"):
             return node
     raise UsageError("expected a graph with a logit_readout, found none; readout_width adds one to a firevnet")
 
@@ -230,14 +236,14 @@ def _steps(graph: Graph) -> tuple[Node, ...]:
 def after_the_logits(graph: Graph) -> NodeSet:
     """Find the final nodes that do not change the logits, which need not run to compute the logits alone.
 
-    These are nodes with ``kept_logits`` in a chain that ends at the head's first input.
+    These are nodes with ``preserves_logits_of`` in a chain that ends at the head's first input.
     """
-    end = next(node for node in graph.node_list if isinstance(node.module, SplitHead))
+    end = next(filter(_is_head, graph.node_list))
     node = end.inputs[0][0]
     found: set[Node] = set()
     if len(end.input_dims[0]) == 3 and not end.module.dct:
         return frozenset()
-    while isinstance(node.module, BijectiveNode) and node.module.kept_logits == end.module.classes:
+    while getattr(node.module, "preserves_logits_of", 0) == end.module.classes:
         found.add(node)
         node = node.inputs[0][0]
     return frozenset(found)
@@ -285,7 +291,7 @@ def execute(
         if node in left_out:
             available[node, 0] = inputs[0]
             continue
-        if not isinstance(node.module, BijectiveNode | FactorOut | SplitHead):
+        if not isinstance(node.module, FlowNode):
             # FrEIA's own nodes take views, which need contiguous memory.
             inputs = tuple(value.contiguous() for value in inputs)
         if node.conditions:
@@ -393,8 +399,6 @@ def graph_from_description(description: Mapping[str, Any]) -> Graph:
             nodes[row["name"]] = _make_node(inputs, row["kind"], dict(row["arguments"]), row["name"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise GraphError(f"the description of the graph is incomplete: {type(error).__name__}: {error}") from error
-    head = next((node for node in nodes.values() if node.module_type is SplitHead), source)
-    outputs = (
-        [OutputNode((head, index), name=name) for index, name in enumerate(("logits", "nuisance"))] if head is not source else []
-    )
+    head = next(filter(_is_head, nodes.values()), None)
+    outputs = [OutputNode((head, index), name=name) for index, name in enumerate(("logits", "nuisance"))] if head else []
     return checked_graph([*nodes.values(), *outputs])

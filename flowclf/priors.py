@@ -11,15 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf import registry
-from flowclf.components import as_declared
+from flowclf.components import build
 from flowclf.errors import UsageError
-from flowclf.specs import name_and_arguments
-from flowclf.strict_json import first_problem
 
 __all__ = ["FactorialPrior", "Prior", "build_prior"]
 
@@ -146,12 +142,5 @@ def build_prior(spec: str | Mapping[str, Mapping[str, Any]], classes: int, nuisa
         >>> build_prior("factorial", classes=10, nuisances=54, logit_mean=1.0)
         FactorialPrior(classes=10, nuisances=54, logit_mean=1)
     """
-    name, given = name_and_arguments(spec, registry.priors.kind)
-    try:
-        arguments = as_declared("priors", name, given)
-        prior = registry.priors.get(name)(classes, nuisances, logit_mean=logit_mean, **arguments)
-    except ValidationError as error:
-        raise UsageError(f"prior '{name}': argument {first_problem(error)}") from error
-    if not isinstance(prior, Prior):
-        raise UsageError(f"prior '{name}': expected a flowclf.priors.Prior, found {type(prior).__name__}")
+    prior: Prior = build("priors", spec, classes, nuisances, logit_mean=logit_mean, returns=Prior, error=UsageError)
     return prior

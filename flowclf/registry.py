@@ -1,14 +1,17 @@
-"""Names for components: nodes, subnets, architectures, losses, data sets, optimisers, schedules, priors.
+"""Registries: components by name, one registry per kind.
 
-A component is registered through an entry point, by flowclf itself and by anyone's package in the same way, or for the
-running process with :meth:`Registry.register`. Names are all that a recipe or a checkpoint can use; neither can import.
+A component is registered through an entry point, in the same way by flowclf and by any other package, or for the running process
+with :meth:`Registry.register`. A recipe or a checkpoint can only name registered components; it cannot import anything.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import sys
+import warnings
 from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint
 from typing import Any, TypeVar
 
 from flowclf.errors import RegistryError
@@ -17,14 +20,17 @@ __all__ = [
     "Registry",
     "datasets",
     "losses",
+    "metrics",
     "models",
     "nearest",
     "nodes",
     "optimizers",
     "priors",
+    "probes",
     "registries",
     "schedules",
     "subnets",
+    "transformers",
 ]
 
 T = TypeVar("T")
@@ -45,12 +51,15 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
 
 
 class Registry:
-    """One kind of component by name.
+    """The components of one kind, by name.
+
+    Entry points are read once per process and imported when a component is first used, so that a package whose import fails takes
+    nothing else with it. Of two packages that claim one name neither gets it, unless one of them is flowclf itself, which keeps it.
 
     Args:
-        kind: what an error message calls it, e.g. ``node``.
+        kind: the word for a component in error messages, e.g. ``node``.
         group: the entry-point group, e.g. ``flowclf.nodes``.
-        supplied: arguments that whoever builds such a component passes itself, so that no recipe gives them.
+        supplied: arguments that the builder of a component passes, which no recipe can give.
     """
 
     def __init__(self, kind: str, group: str, supplied: Iterable[str] = ()) -> None:
@@ -58,16 +67,17 @@ class Registry:
         self.group = group
         self.supplied = frozenset(supplied)
         self._local: dict[str, Any] = {}
-        self._entries: dict[str, importlib.metadata.EntryPoint] | None = None
+        self._entries: dict[str, list[EntryPoint]] | None = None
 
-    def _installed(self) -> dict[str, importlib.metadata.EntryPoint]:
+    def _installed(self) -> dict[str, list[EntryPoint]]:
+        """Entry points by name; more than one where packages collide."""
         if self._entries is None:
-            entries: dict[str, importlib.metadata.EntryPoint] = {}
+            entries: dict[str, list[EntryPoint]] = {}
             for entry in importlib.metadata.entry_points(group=self.group):
-                known = entries.setdefault(entry.name, entry)
-                if known.value != entry.value:
-                    raise RegistryError(f"{self.kind} '{entry.name}' is registered twice: by {known.value} and by {entry.value}")
-            self._entries = entries
+                same_name = entries.setdefault(entry.name, [])
+                if entry.value not in [other.value for other in same_name]:
+                    same_name.append(entry)
+            self._entries = {name: [e for e in claims if _is_ours(e)] or claims for name, claims in entries.items()}
         return self._entries
 
     def names(self) -> list[str]:
@@ -78,7 +88,7 @@ class Registry:
         """Decorator: register a component for the running process.
 
         Raises:
-            RegistryError: the name is taken by another component.
+            RegistryError: if the name belongs to another component.
         """
 
         def decorator(component: T) -> T:
@@ -92,24 +102,43 @@ class Registry:
         return decorator
 
     def check(self, name: str) -> None:
-        """Raise RegistryError, with the nearest valid name, if ``name`` is not registered; imports nothing."""
-        if name not in self._installed() and name not in self._local:
-            raise RegistryError(f"unknown {self.kind} '{name}'{nearest(name, self.names())}")
+        """Raise RegistryError if ``name`` is not registered, with the nearest valid name; imports nothing."""
+        if name in self._local or name in self._installed():
+            return
+        if not self.names():
+            raise RegistryError(
+                f"unknown {self.kind} '{name}': no {self.kind} is registered at all, because the package flowclf is not installed; "
+                "install it with: pip install -e PATH-TO-FLOWCLF"
+            )
+        raise RegistryError(f"unknown {self.kind} '{name}'{nearest(name, self.names())}")
 
     def get(self, name: str) -> Any:
-        """The component of that name, imported if need be.
+        """The component with that name; its module is imported if necessary.
 
         Raises:
-            RegistryError: the name is not registered, or its package fails to import.
+            RegistryError: if the name is not registered, if two packages claim it, or if the package that has it fails to import.
         """
         self.check(name)
         if name in self._local:
             return self._local[name]
-        entry = self._installed()[name]
+        entry, *others = self._installed()[name]
+        if others:
+            claims = " and by ".join(_origin(claim) for claim in (entry, *others))
+            raise RegistryError(f"{self.kind} '{name}' is registered twice: by {claims}; uninstall one of them")
         try:
             return entry.load()
-        except Exception as error:  # An import runs anything, and may raise anything.
-            raise RegistryError(f"{self.kind} '{name}' cannot be loaded from {entry.value}: {error}") from error
+        except Exception as error:
+            raise RegistryError(f"{self.kind} '{name}' cannot be loaded from {_origin(entry)}: {error}") from error
+
+    def usable(self) -> dict[str, Any]:
+        """Every component that can be used, by name, in order; a warning names each that cannot."""
+        found: dict[str, Any] = {}
+        for name in self.names():
+            try:
+                found[name] = self.get(name)
+            except RegistryError as error:
+                warnings.warn(str(error), stacklevel=2)
+        return found
 
     def name_of(self, component: Any) -> str | None:
         """The name under which a class or function is registered, or None."""
@@ -117,10 +146,24 @@ class Registry:
             if local is component:
                 return name
         home = _home(component)
-        for name, entry in self._installed().items():
-            if (entry.module, entry.attr) == home:
+        for name, claims in self._installed().items():
+            for entry in claims:
+                if (entry.module, entry.attr) == home:
+                    return name
+        # An entry point may name a public re-export rather than the module of the definition.
+        for name, (entry, *others) in self._installed().items():
+            module = sys.modules.get(entry.module)
+            if module is not None and not others and getattr(module, entry.attr, None) is component:
                 return name
         return None
+
+
+def _is_ours(entry: EntryPoint) -> bool:
+    return entry.module.partition(".")[0] == "flowclf"
+
+
+def _origin(entry: EntryPoint) -> str:
+    return f"{entry.value} of the package {entry.dist.name}" if entry.dist is not None else entry.value
 
 
 def _home(component: Any) -> tuple[Any, Any]:
@@ -128,20 +171,26 @@ def _home(component: Any) -> tuple[Any, Any]:
 
 
 nodes = Registry("node", "flowclf.nodes", supplied=("dims_in", "dims_c", "classes"))
+transformers = Registry("transformer", "flowclf.transformers")
 subnets = Registry("subnet", "flowclf.subnets", supplied=("channels_in", "channels_out"))
 models = Registry("architecture", "flowclf.models")
+priors = Registry("prior", "flowclf.priors", supplied=("classes", "nuisances", "logit_mean"))
 losses = Registry("loss", "flowclf.losses")
 datasets = Registry("data set", "flowclf.datasets")
 optimizers = Registry("optimizer", "flowclf.optimizers", supplied=("params",))
 schedules = Registry("schedule", "flowclf.schedules", supplied=("total_steps", "steps_per_epoch"))
-priors = Registry("prior", "flowclf.priors", supplied=("classes", "nuisances", "logit_mean"))
+metrics = Registry("metric", "flowclf.metrics")
+probes = Registry("probe", "flowclf.probes")
 registries = {
     "nodes": nodes,
+    "transformers": transformers,
     "subnets": subnets,
     "models": models,
+    "priors": priors,
     "losses": losses,
     "datasets": datasets,
     "optimizers": optimizers,
     "schedules": schedules,
-    "priors": priors,
+    "metrics": metrics,
+    "probes": probes,
 }

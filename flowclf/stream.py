@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple, get_args
 from flowclf.errors import GraphError, UsageError
 from flowclf.fixed_point import LIMIT, Peak
 from flowclf.graph import Graph, modules_by_name
-from flowclf.nodes import AdditiveCoupling
+from flowclf.nodes import FlowNode
 
 __all__ = ["GridPeak", "Stream", "grid_peak", "set_stream"]
 
@@ -67,7 +67,7 @@ def set_stream(graph: Graph, stream: Stream) -> None:
                 f"node '{name}': a fixed-point stream allows {_ALLOWED}; found {type(module).__name__}({module.extra_repr()})"
             )
     for module in nodes.values():
-        if isinstance(module, AdditiveCoupling):
+        if isinstance(module, FlowNode):
             module.fixed_point = fixed
 
 
@@ -78,8 +78,7 @@ def grid_peak(graph: Graph, inputs: Peak) -> GridPeak:
         graph: a graph with a fixed-point stream.
         inputs: largest magnitude of the graph's inputs.
     """
-    peaks = {"input": inputs}
-    peaks |= {name: module.peak for name, module in modules_by_name(graph).items() if isinstance(module, AdditiveCoupling)}
-    found = [GridPeak(peak.take(), name) for name, peak in peaks.items()]
+    peaks = {"input": inputs, **{name: getattr(module, "peak", None) for name, module in modules_by_name(graph).items()}}
+    found = [GridPeak(peak.take(), name) for name, peak in peaks.items() if peak is not None]
     # The first node that overflows is the cause; later nodes only pass it on.
     return next((peak for peak in found if peak.overflows), max(found))

@@ -15,6 +15,7 @@ import torch
 from FrEIA.modules import InvertibleModule
 from torch import Tensor, nn
 
+import flowclf
 from flowclf import InvertibleClassifier, build_graph, registry
 from flowclf.errors import GraphError, RegistryError, UsageError
 from flowclf.graph import (
@@ -25,8 +26,9 @@ from flowclf.graph import (
     head_of,
     node_rows,
 )
-from flowclf.nodes import ActNorm, AdditiveCoupling, AffineCoupling, FactorOut, InvertibleConv1x1, SplitHead, Squeeze
+from flowclf.nodes import ActNorm, AdditiveCoupling, AffineCoupling, FactorOut, FlowNode, InvertibleConv1x1, SplitHead, Squeeze
 from flowclf.specs import MAX_NODES
+from flowclf.subnets import takes_vectors
 
 AFFINE = "affine_coupling"
 
@@ -61,6 +63,15 @@ SPEC_MISTAKES: dict[str, tuple[Any, list[str]]] = {
     "unknown argument of a subnet": (
         ["squeeze", {AFFINE: {"subnet": {"conv": {"widht": 8}}}}, "split_head"],
         ["2_affine_coupling", "subnet.conv", "'widht'", "'width'"],
+    ),
+    "unknown transformer": (["squeeze", {"coupling": {"transformer": "afine"}}, "split_head"], ["2_coupling", "afine", "'affine'"]),
+    "unknown argument of a transformer": (
+        ["squeeze", {"coupling": {"transformer": {"rational_quadratic": {"bin": 8}}}}, "split_head"],
+        ["2_coupling", "transformer.rational_quadratic", "'bin'", "'bins'"],
+    ),
+    "no bins": (
+        ["squeeze", {"coupling": {"transformer": {"rational_quadratic": {"bins": 0}}}}, "split_head"],
+        ["2_coupling", "transformer.rational_quadratic.bins", "greater than or equal to 1"],
     ),
     "unknown subnet": (["squeeze", {AFFINE: {"subnet": "cnov"}}, "split_head"], ["2_affine_coupling", "cnov", "'conv'"]),
     "what FrEIA passes": ([{"actnorm": {"dims_c": [[3]]}}, "split_head"], ["1_actnorm", "dims_c"]),
@@ -137,8 +148,41 @@ def test_a_node_that_loses_dimensions_is_refused(scratch_registries: None) -> No
 def test_a_node_of_two_outputs_cannot_be_in_a_list(scratch_registries: None) -> None:
     registry.nodes.register("split")(fm.Split)
     nodes = ["squeeze", {"split": {"section_sizes": [2, 2], "dim": 0}}, "split_head"]
-    with pytest.raises(GraphError, match=r"2_split.*2 outputs"):
+    with pytest.raises(GraphError, match=r"2_split.*2 outputs.*`branches = True`"):
         build_graph((1, 8, 8), nodes, classes=4)
+
+
+def test_a_node_of_ones_own_may_branch_and_a_subnet_of_ones_own_take_vectors(scratch_registries: None) -> None:
+    @registry.nodes.register("thirds")
+    class Thirds(FlowNode):
+        """One third of the channels goes on, two leave as branches of their own."""
+
+        branches = True
+
+        def forward(self, x_or_z: Any, c: Any = None, rev: bool = False, jac: bool = True) -> Any:
+            values = tuple(x_or_z)
+            return (torch.cat(values, 1),) if rev else values[0].chunk(3, 1), values[0].new_zeros(len(values[0]))
+
+        def output_dims(self, input_dims: Any) -> list[tuple[int, ...]]:
+            ((channels, *size),) = input_dims
+            return [(channels // 3, *size)] * 3
+
+    @registry.subnets.register("linear")
+    @takes_vectors
+    def linear(channels_in: int, channels_out: int, *, bias: bool = True) -> nn.Module:
+        return nn.Linear(channels_in, channels_out, bias=bias)
+
+    coupling = {AFFINE: {"subnet": {"linear": {"bias": False}}}}
+    clf = flowclf.build_classifier((3, 4, 4), ["squeeze", coupling, "thirds", coupling, "split_head"], classes=4)
+    rows = clf.node_rows()
+    assert rows[-1].shapes_in == ((4, 2, 2),) * 3
+    assert [rows[index].parameters for index in (1, 3)] == [24 * 48, 8 * 16]
+    x = torch.randn(2, 3, 4, 4)
+    encoding = clf(x)
+    torch.testing.assert_close(clf.inverse(encoding.logits, encoding.nuisance), x, atol=1e-4, rtol=0)
+    assert [tuple(maps.shape) for maps in clf.nuisance_maps(encoding.nuisance)] == [(2, 4, 2, 2)] * 3
+    with pytest.raises(GraphError, match=r"subnet linear takes vectors \(D,\), found feature maps"):
+        build_graph((3, 4, 4), ["squeeze", {"logit_readout": {"subnet": "linear"}}, "split_head"], classes=4)
 
 
 def test_specs_are_chained_repeated_and_factored_out() -> None:

@@ -128,10 +128,31 @@ def test_entry_points_are_loaded_when_asked_for(installed: Callable[..., Registr
             one.get(name)
 
 
-def test_a_name_that_two_packages_claim_is_refused(installed: Callable[..., Registry]) -> None:
+def test_a_name_that_two_packages_claim_is_nobodys_and_breaks_nothing_else(installed: Callable[..., Registry]) -> None:
+    one = installed(entry("x", "json:loads"), entry("x", "json:dumps"), entry("y", "json:load"))
+    assert one.names() == ["x", "y"]
     with pytest.raises(RegistryError, match="'x' is registered twice: by json:loads and by json:dumps"):
-        installed(entry("x", "json:loads"), entry("x", "json:dumps")).names()
-    assert installed(entry("x", "json:loads"), entry("x", "json:loads")).names() == ["x"]
+        one.get("x")
+    assert one.get("y").__name__ == "load"
+    with pytest.warns(UserWarning, match="'x' is registered twice"):
+        assert list(one.usable()) == ["y"]
+    assert installed(entry("x", "json:loads"), entry("x", "json:loads")).get("x").__name__ == "loads"
+
+
+def test_flowclf_keeps_its_names(installed: Callable[..., Registry]) -> None:
+    one = installed(entry("x", "json:loads"), entry("x", "flowclf.files:sha256"))
+    assert one.get("x").__name__ == "sha256"
+
+
+def test_an_entry_point_may_name_a_public_re_export(installed: Callable[..., Registry]) -> None:
+    one = installed(entry("decoder", "json:JSONDecoder"))
+    assert one.get("decoder").__module__ == "json.decoder"
+    assert one.name_of(one.get("decoder")) == "decoder"
+
+
+def test_without_an_installation_the_error_says_how_to_install(installed: Callable[..., Registry]) -> None:
+    with pytest.raises(RegistryError, match=r"no thing is registered at all, because .* not installed; .* pip install"):
+        installed().get("x")
 
 
 def test_what_is_not_registered_has_no_name() -> None:
@@ -145,4 +166,4 @@ def test_names_are_known_without_torch() -> None:
         "registry.nodes.check('actnorm'); print(len(names), 'torch' in sys.modules, 'FrEIA' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["5", "False", "False"]
+    assert result.stdout.split() == ["11", "False", "False"]

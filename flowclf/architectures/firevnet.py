@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from flowclf.argument_types import NonNegativeInt, PositiveFloat, PositiveInt
+from flowclf.argument_types import NonNegativeInt, PositiveFloat, PositiveInt, TransformerName
 from flowclf.errors import UsageError
 
 __all__ = ["firevnet", "firevnet_fc"]
@@ -15,7 +15,7 @@ def firevnet(
     stages: PositiveInt = 2,
     blocks: PositiveInt | list[PositiveInt] = 4,
     width: PositiveInt | list[PositiveInt] = 64,
-    coupling: Literal["affine", "additive"] = "affine",
+    coupling: TransformerName = "affine",
     bound: PositiveFloat = 1.5,
     mixing: Literal["orthogonal", "lu", "permutation"] = "orthogonal",
     actnorm: bool = True,
@@ -38,7 +38,7 @@ def firevnet(
         stages: number of squeezes; each halves height and width.
         blocks: blocks per stage, one number for all stages or a list.
         width: channels of the couplings' hidden layers, one number for all stages or a list.
-        coupling: affine, or additive, whose log_det is 0.
+        coupling: the couplings' transformer, a registered name: affine, additive (log_det 0), rational_quadratic.
         bound: largest absolute log-scale of an affine coupling, nats.
         mixing: parametrisation of the 1x1 convolutions; ``permutation`` uses fixed random permutations of the channels instead.
         actnorm: put an ActNorm before each block and at the end.
@@ -67,8 +67,7 @@ def firevnet(
     specs: list[Any] = []
     for stage, (count, channels) in enumerate(zip(block_counts, widths, strict=True), start=1):
         subnet = {"conv": {"width": channels, "normalization": normalization}}
-        arguments = {"subnet": subnet, "bound": bound} if coupling == "affine" else {"subnet": subnet}
-        block: list[Any] = [*norm, _mixing(mixing), {f"{coupling}_coupling": arguments}]
+        block: list[Any] = [*norm, _mixing(mixing), _coupling(coupling, bound, {"subnet": subnet})]
         specs += ["squeeze", {"repeat": count, "nodes": block}]
         if factor_out and stage < stages:
             specs.append("factor_out")
@@ -90,7 +89,7 @@ def firevnet_fc(
     blocks: PositiveInt = 4,
     width: PositiveInt = 100,
     hidden_layers: PositiveInt = 2,
-    coupling: Literal["additive", "affine"] = "additive",
+    coupling: TransformerName = "additive",
     bound: PositiveFloat = 1.5,
     actnorm: bool = False,
     mixing: Literal["none", "orthogonal", "lu", "permutation"] = "none",
@@ -108,7 +107,7 @@ def firevnet_fc(
         blocks: number of RevNet blocks, each of two couplings.
         width: units per hidden layer of the couplings.
         hidden_layers: number of hidden layers of the couplings.
-        coupling: additive, whose log_det is 0, or affine.
+        coupling: the couplings' transformer, a registered name: additive (log_det 0), affine, rational_quadratic.
         bound: largest absolute log-scale of an affine coupling, nats.
         actnorm: put an ActNorm before each block.
         mixing: parametrisation of a learned linear map of the dimensions before each block; ``permutation`` for a fixed random
@@ -122,23 +121,31 @@ def firevnet_fc(
         2
     """
     subnet = {"dense": {"width": width, "hidden_layers": hidden_layers}}
-    affine = {"subnet": subnet, "bound": bound}
-    arguments = affine if coupling == "affine" else {"subnet": subnet}
     # The logits are the first entries. Their half is transformed last, so that they can depend on every dimension.
-    block: list[Any] = [{f"{coupling}_coupling": {**arguments, "swap": swap}} for swap in (False, True)]
+    block: list[Any] = [_coupling(coupling, bound, {"subnet": subnet, "swap": swap}) for swap in (False, True)]
     if mixing != "none":
         block.insert(0, _mixing(mixing))
     if actnorm:
         block.insert(0, "actnorm")
     specs: list[Any] = [{"repeat": blocks, "nodes": block}]
     if logit_couplings:
-        pair = [{"logit_coupling": {**affine, "swap": swap, "logit_scale": logit_scale}} for swap in (True, False)]
+        shared: dict[str, Any] = {"subnet": subnet, "bound": bound, "logit_scale": logit_scale}
+        pair = [{"logit_coupling": {**shared, "swap": swap}} for swap in (True, False)]
         specs.append({"repeat": logit_couplings, "nodes": pair})
     return [*specs, {"split_head": {"logit_scale": logit_scale, "logit_mean": logit_mean}}]
 
 
 def _mixing(name: str) -> Any:
     return "permutation" if name == "permutation" else {"invertible_conv1x1": {"parametrization": name}}
+
+
+def _coupling(transformer: str, bound: float, arguments: dict[str, Any]) -> Any:
+    match transformer:
+        case "affine":
+            return {"affine_coupling": {**arguments, "bound": bound}}
+        case "additive":
+            return {"additive_coupling": arguments}
+    return {"coupling": {"transformer": transformer, **arguments}}
 
 
 def _per_stage(name: str, value: int | list[int], stages: int) -> list[int]:

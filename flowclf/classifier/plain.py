@@ -7,17 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from flowclf import registry
 from flowclf.classifier.base import Classifier, Encoding
-from flowclf.components import as_declared
+from flowclf.components import build
 from flowclf.errors import GraphError, UsageError
 from flowclf.graph import NodeRow
 from flowclf.preprocessing import Preprocessing
 from flowclf.specs import name_and_arguments
-from flowclf.strict_json import first_problem
 
 __all__ = ["NetworkFactory", "PlainClassifier", "plain_classifier"]
 
@@ -145,13 +142,11 @@ def plain_classifier(
         torch.Size([2, 10])
     """
     name, arguments = name_and_arguments(network, "architecture")
+    factory = build("models", network, error=UsageError)
+    if not callable(factory):
+        raise GraphError(f"architecture '{name}' is for invertible classifiers: use flowclf.build_classifier")
     try:
-        factory = registry.models.get(name)(**as_declared("models", name, arguments))
-        if not callable(factory):
-            raise GraphError(f"architecture '{name}' is for invertible classifiers: use flowclf.build_classifier")
         made = factory(tuple(input_shape), classes)
-    except ValidationError as error:
-        raise UsageError(f"architecture '{name}': argument {first_problem(error)}") from error
     except TypeError as error:
         raise UsageError(f"architecture '{name}': {error}") from error
     return PlainClassifier(made, input_shape, classes, preprocessing=preprocessing, class_names=class_names, spec={name: arguments})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from flowclf.argument_types import PositiveFloat
-from flowclf.nodes.base import BijectiveNode, channels_of, positions
+from flowclf.nodes.base import BijectiveNode, Shapes, channels_of, positions
 from flowclf.nodes.gradients import BackwardStep
 
 __all__ = ["ActNorm", "initialize"]
@@ -35,13 +35,7 @@ class ActNorm(BijectiveNode):
 
     exact_inverse = True
 
-    def __init__(
-        self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
-        *,
-        min_std: PositiveFloat = 0.05,
-    ) -> None:
+    def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, min_std: PositiveFloat = 0.05) -> None:
         super().__init__(dims_in, dims_c)
         channels = channels_of(self.shape)
         self.min_std = min_std
@@ -75,12 +69,7 @@ class ActNorm(BijectiveNode):
         return x, -self._log_det(z) if log_det else None
 
     def backward_step(
-        self,
-        z: Tensor,
-        conditions: Sequence[Tensor],
-        grad_z: Tensor,
-        grad_log_det: Tensor | None,
-        parameters: Sequence[Tensor],
+        self, z: Tensor, conditions: Sequence[Tensor], grad_z: Tensor, grad_log_det: Tensor | None, parameters: Sequence[Tensor]
     ) -> BackwardStep:
         """Input and gradients from the output, see :mod:`flowclf.nodes.gradients`."""
         with torch.no_grad():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf.nodes.base import BijectiveNode, channels_of, positions
+from flowclf.nodes.base import BijectiveNode, Shapes, channels_of, positions
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.subnets import pointwise
 
@@ -40,11 +40,7 @@ class InvertibleConv1x1(BijectiveNode):
     exact_inverse = True
 
     def __init__(
-        self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
-        *,
-        parametrization: Literal["lu", "orthogonal"] = "lu",
+        self, dims_in: Shapes, dims_c: Shapes | None = None, *, parametrization: Literal["lu", "orthogonal"] = "lu"
     ) -> None:
         super().__init__(dims_in, dims_c)
         self.parametrization = parametrization
@@ -94,12 +90,7 @@ class InvertibleConv1x1(BijectiveNode):
         return _mix(z, self.inverse_matrix()), -self._log_det(z) if log_det else None
 
     def backward_step(
-        self,
-        z: Tensor,
-        conditions: Sequence[Tensor],
-        grad_z: Tensor,
-        grad_log_det: Tensor | None,
-        parameters: Sequence[Tensor],
+        self, z: Tensor, conditions: Sequence[Tensor], grad_z: Tensor, grad_log_det: Tensor | None, parameters: Sequence[Tensor]
     ) -> BackwardStep:
         """Input and gradients from the output, see :mod:`flowclf.nodes.gradients`."""
         with torch.enable_grad():

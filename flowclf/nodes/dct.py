@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from flowclf.errors import GraphError
-from flowclf.nodes.base import BijectiveNode
+from flowclf.nodes.base import BijectiveNode, Shapes
 
 __all__ = ["DCT2d", "dct2d", "inverse_dct2d"]
 
@@ -58,7 +58,7 @@ class DCT2d(BijectiveNode):
 
     exact_inverse = True
 
-    def __init__(self, dims_in: Iterable[Sequence[int]], dims_c: Iterable[Sequence[int]] | None = None) -> None:
+    def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None) -> None:
         super().__init__(dims_in, dims_c)
         if len(self.shape) != 3:
             raise GraphError(f"DCT2d needs feature maps (C, H, W), found {self.shape}")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
-from FrEIA.modules import InvertibleModule
 from torch import Tensor
 
 from flowclf.argument_types import PositiveInt
 from flowclf.errors import GraphError
-from flowclf.nodes.base import Shape, channels_of, single_shape
+from flowclf.nodes.base import FlowNode, Shape, Shapes, channels_of, single_shape
 
 __all__ = ["FactorOut"]
 
 
-class FactorOut(InvertibleModule):
+class FactorOut(FlowNode):
     """Split the channels in two outputs: what goes on, and what is done (Dinh et al., Real NVP, 2017, section 3.6).
 
     In a list of node specs the second output goes to the :class:`SplitHead` by itself; in a FrEIA graph, wire it there.
@@ -24,7 +23,7 @@ class FactorOut(InvertibleModule):
         keep: number of channels that go on; by default the larger half.
 
     Raises:
-        GraphError: fewer than two channels, or ``keep`` not below their number.
+        GraphError: if there are fewer than two channels, or ``keep`` is not below their number.
 
     Example:
         >>> FactorOut([(16, 7, 7)]).output_dims([(16, 7, 7)])
@@ -33,14 +32,9 @@ class FactorOut(InvertibleModule):
 
     exact_inverse = True
     keeps_grid = True
+    branches = True
 
-    def __init__(
-        self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
-        *,
-        keep: PositiveInt | None = None,
-    ) -> None:
+    def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, keep: PositiveInt | None = None) -> None:
         shape = single_shape(dims_in, "FactorOut")
         super().__init__([shape], list(dims_c or []))
         channels = channels_of(shape)
@@ -59,7 +53,7 @@ class FactorOut(InvertibleModule):
         (x,) = values
         return (x[:, : self.keep], x[:, self.keep :]), log_det
 
-    def output_dims(self, input_dims: Iterable[Sequence[int]]) -> list[Shape]:
+    def output_dims(self, input_dims: Shapes) -> list[Shape]:
         """FrEIA's shape inference."""
         channels, *size = single_shape(input_dims, "FactorOut")
         return [(self.keep, *size), (channels - self.keep, *size)]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from flowclf.argument_types import PositiveFloat
 from flowclf.errors import GraphError
-from flowclf.nodes.base import Shape, channels_of, positions, single_shape
-from flowclf.nodes.couplings import AffineCoupling, Subnet
+from flowclf.nodes.base import Shape, Shapes, channels_of, positions, single_shape
+from flowclf.nodes.conditional import ConditionalNode, Halves
+from flowclf.nodes.transformers import Affine, Transformer, bounded_affine
+from flowclf.subnets import Subnet
 
 __all__ = ["LogitCoupling", "check_logit_channels", "mean_map"]
 
 
-class LogitCoupling(AffineCoupling):
+class LogitCoupling(ConditionalNode):
     """An affine coupling before the head that leaves the logits unchanged and takes their softmax as a condition.
 
     A :class:`SplitHead` with ``dct=True`` reads the logits from the means of the first K channels, times sqrt(H W). This node sees
@@ -35,7 +37,7 @@ class LogitCoupling(AffineCoupling):
         logit_scale: that of the head, so that the probabilities are the classifier's own.
 
     Raises:
-        GraphError: fewer channels than classes.
+        GraphError: if there are fewer channels than classes.
 
     Example:
         >>> node = LogitCoupling([(16, 7, 7)], classes=10)
@@ -47,8 +49,8 @@ class LogitCoupling(AffineCoupling):
 
     def __init__(
         self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
+        dims_in: Shapes,
+        dims_c: Shapes | None = None,
         *,
         classes: int,
         subnet: Subnet = None,
@@ -57,57 +59,63 @@ class LogitCoupling(AffineCoupling):
         logit_scale: PositiveFloat = 1.0,
     ) -> None:
         dims_in = list(dims_in)
-        check_logit_channels(dims_in, classes, "LogitCoupling")
-        super().__init__(dims_in, [*(dims_c or ()), (classes,)], subnet=subnet, bound=bound, swap=swap)
-        self.classes = self.kept_logits = classes
-        self.logit_scale = logit_scale
-        start = 0 if swap else channels_of(self.shape) - self.changed
+        shape = check_logit_channels(dims_in, classes, "LogitCoupling")
+        halves = Halves(shape, swap, "LogitCoupling")
         # How many of the transformed channels carry a logit; they come first.
-        self.protected = max(0, min(classes - start, self.changed))
+        protected = max(0, min(classes - (0 if swap else halves.given), halves.changed))
+        super().__init__(
+            dims_in,
+            dims_c,
+            partition=halves,
+            transformer=_AffineAroundMeans(protected, bound),
+            subnet=subnet,
+            context=functools.partial(_class_probabilities, classes=classes, scale=logit_scale * math.sqrt(positions(shape))),
+            context_channels=classes,
+        )
+        self.preserves_logits_of = classes
 
-    def _probabilities(self, stream: Tensor) -> Tensor:
-        # Logits are the same on both ways only up to rounding; their softmax is smooth and bounded, so that does not grow.
-        logits = self.logit_scale * math.sqrt(positions(self.shape)) * mean_map(stream[:, : self.classes])
-        return logits.flatten(1).softmax(1)
 
-    def _seen(self, stream: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return (*conditions, self._probabilities(stream))
+def _class_probabilities(x: Tensor, classes: int, scale: float) -> Tensor:
+    # Logits are the same on both ways only up to rounding; their softmax is smooth and bounded, so that does not grow.
+    return (scale * mean_map(x[:, :classes])).flatten(1).softmax(1)
 
-    def _seen_gradient(self, x: Tensor, grads: Sequence[Tensor | None]) -> Tensor | None:
-        (grad,) = grads
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            probabilities = self._probabilities(leaf)
-        return None if grad is None else torch.autograd.grad(probabilities, leaf, grad)[0]
 
-    def _scale_and_shift(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        log_scale, shift = super()._scale_and_shift(raw)
+class _AffineAroundMeans(Transformer):
+    """An affine map that keeps the means of the first ``protected`` channels and scales those around them by one factor each."""
+
+    parameters_per_entry = Affine.parameters_per_entry
+    exact_inverse = True
+
+    def __init__(self, protected: int, bound: float) -> None:
+        super().__init__()
+        self.protected = protected
+        self.bound = bound
+
+    def _parts(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The means that are kept, 0 in other channels; log-scale and shift of what lies around them."""
+        log_scale, shift = bounded_affine(parameters, self.bound)
         n = self.protected
         if n:
             uniform = mean_map(log_scale[:, :n]).expand_as(log_scale[:, :n])
             log_scale = torch.cat((uniform, log_scale[:, n:]), dim=1)
             shift = torch.cat((shift[:, :n] - mean_map(shift[:, :n]), shift[:, n:]), dim=1)
-        return log_scale, shift
-
-    def _protected_means(self, changed: Tensor) -> Tensor:
-        means = mean_map(changed[:, : self.protected])
-        return torch.cat((means, means.new_zeros(len(means), self.changed - self.protected, *means.shape[2:])), dim=1)
+        means = mean_map(x[:, :n])
+        means = torch.cat((means, means.new_zeros(len(means), x.shape[1] - n, *means.shape[2:])), dim=1)
+        return means, log_scale, shift
 
     def _log_det(self, log_scale: Tensor) -> Tensor:
         # The mean of a protected channel is one direction that is not scaled.
         return log_scale.flatten(1).sum(1) - mean_map(log_scale[:, : self.protected]).flatten(1).sum(1)
 
-    def _change(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
-        log_scale, shift = self._scale_and_shift(raw)
-        means = self._protected_means(changed)
-        result = means + torch.addcmul(shift, changed - means, log_scale.exp())
-        return result, self._log_det(log_scale) if log_det else None
+    def forward(self, x: Tensor, parameters: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
+        means, log_scale, shift = self._parts(x, parameters)
+        z = means + torch.addcmul(shift, x - means, log_scale.exp())
+        return z, self._log_det(log_scale) if log_det else None
 
-    def _restore(self, changed: Tensor, raw: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
-        log_scale, shift = self._scale_and_shift(raw)
-        means = self._protected_means(changed)
-        result = means + (changed - means - shift) * (-log_scale).exp()
-        return result, -self._log_det(log_scale) if log_det else None
+    def inverse(self, z: Tensor, parameters: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
+        means, log_scale, shift = self._parts(z, parameters)
+        x = means + (z - means - shift) * (-log_scale).exp()
+        return x, -self._log_det(log_scale) if log_det else None
 
 
 def mean_map(x: Tensor) -> Tensor:
@@ -115,11 +123,11 @@ def mean_map(x: Tensor) -> Tensor:
     return x.mean((2, 3), keepdim=True) if x.dim() == 4 else x
 
 
-def check_logit_channels(dims_in: Iterable[Sequence[int]], classes: int, node: str) -> Shape:
+def check_logit_channels(dims_in: Shapes, classes: int, node: str) -> Shape:
     """The one input shape of a node before the head, with a channel for each logit.
 
     Raises:
-        GraphError: fewer channels than classes.
+        GraphError: if there are fewer channels than classes.
     """
     shape = single_shape(dims_in, node)
     if channels_of(shape) < classes:

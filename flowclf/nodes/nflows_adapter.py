@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flowclf.errors import GraphError
-from flowclf.nodes.base import BijectiveNode
+from flowclf.nodes.base import BijectiveNode, Shapes
 
 __all__ = ["NflowsTransform"]
 
@@ -36,9 +36,7 @@ class NflowsTransform(BijectiveNode):
 
     exact_inverse = False
 
-    def __init__(
-        self, dims_in: Iterable[Sequence[int]], dims_c: Iterable[Sequence[int]] | None = None, *, transform: nn.Module
-    ) -> None:
+    def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, transform: nn.Module) -> None:
         super().__init__(dims_in, dims_c)
         if not isinstance(transform, nn.Module) or not callable(getattr(transform, "inverse", None)):
             raise GraphError(f"NflowsTransform needs an nflows transform, found {type(transform).__name__}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowclf.argument_types import NonNegativeInt
-from flowclf.nodes.base import BijectiveNode, channels_of
+from flowclf.nodes.base import BijectiveNode, Shapes, channels_of
 from flowclf.nodes.gradients import BackwardStep
 
 __all__ = ["Permutation"]
@@ -33,13 +33,7 @@ class Permutation(BijectiveNode):
     exact_inverse = True
     keeps_grid = True
 
-    def __init__(
-        self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
-        *,
-        seed: NonNegativeInt | None = None,
-    ) -> None:
+    def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, seed: NonNegativeInt | None = None) -> None:
         super().__init__(dims_in, dims_c)
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         self.register_buffer("permutation", torch.randperm(channels_of(self.shape), generator=generator))
@@ -53,12 +47,7 @@ class Permutation(BijectiveNode):
         return _permute(z, self.permutation.argsort(), self.permutation), None
 
     def backward_step(
-        self,
-        z: Tensor,
-        conditions: Sequence[Tensor],
-        grad_z: Tensor,
-        grad_log_det: Tensor | None,
-        parameters: Sequence[Tensor],
+        self, z: Tensor, conditions: Sequence[Tensor], grad_z: Tensor, grad_log_det: Tensor | None, parameters: Sequence[Tensor]
     ) -> BackwardStep:
         """Input and gradients from the output, see :mod:`flowclf.nodes.gradients`."""
         with torch.no_grad():

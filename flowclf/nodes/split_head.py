@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
-from FrEIA.modules import InvertibleModule
 from torch import Tensor
 
 from flowclf.argument_types import PositiveFloat
 from flowclf.errors import GraphError
-from flowclf.nodes.base import Shape, elements
+from flowclf.nodes.base import FlowNode, Shape, Shapes, elements
 from flowclf.nodes.dct import dct2d, inverse_dct2d
 
 __all__ = ["SplitHead"]
 
 
-class SplitHead(InvertibleModule):
+class SplitHead(FlowNode):
     """Last feature map and factored-out parts in, logits (K,) and nuisances (D-K,) out.
 
     The last map's entries are put in order: all channels of position (0, 0) first, then by u + v, then u, then channel. With
@@ -35,7 +34,7 @@ class SplitHead(InvertibleModule):
             head scales has unit variance.
 
     Raises:
-        GraphError: fewer than two classes, more classes than dimensions of the last map, or conditions.
+        GraphError: if there are fewer than two classes, more classes than dimensions of the last map, or conditions.
 
     Example:
         >>> head = SplitHead([(16, 7, 7), (8, 14, 14)], classes=10)
@@ -44,11 +43,12 @@ class SplitHead(InvertibleModule):
     """
 
     exact_inverse = True
+    is_head = True
 
     def __init__(
         self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
+        dims_in: Shapes,
+        dims_c: Shapes | None = None,
         *,
         classes: int,
         dct: bool = True,
@@ -79,7 +79,7 @@ class SplitHead(InvertibleModule):
             self.register_buffer("rank", order.argsort(), persistent=False)
 
     @property
-    def keeps_grid(self) -> bool:
+    def keeps_grid(self) -> bool:  # type: ignore[override]
         """Whether what is on the grid stays on it: no DCT, and a scale by which float32 multiplies exactly, a power of 2."""
         mantissa, exponent = math.frexp(self.logit_scale)
         return not self.dct and mantissa == 0.5 and abs(exponent) <= 64
@@ -114,8 +114,8 @@ class SplitHead(InvertibleModule):
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Maps to (logits, nuisances), or with ``rev`` back."""
         values = tuple(x_or_z)
-        volume = self.classes * math.log(self.logit_scale)
-        log_det = values[0].new_full((values[0].shape[0],), -volume if rev else volume)
+        log_scale = self.classes * math.log(self.logit_scale)
+        log_det = values[0].new_full((values[0].shape[0],), -log_scale if rev else log_scale)
         k, in_last = self.classes, elements(self.dims_in[0])
         if rev:
             logits, nuisance = values
@@ -139,7 +139,7 @@ class SplitHead(InvertibleModule):
         last = self._unflatten(torch.cat((zeros, nuisance[:, : in_last - self.classes]), dim=1))
         return [last, *self._parts(nuisance[:, in_last - self.classes :])]
 
-    def output_dims(self, input_dims: Iterable[Sequence[int]]) -> list[Shape]:
+    def output_dims(self, input_dims: Shapes) -> list[Shape]:
         """FrEIA's shape inference."""
         return [(self.classes,), (self.dimensions - self.classes,)]
 

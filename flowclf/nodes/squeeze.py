@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 from torch.nn import functional
 
 from flowclf.argument_types import PositiveInt
 from flowclf.errors import GraphError
-from flowclf.nodes.base import BijectiveNode, Shape
+from flowclf.nodes.base import BijectiveNode, Shape, Shapes
 
 __all__ = ["Squeeze"]
 
@@ -33,13 +33,7 @@ class Squeeze(BijectiveNode):
     exact_inverse = True
     keeps_grid = True
 
-    def __init__(
-        self,
-        dims_in: Iterable[Sequence[int]],
-        dims_c: Iterable[Sequence[int]] | None = None,
-        *,
-        factor: PositiveInt = 2,
-    ) -> None:
+    def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, factor: PositiveInt = 2) -> None:
         super().__init__(dims_in, dims_c)
         self.factor = factor
         self.output_shape(self.shape)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flowclf.errors import UsageError
-from flowclf.nodes import BijectiveNode, FactorOut, SplitHead
+from flowclf.nodes import FlowNode
 from flowclf.nodes.gradients import gradients
 from flowclf.reversible.exactness import declared, is_exact
 from flowclf.reversible.plan import Edge, Plan, Step
@@ -233,7 +233,7 @@ def _call(
 ) -> tuple[Sequence[Tensor], Any]:
     """Run a node; return its outputs and log-determinant, 0 if it has none."""
     module = step.module
-    if not isinstance(module, BijectiveNode | FactorOut | SplitHead):
+    if not isinstance(module, FlowNode):
         # Some of FrEIA's nodes write into their inputs, and some take views, which need contiguous memory.
         values = [value.clone(memory_format=torch.contiguous_format) for value in values]
     options: dict[str, Any] = {"c": tuple(conditions)} if step.conditions else {}

@@ -12,7 +12,7 @@ import torch
 
 from flowclf import build_classifier, load, registry, save
 from flowclf.architectures.firevnet import firevnet, firevnet_fc
-from flowclf.errors import RegistryError, UsageError
+from flowclf.errors import GraphError, UsageError
 
 REGISTERED = registry.models.names()
 PLAIN = {"plain_cnn"}  # have a file of their own
@@ -26,9 +26,11 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "readout": ("firevnet", (1, 8, 8), {**SMALL, "readout_width": 4, "logit_couplings": 1, "logit_scale": 2.0}),
     "pixels": ("firevnet", (1, 4, 4), {"stages": 1, **SMALL, "dct": False}),
     "permutations": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "permutation", "actnorm": False}),
+    "splines": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "rational_quadratic"}),
     "lists": ("firevnet", (1, 8, 8), {"blocks": [2, 1], "width": [4, 8]}),
     "vectors": ("firevnet_fc", (7,), {"width": 8}),
     "vectors, permutations": ("firevnet_fc", (7,), {**SMALL, "mixing": "permutation"}),
+    "vectors, splines": ("firevnet_fc", (7,), {**SMALL, "coupling": "rational_quadratic"}),
     "vectors, affine": ("firevnet_fc", (7,), {**SMALL, "coupling": "affine", "actnorm": True, "mixing": "lu"}),
 }
 every_case = pytest.mark.parametrize(("name", "shape", "arguments"), CASES.values(), ids=CASES)
@@ -99,5 +101,5 @@ def test_lists_of_another_length_are_refused(arguments: dict[str, Any]) -> None:
 
 
 def test_a_coupling_that_is_not_there_is_refused_when_the_graph_is_built() -> None:
-    with pytest.raises(RegistryError, match="unknown node 'afine_coupling'; did you mean 'affine_coupling'"):
+    with pytest.raises(GraphError, match="unknown transformer 'afine'; did you mean 'affine'"):
         build_classifier((1, 8, 8), firevnet(coupling="afine"), classes=4)

@@ -17,6 +17,7 @@ from flowclf.nodes import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    Coupling,
     DCT2d,
     FactorOut,
     InvertibleConv1x1,
@@ -31,6 +32,7 @@ from flowclf.nodes import (
 Shape = tuple[int, ...]
 CONV = {"conv": {"width": 5, "kernel": 3}}
 DENSE = {"dense": {"width": 6, "hidden_layers": 1}}
+SPLINE = {"rational_quadratic": {"bins": 4, "bound": 2.0}}
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,15 @@ CASES: dict[str, Case] = {
     ),
     "affine-vector": Case("affine_coupling", coupling(AffineCoupling, swap=True), vectors(2), [(5,)]),
     "affine-vector-conditions": Case("affine_coupling", coupling(AffineCoupling), vectors(2), [(5,)], _vector_condition),
+    "spline-image": Case("coupling", coupling(Coupling, transformer=SPLINE), images((2, 5)), [(3, 4, 2)]),
+    "spline-image-conditions": Case(
+        "coupling", coupling(Coupling, transformer=SPLINE, swap=True), images((2, 4)), [(3, 4, 2)], _map_and_vector
+    ),
+    "spline-whole-maps": Case("coupling", plain(Coupling, transformer=SPLINE, subnet=DENSE), images((2, 3), (1, 3)), [(3, 2, 2)]),
+    "spline-vector": Case("coupling", coupling(Coupling, transformer="rational_quadratic", swap=True), vectors(2), [(5,)]),
+    "spline-vector-conditions": Case("coupling", coupling(Coupling, transformer=SPLINE), vectors(2), [(5,)], _vector_condition),
+    "coupling-affine": Case("coupling", coupling(Coupling, transformer={"affine": {"bound": 1.0}}), vectors(2), [(5,)]),
+    "coupling-additive": Case("coupling", coupling(Coupling, transformer="additive"), images((2, 5)), [(3, 4, 2)]),
     "logit-image": Case("logit_coupling", coupling(LogitCoupling, classes=3), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "logit-image-swap": Case("logit_coupling", coupling(LogitCoupling, classes=3, swap=True), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "logit-whole-maps": Case("logit_coupling", plain(LogitCoupling, classes=3, subnet=DENSE), images((4, 5), (2, 3)), [(5, 3, 2)]),

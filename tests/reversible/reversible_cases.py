@@ -76,6 +76,7 @@ def _couplings(subnet: Callable[[int, int], nn.Module], classes: int) -> dict[st
         "additive": (nodes.AdditiveCoupling, {"subnet": subnet}),
         "additive swap": (nodes.AdditiveCoupling, {"subnet": subnet, "swap": True}),
         "affine": (nodes.AffineCoupling, {"subnet": subnet}),
+        "rational quadratic": (nodes.Coupling, {"subnet": subnet, "transformer": {"rational_quadratic": {"bins": 3}}}),
         "logit": (nodes.LogitCoupling, {"subnet": subnet, "classes": classes}),
         "readout": (nodes.LogitReadout, {"subnet": subnet, "classes": classes - 1, "features": 3}),
         "logit swap": (nodes.LogitCoupling, {"subnet": subnet, "classes": classes, "swap": True}),
@@ -112,7 +113,7 @@ def makers(shape: Shape) -> dict[str, Maker]:
     return table
 
 
-CONDITIONAL = ("NICE", "RNVP", "GLOW", "GIN", "one-sided", "all-in-one", "additive", "affine", "logit")
+CONDITIONAL = ("NICE", "RNVP", "GLOW", "GIN", "one-sided", "all-in-one", "additive", "affine", "rational quadratic", "logit")
 
 
 @st.composite

@@ -16,9 +16,18 @@ from flowclf import nodes
 from flowclf.errors import UsageError
 from flowclf.reversible import Recompute
 
+
+class SplineCoupling(nodes.Coupling):
+    """Its inverse is measured, not declared."""
+
+    def __init__(self, *args: Any, **arguments: Any) -> None:
+        super().__init__(*args, transformer="rational_quadratic", **arguments)
+
+
 KINDS: dict[str, tuple[Any, str]] = {
     "additive": (nodes.AdditiveCoupling, "subnet"),
     "affine": (nodes.AffineCoupling, "subnet"),
+    "rational quadratic": (SplineCoupling, "subnet"),
     "NICE": (freia.NICECouplingBlock, "subnet_constructor"),
     "GLOW": (freia.GLOWCouplingBlock, "subnet_constructor"),
     "one-sided": (freia.AffineCouplingOneSided, "subnet_constructor"),

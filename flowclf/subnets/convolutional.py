@@ -1,32 +1,20 @@
-"""Subnets: the ordinary networks inside couplings, which never need to be inverted.
-
-A subnet is a registered function (channels_in, channels_out, *, ...) -> module. Its last layer starts at zero, so that every
-coupling starts as the identity.
-"""
+"""Subnets for feature maps: convolutional, with a fast 1x1 convolution and a fused bottleneck where they pay."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf import registry
-from flowclf.argument_types import NonNegativeInt, PositiveInt, SubnetSpec
-from flowclf.bottleneck import bottleneck, is_fast
-from flowclf.components import as_declared
+from flowclf.argument_types import NonNegativeInt, PositiveInt
 from flowclf.errors import GraphError
-from flowclf.specs import name_and_arguments
-from flowclf.strict_json import first_problem
+from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
+from flowclf.subnets.building import starts_at_zero, takes_maps
 
-__all__ = ["PointwiseConv2d", "build_subnet", "conv", "dense", "is_hooked", "pointwise", "residual"]
-
-_SPATIAL = {"conv": True, "dense": False, "residual": True}
-"""Which of the subnets here take feature maps."""
+__all__ = ["PointwiseConv2d", "conv", "is_hooked", "pointwise", "residual"]
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -64,7 +52,7 @@ def _convolves_faster() -> bool:
 class Bottleneck(nn.Sequential):
     """Convolution, ReLU, 1x1 convolution, ReLU, convolution.
 
-    Under bf16 autocast on a CPU they are one operation, :func:`flowclf.bottleneck.bottleneck`, where that is faster.
+    Under bf16 autocast on a CPU they are one operation, :func:`flowclf.subnets.bf16_bottleneck.bottleneck`, where that is faster.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,6 +71,7 @@ def is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
+@takes_maps
 def conv(
     channels_in: int,
     channels_out: int,
@@ -101,16 +90,14 @@ def conv(
         normalization: ``batch`` puts a batch norm before each ReLU (paper, appendix B.2).
 
     Raises:
-        GraphError: an even kernel.
+        GraphError: if the kernel is even.
     """
     _check_odd("conv", kernel)
 
     def norm() -> list[nn.Module]:
         return [nn.BatchNorm2d(width)] if normalization == "batch" else []
 
-    last = nn.Conv2d(width, channels_out, kernel, padding=kernel // 2)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(_bias(last))
+    last = starts_at_zero(nn.Conv2d(width, channels_out, kernel, padding=kernel // 2))
     first = nn.Conv2d(channels_in, width, kernel, padding=kernel // 2)
     kind = Bottleneck if normalization == "none" else nn.Sequential
     return kind(first, *norm(), nn.ReLU(), PointwiseConv2d(width, width), *norm(), nn.ReLU(), last)
@@ -127,9 +114,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
         first, last = (nn.Conv2d(width, width, kernel, padding=kernel // 2) for _ in range(2))
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(_bias(last))
-        self.layers = nn.Sequential(nn.ReLU(), first, nn.ReLU(), last)
+        self.layers = nn.Sequential(nn.ReLU(), first, nn.ReLU(), starts_at_zero(last))
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps of the same shape."""
@@ -137,6 +122,7 @@ class ResidualBlock(nn.Module):
         return x + change
 
 
+@takes_maps
 def residual(
     channels_in: int, channels_out: int, *, width: PositiveInt = 64, blocks: NonNegativeInt = 2, kernel: PositiveInt = 3
 ) -> nn.Module:
@@ -150,12 +136,10 @@ def residual(
         kernel: side of the convolutions, odd.
 
     Raises:
-        GraphError: an even kernel.
+        GraphError: if the kernel is even.
     """
     _check_odd("residual", kernel)
-    last = PointwiseConv2d(width, channels_out)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(_bias(last))
+    last = starts_at_zero(PointwiseConv2d(width, channels_out))
     first = nn.Conv2d(channels_in, width, kernel, padding=kernel // 2)
     return nn.Sequential(first, *(ResidualBlock(width, kernel) for _ in range(blocks)), nn.ReLU(), last)
 
@@ -163,68 +147,3 @@ def residual(
 def _check_odd(subnet: str, kernel: int) -> None:
     if kernel % 2 == 0:
         raise GraphError(f"subnet {subnet}: kernel must be odd, so that height and width stay; found {kernel}")
-
-
-def dense(channels_in: int, channels_out: int, *, width: PositiveInt = 128, hidden_layers: NonNegativeInt = 2) -> nn.Module:
-    """Fully connected ReLU network for vectors (B, D).
-
-    Args:
-        channels_in: size of the input.
-        channels_out: size of the output.
-        width: units of each hidden layer.
-        hidden_layers: number of hidden layers.
-    """
-    layers: list[nn.Module] = []
-    size = channels_in
-    for _ in range(hidden_layers):
-        layers += [nn.Linear(size, width), nn.ReLU()]
-        size = width
-    last = nn.Linear(size, channels_out)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(_bias(last))
-    return nn.Sequential(*layers, last)
-
-
-def _bias(layer: nn.Conv2d | nn.Linear) -> nn.Parameter:
-    if not isinstance(layer.bias, nn.Parameter):
-        raise GraphError("a subnet's last layer needs a bias")
-    return layer.bias
-
-
-def takes_vectors(spec: SubnetSpec | Callable[[int, int], nn.Module] | None) -> bool:
-    """Whether a spec names a subnet that takes vectors (D,) alone; a coupling gives it feature maps as one vector."""
-    if spec is None or callable(spec):
-        return False
-    name, _ = name_and_arguments(spec, "subnet")
-    return not _SPATIAL.get(name, True)
-
-
-def build_subnet(
-    spec: SubnetSpec | Callable[[int, int], nn.Module] | None, channels_in: int, channels_out: int, *, spatial: bool
-) -> nn.Module:
-    """The module that a spec stands for.
-
-    Args:
-        spec: a registered name, a mapping of one name to its arguments, a function (channels_in, channels_out) -> module, or
-            None for the default: ``conv`` for feature maps, ``dense`` for vectors.
-        channels_in: channels of the input, conditions included.
-        channels_out: channels of the output.
-        spatial: whether the input is feature maps.
-
-    Raises:
-        GraphError: if the spec has another form, the subnet does not take its arguments, or the subnet has the wrong rank.
-    """
-    if spec is None:
-        spec = "conv" if spatial else "dense"
-    if callable(spec):
-        return spec(channels_in, channels_out)
-    name, arguments = name_and_arguments(spec, "subnet")
-    if _SPATIAL.get(name, spatial) != spatial:
-        needed = "vectors (D,)" if spatial else "feature maps (C, H, W)"
-        raise GraphError(f"subnet {name} takes {needed}, found {'feature maps' if spatial else 'vectors'}")
-    function = registry.subnets.get(name)
-    try:
-        module: nn.Module = function(channels_in, channels_out, **as_declared("subnets", name, arguments))
-    except ValidationError as error:
-        raise GraphError(f"subnet {name}: argument {first_problem(error)}") from error
-    return module

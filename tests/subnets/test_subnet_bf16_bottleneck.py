@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf import bottleneck as module
 from flowclf import subnets
-from flowclf.bottleneck import bottleneck, is_fast
+from flowclf.subnets import bf16_bottleneck as module
+from flowclf.subnets import convolutional
+from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
 
 SHAPES = [
     ((4, 3, 6, 7), 5, 3),
@@ -137,7 +138,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         seen.append(x)
         return bottleneck(x, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(subnets, "bottleneck", watched)
+    monkeypatch.setattr(convolutional, "bottleneck", watched)
     return seen
 
 

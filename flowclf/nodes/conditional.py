@@ -1,0 +1,216 @@
+"""What couplings, logit couplings and readouts share: one part of the input changes as a function of the other part.
+
+Three objects say what such a node does: a partition, which part is given and which is changed; a subnet, what is computed from
+the given part and the conditions; a transformer, how that changes the other part. Both directions and the gradient follow from
+one evaluation of the subnet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from flowclf.errors import GraphError
+from flowclf.fixed_point import Peak, round_to_grid
+from flowclf.nodes.base import BijectiveNode, Shape, Shapes, channels_of, elements, positions
+from flowclf.nodes.gradients import BackwardStep, gradients
+from flowclf.nodes.transformers import Transformer
+from flowclf.subnets import Subnet, build_subnet, wants_vectors
+
+__all__ = ["ConditionalNode", "Halves", "Partition", "set_subnet_dtype"]
+
+
+class Partition(Protocol):
+    """Two parts of the input.
+
+    Attributes:
+        given: channels of the part that the subnet sees.
+        changed: channels of the part that the transformer changes.
+    """
+
+    given: int
+    changed: int
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The given part and the changed part of (B, C, ...)."""
+
+    def join(self, given: Tensor, changed: Tensor) -> Tensor:
+        """Undo :meth:`split`."""
+
+
+class Halves:
+    """The first half of the channels is given, and the second changed.
+
+    Args:
+        shape: of the input, with at least two channels.
+        swap: change the first half, given the second.
+        node: what errors call the node.
+
+    Raises:
+        GraphError: if there is one channel only.
+    """
+
+    def __init__(self, shape: Shape, swap: bool, node: str) -> None:
+        channels = channels_of(shape)
+        if channels < 2:
+            raise GraphError(f"{node} splits the channels in two, found shape {shape} with {channels}; squeeze it first")
+        self.swap = swap
+        self.sizes = [channels - channels // 2, channels // 2]
+        self.changed, self.given = self.sizes if swap else reversed(self.sizes)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The given half and the changed half."""
+        first, second = torch.split(x, self.sizes, dim=1)
+        return (second, first) if self.swap else (first, second)
+
+    def join(self, given: Tensor, changed: Tensor) -> Tensor:
+        """Both halves in their places."""
+        return torch.cat((changed, given) if self.swap else (given, changed), dim=1)
+
+
+class ConditionalNode(BijectiveNode):
+    """A node that changes one part of its input, with parameters that a subnet computes from the other part.
+
+    Args:
+        dims_in: one shape, (C, H, W) or (D,).
+        dims_c: shapes of conditions, if any: feature maps of the same height and width, or vectors, which are spread over it.
+        partition: which part is given and which is changed.
+        transformer: how the parameters change it.
+        subnet: a spec, see :mod:`flowclf.subnets`; by default a convolutional subnet for feature maps and a dense one for vectors.
+        context: a further condition (B, N), as a function of the node's input that gives the same of its output.
+        context_channels: N.
+
+    Raises:
+        GraphError: if a shape, a condition or the subnet does not fit.
+
+    Attributes:
+        subnet_dtype: what the subnet computes in while training; see :func:`set_subnet_dtype`.
+    """
+
+    def __init__(
+        self,
+        dims_in: Shapes,
+        dims_c: Shapes | None,
+        *,
+        partition: Partition,
+        transformer: Transformer,
+        subnet: Subnet,
+        context: Callable[[Tensor], Tensor] | None = None,
+        context_channels: int = 0,
+    ) -> None:
+        super().__init__(dims_in, dims_c)
+        self.partition = partition
+        self.context = context
+        self.whole_maps = len(self.shape) == 3 and wants_vectors(subnet)
+        size = positions(self.shape) if self.whole_maps else 1
+        channels_in = partition.given * size + sum(map(self._condition_channels, self.dims_c)) + context_channels
+        channels_out = transformer.parameters_per_entry * partition.changed * size
+        self.subnet = build_subnet(subnet, channels_in, channels_out, spatial=len(self.shape) == 3 and not self.whole_maps)
+        self.transformer = transformer
+        self.subnet_dtype: torch.dtype | None = None
+        self.exact_inverse = transformer.exact_inverse
+        self.keeps_grid = transformer.keeps_grid
+        self.peak = Peak() if self.keeps_grid else None
+
+    def _condition_channels(self, shape: Shape) -> int:
+        if len(shape) != 1 and shape[1:] != self.shape[1:]:
+            raise GraphError(f"{type(self).__name__} on {self.shape} takes conditions (D,) or (C, {self.shape[1:]}), found {shape}")
+        return elements(shape) if self.whole_maps else shape[0]
+
+    def _conditions(self, x: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return (*conditions, self.context(x)) if self.context else tuple(conditions)
+
+    def parameters_of(self, given: Tensor, conditions: Sequence[Tensor]) -> Tensor:
+        """The subnet's output: what the transformer needs to know.
+
+        Args:
+            given: the given part.
+            conditions: all conditions, the context included.
+        """
+        size = given.shape[2:]
+        if self.fixed_point:
+            # Strides can choose a kernel, and kernels round in their own ways; both ways must meet the same.
+            given = given.clone(memory_format=torch.channels_last if given.dim() == 4 else torch.contiguous_format)
+        if self.whole_maps:
+            given = torch.cat([value.flatten(1) for value in (given, *conditions)], dim=1)
+        elif conditions:
+            spread = [c if c.dim() == given.dim() else c[:, :, None, None].expand(-1, -1, *size) for c in conditions]
+            given = torch.cat((given, *spread), dim=1)
+        output = self._run_subnet(given)
+        output = output.view(len(output), -1, *size) if self.whole_maps else output
+        return round_to_grid(output) if self.fixed_point else output
+
+    def _run_subnet(self, given: Tensor) -> Tensor:
+        # Rounding to bfloat16 enlarges differences between the two ways; on the grid there are none.
+        if self.subnet_dtype is None or not (self.training or self.fixed_point):
+            return self.subnet(given)  # type: ignore[no-any-return]
+        with torch.autocast(given.device.type, dtype=self.subnet_dtype):
+            output: Tensor = self.subnet(given)
+        return output.to(given.dtype)
+
+    def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
+        """Change one part as a function of the other."""
+        given, changed = self.partition.split(x)
+        parameters = self.parameters_of(given, self._conditions(x, conditions))
+        changed, log_abs_det = self.transformer(changed, parameters, log_det)
+        if self.fixed_point and self.peak:
+            self.peak.see(changed)
+        return self.partition.join(given, changed), log_abs_det
+
+    def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
+        """Undo the change."""
+        given, changed = self.partition.split(z)
+        parameters = self.parameters_of(given, self._conditions(z, conditions))
+        changed, log_abs_det = self.transformer.inverse(changed, parameters, log_det)
+        return self.partition.join(given, changed), log_abs_det
+
+    def backward_step(
+        self, z: Tensor, conditions: Sequence[Tensor], grad_z: Tensor, grad_log_det: Tensor | None, parameters: Sequence[Tensor]
+    ) -> BackwardStep:
+        """Input and gradients from the output: the subnet runs once, for the inverse and for the gradient alike.
+
+        Args:
+            z: what :meth:`transform` gave.
+            conditions: as they were then.
+            grad_z: gradient with respect to ``z``.
+            grad_log_det: gradient with respect to the log-determinant, (B,), or None.
+            parameters: those of the node whose gradient is wanted.
+        """
+        given, changed = self.partition.split(z)
+        with torch.enable_grad():
+            leaf = given.detach().requires_grad_()
+            seen = [value.detach().requires_grad_() for value in self._conditions(z, conditions)]
+            raw = self.parameters_of(leaf, seen)
+        with torch.no_grad():
+            changed = self.transformer.inverse(changed, raw, False)[0]
+            x = self.partition.join(given, changed)
+        grad_given, grad_changed = self.partition.split(grad_z)
+        grad_changed, grad_raw, own = self.transformer.gradients(changed, raw.detach(), grad_changed, grad_log_det, parameters)
+        grad_leaf, *rest = gradients([raw], [leaf, *seen, *parameters], [grad_raw])
+        if grad_leaf is not None:
+            grad_given = grad_given + grad_leaf
+        grad_x = self.partition.join(grad_given, grad_changed)
+        if self.context and (grad_context := rest[len(conditions)]) is not None:
+            with torch.enable_grad():
+                again = x.detach().requires_grad_()
+                context = self.context(again)
+            grad_x = grad_x + torch.autograd.grad(context, again, grad_context)[0]
+        of_subnet = rest[len(seen) :]
+        total = [a if b is None else b if a is None else a + b for a, b in zip(of_subnet, own, strict=True)]
+        return BackwardStep(x, grad_x, tuple(rest[: len(conditions)]), tuple(total))
+
+
+def set_subnet_dtype(module: nn.Module, dtype: torch.dtype | None) -> None:
+    """Let the subnets of all couplings compute in ``dtype`` in train mode; None is the dtype of their parameters.
+
+    The stream and every log-determinant stay as they are, and nothing changes in eval mode, inverse and sampling included:
+    rounding to bfloat16 is discontinuous, so a difference of 1e-7 in a subnet's input would be enlarged on the way back. In
+    train mode the inverse is that rough: good enough for a loss that looks at images. Only where the stream is in fixed point,
+    and nothing can differ, do subnets keep ``dtype`` in eval mode.
+    """
+    for node in module.modules():
+        if isinstance(node, ConditionalNode):
+            node.subnet_dtype = dtype

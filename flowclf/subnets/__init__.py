@@ -1,0 +1,37 @@
+"""Subnets: the ordinary networks inside couplings, which never need to be inverted.
+
+A subnet is a function ``(channels_in, channels_out, *, ...) -> nn.Module``, registered as an entry point of the group
+``flowclf.subnets``. Its keyword arguments, with their types, are what a recipe may give. Its last layer starts at
+zero (:func:`starts_at_zero`), so that every coupling starts as the identity.
+
+What it takes it says itself: :func:`takes_maps` marks one for feature maps (B, C, H, W), :func:`takes_vectors` one for vectors
+(B, D). Without a mark it is asked for a network of either kind. A coupling on feature maps gives a subnet for vectors all pixels,
+and all conditions, as one vector.
+
+Example:
+    >>> from torch import nn
+    >>> @takes_vectors
+    ... def linear(channels_in: int, channels_out: int, *, bias: bool = True) -> nn.Module:
+    ...     return starts_at_zero(nn.Linear(channels_in, channels_out, bias=bias))
+    >>> from flowclf.nodes import AdditiveCoupling
+    >>> AdditiveCoupling([(4, 2, 2)], subnet=linear).subnet
+    Linear(in_features=8, out_features=8, bias=True)
+"""
+
+from flowclf.subnets.building import Subnet, build_subnet, starts_at_zero, takes_maps, takes_vectors, wants_vectors
+from flowclf.subnets.convolutional import conv, is_hooked, pointwise, residual
+from flowclf.subnets.dense import dense
+
+__all__ = [
+    "Subnet",
+    "build_subnet",
+    "conv",
+    "dense",
+    "is_hooked",
+    "pointwise",
+    "residual",
+    "starts_at_zero",
+    "takes_maps",
+    "takes_vectors",
+    "wants_vectors",
+]
