@@ -110,6 +110,23 @@ def check(model: type[S], data: Any) -> S:
         raise failure(*_problems(error, model, data)) from None
 
 
+def first_problem(error: ValidationError) -> str:
+    """Format the first error that pydantic found, with its location, on one line.
+
+    Example:
+        >>> from flowclf.settings import TrainSettings
+        >>> try:
+        ...     check(TrainSettings, {"epochs": 0, "ema": 2})
+        ... except ValidationError as error:
+        ...     first_problem(error)
+        'epochs: Input should be greater than or equal to 1, found 0, and 1 more'
+    """
+    problems = error.errors(include_url=False, include_input=False)
+    place = ".".join(map(str, problems[0]["loc"]))
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f"{place + ': ' if place else ''}{problems[0]['msg']}{more}"
+
+
 def from_code(model: type[S], value: S | Mapping[str, Any], where: str) -> S:
     """A section that code gives, as the section itself or as a mapping.
 
