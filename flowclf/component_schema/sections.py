@@ -53,8 +53,7 @@ S = TypeVar("S", bound=BaseModel)
 
 # A section that is wrong throughout is wrong in the same way; searching for near names further would only take time.
 _ENOUGH_PROBLEMS = 50
-_MISSING = ("missing", "missing_argument", MISSING_KEY)
-_UNKNOWN = ("extra_forbidden", UNKNOWN_KEY)
+_MISSING = ("missing", MISSING_KEY)
 # In JSON mode pydantic speaks of JSON's types.
 _OF_YAML = {"Input should be an object": "expected a mapping", "Input should be a valid array": "expected a list"}
 
