@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader, Subset
 
 from benchmarks.networks import CLASSES, subnet
 from benchmarks.torchvision_compat import import_torchvision
+from flowclf.component_schema.sections import plain
 from flowclf.files import resource
 from flowclf.nodes import LogitReadout
 from flowclf.recipe import Recipe
-from flowclf.sections import plain
 from flowclf.training.schedules import build_schedule
 
 SIDE = 28

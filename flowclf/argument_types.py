@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from flowclf.components import Spec
+from flowclf.component_schema.components import Spec
 
 __all__ = [
     "Decay",

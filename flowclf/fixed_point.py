@@ -1,8 +1,8 @@
 """Fixed-point arithmetic: multiples of 2^-16 below 2^7 in magnitude, whose sums are exact in float32.
 
 A network that only permutes such numbers and adds such numbers to them can be inverted bit for bit, at any depth, whatever the
-precision in which the increments are computed. Only the arithmetic belongs here; :mod:`flowclf.stream` determines which graphs
-stay on the grid.
+precision in which the increments are computed. Only the arithmetic belongs here; :mod:`flowclf.graph.stream` determines which
+graphs stay on the grid.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf.components import build
+from flowclf.component_schema.components import build
 from flowclf.errors import UsageError
 
 __all__ = ["FactorialPrior", "Prior", "build_prior"]

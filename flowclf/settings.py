@@ -19,9 +19,9 @@ from flowclf.argument_types import (
     PositiveInt,
     ProperFraction,
 )
-from flowclf.component_schema import Component
-from flowclf.components import Named
-from flowclf.sections import Section
+from flowclf.component_schema.components import Named
+from flowclf.component_schema.sections import Section
+from flowclf.component_schema.signature import Component
 
 __all__ = [
     "AugmentSettings",

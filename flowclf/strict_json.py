@@ -6,12 +6,11 @@ import json
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Len
-from pydantic import ValidationError
 
+from flowclf.component_schema.sections import Section
 from flowclf.errors import FlowclfError
-from flowclf.sections import Section
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "first_problem", "json_object"]
+__all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "json_object"]
 
 DESCRIPTION = "model.json"
 """Name of the description in a model's folder."""
@@ -29,22 +28,6 @@ class Preprocessing(Section):
     bits: Annotated[int, Ge(1), Le(8)] | None
     pad: Annotated[int, Ge(0), Le(1024)]
     fixed_point: bool = False
-
-
-def first_problem(error: ValidationError) -> str:
-    """Format the first error that pydantic found, with its location, on one line.
-
-    Example:
-        >>> try:
-        ...     Preprocessing.model_validate({"image_shape": [1, 8, 8], "bits": 9, "pad": -1})
-        ... except ValidationError as error:
-        ...     first_problem(error)
-        'bits: Input should be less than or equal to 8, and 1 more'
-    """
-    problems = error.errors(include_url=False, include_input=False)
-    place = ".".join(map(str, problems[0]["loc"]))
-    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-    return f"{place + ': ' if place else ''}{problems[0]['msg']}{more}"
 
 
 def json_object(text: str | bytes, where: str, error: type[FlowclfError]) -> dict[str, Any]:

@@ -16,11 +16,8 @@ LIGHT = [
     "flowclf.files",
     "flowclf.registry",
     "flowclf.argument_types",
-    "flowclf.component_schema",
-    "flowclf.components",
-    "flowclf.sections",
     "flowclf.settings",
-    "flowclf.specs",
+    "flowclf.strict_json",
     "flowclf.recipe.run_folder",
 ]
 HEAVY = ("torch", "torchvision", "FrEIA", "nflows", "matplotlib", "scipy")
@@ -28,14 +25,14 @@ HEAVY = ("torch", "torchvision", "FrEIA", "nflows", "matplotlib", "scipy")
 
 def light_modules() -> list[str]:
     """The modules that must not import torch, packages of them in full."""
-
+    import flowclf.component_schema
     import flowclf.recipe
     import flowclf.remote
     import flowclf.zoo
 
     inner = [
         info.name
-        for package in (flowclf.recipe, flowclf.remote, flowclf.zoo)
+        for package in (flowclf.component_schema, flowclf.recipe, flowclf.remote, flowclf.zoo)
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
         # What measures or builds models is imported when a model is measured or built.
         if info.name not in ("flowclf.zoo.measuring", "flowclf.recipe.building")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from flowclf import settings
+from flowclf.component_schema.sections import Section, check, from_code, keys_of, plain
 from flowclf.errors import UsageError
-from flowclf.sections import Section, check, from_code, keys_of, plain
 
 SECTIONS = [getattr(settings, name) for name in settings.__all__ if name.endswith("Settings")]
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Len
 from pydantic import Field, StringConstraints, ValidationError
 
+from flowclf.component_schema.sections import Section, first_problem
+from flowclf.component_schema.specs import MAX_NODES
 from flowclf.errors import CheckpointError
-from flowclf.sections import Section
-from flowclf.specs import MAX_NODES
-from flowclf.strict_json import Preprocessing, Size, first_problem
+from flowclf.strict_json import Preprocessing, Size
 
 __all__ = ["FORMAT", "VERSION", "check_description"]
 

@@ -20,14 +20,14 @@ import flowclf
 from flowclf.checkpoint.allocation import limit_for, tensor_shapes
 from flowclf.checkpoint.description import FORMAT, VERSION, check_description
 from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, plain_classifier
+from flowclf.component_schema.sections import plain
+from flowclf.component_schema.specs import name_and_arguments
 from flowclf.errors import CheckpointError, UsageError
 from flowclf.files import atomic_write, check_sha256, sha256, write_json
 from flowclf.graph import describe_graph, graph_from_description
 from flowclf.nodes import set_subnet_dtype
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
-from flowclf.sections import plain
-from flowclf.specs import name_and_arguments
 from flowclf.strict_json import DESCRIPTION, WEIGHTS, json_object
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "describe", "load", "read_description", "rebuild", "save"]

@@ -27,10 +27,10 @@ from flowclf.graph import (
     node_rows,
     readout_of,
 )
+from flowclf.graph.stream import GridPeak, Stream, grid_peak, set_stream
 from flowclf.nodes.actnorm import ActNorm, initialize
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import Prior, build_prior
-from flowclf.stream import GridPeak, Stream, grid_peak, set_stream
 
 __all__ = ["InvertibleClassifier", "build_classifier", "require_invertible"]
 
@@ -46,7 +46,7 @@ class InvertibleClassifier(Classifier):
             :class:`flowclf.priors.Prior`, of which only the factorial one can be saved; by default the factorial prior with the
             head's m.
         class_names: names of the K classes; by default "0" to "K-1".
-        stream: ``float``; or ``fixed_point``, for exact inverses of graphs of additive couplings, see :mod:`flowclf.stream`.
+        stream: ``float``; or ``fixed_point``, for exact inverses of graphs of additive couplings, see :mod:`flowclf.graph.stream`.
 
     Attributes:
         stream: ``float`` or ``fixed_point``.

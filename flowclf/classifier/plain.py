@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from flowclf.classifier.base import Classifier, Encoding
-from flowclf.components import build
+from flowclf.component_schema.components import build
+from flowclf.component_schema.specs import name_and_arguments
 from flowclf.errors import GraphError, UsageError
 from flowclf.graph import NodeRow
 from flowclf.preprocessing import Preprocessing
-from flowclf.specs import name_and_arguments
 
 __all__ = ["NetworkFactory", "PlainClassifier", "plain_classifier"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from flowclf.component_schema.sections import from_code
 from flowclf.errors import UsageError
 from flowclf.host_memory import moved
-from flowclf.sections import from_code
 from flowclf.settings import AugmentSettings
 
 __all__ = ["Augmentation"]

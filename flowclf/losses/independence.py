@@ -15,9 +15,9 @@ from torch.nn import functional
 from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
 from flowclf.argument_types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from flowclf.classifier import Encoding, require_invertible
+from flowclf.component_schema.sections import Section, from_code
 from flowclf.losses.base import AdversarialLoss, Binding, LossTerms, warmed_up
 from flowclf.losses.likelihood import code_length
-from flowclf.sections import Section, from_code
 
 __all__ = ["IndependenceCrossEntropy", "NuisanceClassifier", "NuisanceSettings", "TermSettings"]
 

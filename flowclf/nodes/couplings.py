@@ -15,7 +15,7 @@ class Coupling(ConditionalNode):
     """z_2 = f(x_2; theta(x_1)), z_1 = x_1: a transformer f, its parameters theta from a subnet (Dinh et al., NICE, 2014, eq. 8).
 
     With an ``additive`` transformer and a stream in fixed point the subnet's output is rounded to the grid, so that the inverse of
-    what is on it is exact; see :mod:`flowclf.stream`.
+    what is on it is exact; see :mod:`flowclf.graph.stream`.
 
     Args:
         dims_in: one shape, (C, H, W) or (D,), with at least two channels.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flowclf.argument_types import PositiveFloat, TransformerSpec
-from flowclf.components import build
+from flowclf.component_schema.components import build
 from flowclf.errors import GraphError
 from flowclf.nodes.gradients import gradients
 

@@ -9,13 +9,13 @@ import torch
 
 from flowclf import registry
 from flowclf.classifier import InvertibleClassifier, PlainClassifier, build_classifier, plain_classifier
+from flowclf.component_schema.sections import plain
 from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
 from flowclf.losses import Loss, weighted_sum
 from flowclf.preprocessing import Preprocessing
 from flowclf.recipe import Recipe
-from flowclf.sections import plain
 from flowclf.training import Trainer
 
 __all__ = ["build_data", "build_loss", "build_model", "build_trainer", "resolve_device"]

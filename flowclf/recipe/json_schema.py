@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowclf.components import flat_schema, spec_schema
+from flowclf.component_schema.components import flat_schema, spec_schema
 from flowclf.recipe.schema import Recipe
 
 __all__ = ["json_schema"]

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from flowclf.component_schema.sections import check, plain
 from flowclf.errors import RecipeError, UnreachableError, UsageError
 from flowclf.files import resource
 from flowclf.recipe import reader
@@ -18,7 +19,6 @@ from flowclf.recipe.overrides import apply_overrides
 from flowclf.recipe.problems import recipe_error
 from flowclf.recipe.schema import Recipe
 from flowclf.registry import nearest
-from flowclf.sections import check, plain
 
 __all__ = ["LoadedRecipe", "bundled", "description", "dump", "find", "load", "loads", "resolved"]
 

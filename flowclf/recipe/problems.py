@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from flowclf.component_schema.sections import UNKNOWN_KEY
 from flowclf.errors import Problem, RecipeError
 from flowclf.recipe.reader import Node, Place
-from flowclf.sections import UNKNOWN_KEY
 
 __all__ = ["recipe_error"]
 

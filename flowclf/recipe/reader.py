@@ -23,7 +23,7 @@ __all__ = ["MAX_BYTES", "Node", "Place", "is_text", "parse", "read_text"]
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
-MAX_NODES = 50_000
+MAX_VALUES = 50_000
 
 _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
 _BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)$")
@@ -245,8 +245,8 @@ class _Builder:
 
     def _add(self, node: Node) -> bool:
         self.count += 1
-        if self.count > MAX_NODES:
-            self._refuse(f"expected at most {MAX_NODES} values, found more", node.place)
+        if self.count > MAX_VALUES:
+            self._refuse(f"expected at most {MAX_VALUES} values, found more", node.place)
             return False
         if not self._open:
             self.root = node

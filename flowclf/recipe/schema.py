@@ -14,11 +14,11 @@ from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, 
 from pydantic_core import InitErrorDetails
 
 from flowclf.argument_types import NonNegativeFloat, NonNegativeInt, PositiveInt, ProperFraction
-from flowclf.component_schema import Component
-from flowclf.components import Named, check_spec
-from flowclf.sections import Section, failure, found, located, problem
+from flowclf.component_schema.components import Named, check_spec
+from flowclf.component_schema.sections import Section, failure, found, located, problem
+from flowclf.component_schema.signature import Component
+from flowclf.component_schema.specs import NodeSpec, Repeat, read_nodes
 from flowclf.settings import AugmentSettings, EvaluateSettings, TrainSettings
-from flowclf.specs import NodeSpec, Repeat, read_nodes
 
 __all__ = ["NODE_LIST", "Architecture", "Data", "Loss", "Recipe", "WeightedLoss"]
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from flowclf import registry
 from flowclf.argument_types import SubnetSpec
-from flowclf.components import build
+from flowclf.component_schema.components import build
+from flowclf.component_schema.specs import name_and_arguments
 from flowclf.errors import GraphError
-from flowclf.specs import name_and_arguments
 
 __all__ = ["Subnet", "build_subnet", "starts_at_zero", "takes_maps", "takes_vectors", "wants_vectors"]
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
+from flowclf.component_schema.sections import from_code, plain
 from flowclf.data import Batch, DataSet, mix_seed
 from flowclf.errors import GridOverflowError, UsageError
 from flowclf.fixed_point import LIMIT
 from flowclf.losses import AdversarialLoss, Loss
 from flowclf.modes import evaluating, repeatable
 from flowclf.nodes import set_subnet_dtype
-from flowclf.sections import from_code, plain
 from flowclf.settings import TrainSettings
 from flowclf.training.cuda_graphs import Passes
 from flowclf.training.ema import MovingAverage

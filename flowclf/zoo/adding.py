@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from flowclf.component_schema.sections import first_problem, plain
 from flowclf.errors import UnreachableError, UsageError, VerificationError
 from flowclf.files import sha256, write_json, write_text
 from flowclf.remote.downloads import locked
 from flowclf.remote.settings import settings
-from flowclf.sections import plain
-from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, first_problem
+from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing
 from flowclf.zoo.cards import model_card
 from flowclf.zoo.index import read_index
 from flowclf.zoo.runs import FinishedRun, read_run

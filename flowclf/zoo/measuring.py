@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 import flowclf.data
 from flowclf.classifier import Classifier, InvertibleClassifier
-from flowclf.components import component_model
+from flowclf.component_schema.components import component_model
+from flowclf.component_schema.sections import check, first_problem
 from flowclf.data import DataSet
 from flowclf.errors import ZooError
 from flowclf.evaluation import check_fits, classify_all, encode_all, evaluate
@@ -17,8 +18,6 @@ from flowclf.evaluation.inverse_error import inverse_error
 from flowclf.evaluation.metrics import cross_entropy_nats, error, network_inputs
 from flowclf.recipe import Recipe
 from flowclf.recipe.building import build_data
-from flowclf.sections import check
-from flowclf.strict_json import first_problem
 from flowclf.training import SilentProgress
 from flowclf.zoo.schema import DataRecord
 

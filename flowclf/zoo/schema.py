@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
+from flowclf.component_schema.sections import Section, first_problem
 from flowclf.errors import ZooError
 from flowclf.remote.addresses import is_url, url_problem
 from flowclf.remote.transport import Content
-from flowclf.sections import Section
-from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, first_problem, json_object
+from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, json_object
 
 __all__ = [
     "CARD",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
+from flowclf.component_schema.sections import plain
 from flowclf.errors import FlowclfError, VerificationError
 from flowclf.remote.settings import Options
-from flowclf.sections import plain
 from flowclf.zoo.access import fetch_files, load_entry
 from flowclf.zoo.index import Zoo, open_zoo
 from flowclf.zoo.schema import RECIPE, ZooEntry

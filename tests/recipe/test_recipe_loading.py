@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from flowclf import registry
 from flowclf.argument_types import PositiveInt
+from flowclf.component_schema.sections import from_code
 from flowclf.errors import RecipeError, UsageError
 from flowclf.recipe import bundled, dump, find, load, loads, reader, resolved
 from flowclf.recipe.schema import Data
-from flowclf.sections import from_code
 from flowclf.settings import TrainSettings
 
 DESIGN = """\

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowclf.specs import MAX_NODES, MAX_REPEAT_DEPTH, Repeat, SpecError, name_and_arguments, read_nodes, shown, unrolled
+from flowclf.component_schema.specs import (
+    MAX_NODES,
+    MAX_REPEAT_DEPTH,
+    Repeat,
+    SpecError,
+    name_and_arguments,
+    read_nodes,
+    shown,
+    unrolled,
+)
 
 
 @pytest.mark.parametrize(

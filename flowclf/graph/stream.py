@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, get_args
 
 from flowclf.errors import GraphError, UsageError
 from flowclf.fixed_point import LIMIT, Peak
-from flowclf.graph import Graph, modules_by_name
+from flowclf.graph.check import Graph, modules_by_name
 from flowclf.nodes import FlowNode
 
 __all__ = ["GridPeak", "Stream", "grid_peak", "set_stream"]

@@ -15,12 +15,22 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
 from flowclf import registry
-from flowclf.component_schema import Component, Reference, section_of
+from flowclf.component_schema.sections import (
+    MISSING_KEY,
+    UNKNOWN_KEY,
+    check,
+    failure,
+    first_problem,
+    found,
+    located,
+    plain,
+    problem,
+    unknown_key,
+)
+from flowclf.component_schema.signature import Component, Reference, section_of
+from flowclf.component_schema.specs import SpecError, name_and_arguments
 from flowclf.errors import GraphError, RegistryError, UsageError
 from flowclf.registry import nearest
-from flowclf.sections import MISSING_KEY, UNKNOWN_KEY, check, failure, found, located, plain, problem, unknown_key
-from flowclf.specs import SpecError, name_and_arguments
-from flowclf.strict_json import first_problem
 
 __all__ = ["Named", "Spec", "as_declared", "build", "check_named", "check_spec", "component_model", "flat_schema", "spec_schema"]
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import flowclf
 from flowclf import InvertibleClassifier, build_graph, registry
+from flowclf.component_schema.specs import MAX_NODES
 from flowclf.errors import GraphError, RegistryError, UsageError
 from flowclf.graph import (
     checked_graph,
@@ -27,7 +28,6 @@ from flowclf.graph import (
     node_rows,
 )
 from flowclf.nodes import ActNorm, AdditiveCoupling, AffineCoupling, FactorOut, FlowNode, InvertibleConv1x1, SplitHead, Squeeze
-from flowclf.specs import MAX_NODES
 from flowclf.subnets import takes_vectors
 
 AFFINE = "affine_coupling"

@@ -53,8 +53,7 @@ S = TypeVar("S", bound=BaseModel)
 
 # A section that is wrong throughout is wrong in the same way; searching for near names further would only take time.
 _ENOUGH_PROBLEMS = 50
-_MISSING = ("missing", "missing_argument", MISSING_KEY)
-_UNKNOWN = ("extra_forbidden", UNKNOWN_KEY)
+_MISSING = ("missing", MISSING_KEY)
 # In JSON mode pydantic speaks of JSON's types.
 _OF_YAML = {"Input should be an object": "expected a mapping", "Input should be a valid array": "expected a list"}
 
@@ -108,6 +107,23 @@ def check(model: type[S], data: Any) -> S:
         return model.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise failure(*_problems(error, model, data)) from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Format the first error that pydantic found, with its location, on one line.
+
+    Example:
+        >>> from flowclf.settings import TrainSettings
+        >>> try:
+        ...     check(TrainSettings, {"epochs": 0, "ema": 2})
+        ... except ValidationError as error:
+        ...     first_problem(error)
+        'epochs: Input should be greater than or equal to 1, found 0, and 1 more'
+    """
+    problems = error.errors(include_url=False, include_input=False)
+    place = ".".join(map(str, problems[0]["loc"]))
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f"{place + ': ' if place else ''}{problems[0]['msg']}{more}"
 
 
 def from_code(model: type[S], value: S | Mapping[str, Any], where: str) -> S:

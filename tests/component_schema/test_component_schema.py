@@ -19,12 +19,12 @@ from torch import nn
 
 from flowclf import registry
 from flowclf.argument_types import SubnetSpec
-from flowclf.component_schema import Component, section_of
-from flowclf.components import component_model
+from flowclf.component_schema.components import component_model
+from flowclf.component_schema.sections import check, keys_of, plain
+from flowclf.component_schema.signature import Component, section_of
 from flowclf.errors import RecipeError, RegistryError
 from flowclf.losses import Loss
 from flowclf.recipe import dump, loads
-from flowclf.sections import check, keys_of, plain
 
 if TYPE_CHECKING:
     from decimal import Decimal as OnlyForTypeCheckers

@@ -47,7 +47,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-from flowclf.sections import LeftOut, Section, found, keys_of, plain
+from flowclf.component_schema.sections import LeftOut, Section, found, keys_of, plain
 
 __all__ = ["Component", "OnlyCode", "Reference", "section_of"]
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
+from flowclf.component_schema.sections import BAD_VALUE, MISSING_KEY, UNKNOWN_KEY, Section, check, found, from_code, plain
 from flowclf.errors import UsageError
-from flowclf.sections import BAD_VALUE, MISSING_KEY, UNKNOWN_KEY, Section, check, found, from_code, plain
 
 
 class Inner(Section):

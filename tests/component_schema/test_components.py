@@ -13,12 +13,12 @@ from torch import nn
 
 import flowclf
 from flowclf import registry
-from flowclf.component_schema import Component
-from flowclf.components import Named, as_declared, check_spec, component_model, flat_schema
+from flowclf.component_schema.components import Named, as_declared, check_spec, component_model, flat_schema
+from flowclf.component_schema.sections import Section, check, plain
+from flowclf.component_schema.signature import Component
 from flowclf.errors import GraphError, RegistryError
 from flowclf.nodes import ActNorm
 from flowclf.registry import Registry
-from flowclf.sections import Section, check, plain
 
 
 class Mode(enum.Enum):
@@ -119,12 +119,12 @@ def test_the_json_schema_says_the_same(plan: Any, valid: bool) -> None:
 
 def test_a_component_that_cannot_be_imported_is_named_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
-        name, value, module, attr = "broken", "broken:rule", "broken", "rule"
+        name, value, module, attr, dist = "broken", "broken:rule", "broken", "rule", None
 
         def load(self) -> Any:
             raise RuntimeError("no licence")
 
-    monkeypatch.setattr(registry.registries["rules"], "_entries", {"broken": Broken()})
+    monkeypatch.setattr(registry.registries["rules"], "_entries", {"broken": [Broken()]})
     assert "rule 'broken' cannot be loaded from broken:rule: no licence" in problems({"rule": {"name": "broken"}})["rule.name"]
     assert check(Plan, {"rule": {"name": "halve"}}).rule.arguments == {"every": 30}
 

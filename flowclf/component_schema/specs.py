@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flowclf.component_schema.sections import BAD_VALUE, MISSING_KEY, UNKNOWN_KEY, Place, found, unknown_key
 from flowclf.errors import GraphError
-from flowclf.sections import BAD_VALUE, MISSING_KEY, UNKNOWN_KEY, Place, found, unknown_key
 
 __all__ = ["MAX_NODES", "NodeSpec", "Repeat", "SpecError", "name_and_arguments", "read_nodes", "unrolled"]
 
@@ -30,7 +30,7 @@ class SpecError(GraphError):
     Args:
         message: what was expected and what was found.
         place: keys and indices from the outermost spec inwards.
-        kind: whether the error is of a key, of a missing key or of a value, as in :mod:`flowclf.sections`.
+        kind: whether the error is of a key, of a missing key or of a value, as in :mod:`flowclf.component_schema.sections`.
     """
 
     def __init__(self, message: str, place: Place = (), kind: str = BAD_VALUE) -> None:

@@ -1,0 +1,116 @@
+"""Checks that a graph is a classifier's: every output is used once, and one head ends it.
+
+FrEIA silently builds a graph that uses an output twice, and fails with an obscure error if one is not used; here both raise an
+error with the node's name.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from FrEIA.framework import ConditionNode, GraphINN, InputNode, Node, OutputNode
+from torch import nn
+
+from flowclf.errors import GraphError, UsageError
+from flowclf.nodes.split_head import SplitHead
+
+Graph: TypeAlias = GraphINN
+
+
+def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
+    """Check that a FrEIA graph, or the list of nodes for one, is a classifier's; return it as a GraphINN.
+
+    Raises:
+        GraphError: if an output is used twice or not at all; two nodes have the same name; there is not exactly one input; there
+            are conditions; or the graph does not end with a SplitHead whose outputs are the graph's outputs, logits first.
+    """
+    node_list = list(graph.node_list) if isinstance(graph, GraphINN) else list(graph)
+    strangers = [type(node).__name__ for node in node_list if not isinstance(node, Node)]
+    if strangers:
+        raise GraphError(f"a graph is a GraphINN or a list of FrEIA nodes, found {strangers[0]} in it")
+    uses = Counter((source, output) for node in node_list for source, output in node.inputs)
+    known = set(node_list)
+    for (source, output), count in uses.items():
+        if source not in known:
+            raise GraphError(f"node '{source.name}' feeds the graph but is not in its list of nodes")
+        if output >= len(source.output_dims):
+            raise GraphError(f"node '{source.name}' has {len(source.output_dims)} outputs; output {output} is used")
+        if count > 1:
+            shape = source.output_dims[output]
+            readers = [node.name for node in node_list if (source, output) in [tuple(i) for i in node.inputs]]
+            raise GraphError(f"output {output} of node '{source.name}', shape {shape}, is used {count} times, by {readers}")
+    for node in node_list:
+        if isinstance(node, ConditionNode) or node.conditions:
+            node = node if isinstance(node, ConditionNode) else node.conditions[0]
+            raise GraphError(f"condition '{node.name}', shape {node.dims}: a classifier's graph cannot have conditions")
+        for output, shape in enumerate(node.output_dims):
+            if not uses[node, output]:
+                raise GraphError(f"output {output} of node '{node.name}', shape {tuple(shape)}, is not used")
+    for name, count in Counter(node.name for node in node_list).items():
+        if count > 1:
+            raise GraphError(f"{count} nodes are named '{name}'; a checkpoint needs unique names")
+    inputs = [node for node in node_list if isinstance(node, InputNode)]
+    # A GraphINN's nodes are in order of execution; its outputs have their own order.
+    outputs = graph.out_nodes if isinstance(graph, GraphINN) else [node for node in node_list if isinstance(node, OutputNode)]
+    if len(inputs) != 1:
+        raise GraphError(f"a classifier has one input, found {len(inputs)}: {[node.name for node in inputs]}")
+    heads = [node for node in node_list if is_head(node)]
+    if len(heads) != 1:
+        found = [(node.name, node.input_dims[0]) for node in outputs]
+        raise GraphError(f"a classifier's graph ends with one SplitHead, found {len(heads)}; its outputs are {found}")
+    if [tuple(node.inputs[0]) for node in outputs] != [(heads[0], 0), (heads[0], 1)]:
+        ends = [f"output {node.inputs[0][1]} of '{node.inputs[0][0].name}'" for node in outputs]
+        raise GraphError(f"the graph's outputs must be outputs 0 and 1 of SplitHead '{heads[0].name}', found {ends}")
+    if isinstance(graph, GraphINN):
+        return graph
+    try:
+        return GraphINN(node_list)
+    except (ValueError, TypeError) as error:
+        raise GraphError(f"FrEIA refuses the graph: {error}") from error
+
+
+def copy_nodes(graph: Graph, memo: dict[int, Any]) -> None:
+    """Put deep copies of a graph's nodes into ``memo``, in preparation for a deep copy of the graph.
+
+    A node refers to its successor, so without this a deep copy recurses through the whole graph and fails on a long one.
+    """
+    copies = [(node, object.__new__(type(node))) for node in graph.node_list]
+    memo.update({id(node): again for node, again in copies})
+    for node, again in copies:
+        again.__dict__.update(copy.deepcopy(node.__dict__, memo))
+
+
+def is_head(node: Node) -> bool:
+    """Whether a node ends a classifier's graph."""
+    return getattr(node.module, "is_head", False)
+
+
+def head_of(graph: Graph) -> SplitHead:
+    """Find the head of a checked graph."""
+    head: SplitHead = next(node.module for node in graph.node_list if is_head(node))
+    return head
+
+
+def readout_of(graph: Graph) -> Node:
+    """Find the last node of a graph that has a ``reading``.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    for node in reversed(graph.node_list):
+        if hasattr(node.module, "reading"):
+            return node
+    raise UsageError("expected a graph with a logit_readout, found none; readout_width adds one to a firevnet")
+
+
+def steps_of(graph: Graph) -> tuple[Node, ...]:
+    """The nodes that have a module, in order of execution."""
+    return tuple(node for node in graph.node_list if node.module is not None)
+
+
+def modules_by_name(graph: Graph) -> dict[str, nn.Module]:
+    """Map the nodes' names to their modules, in order of execution."""
+    return {node.name: node.module for node in steps_of(graph)}

@@ -1,0 +1,97 @@
+"""Running a graph forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from FrEIA.framework import Node
+from torch import Tensor
+
+from flowclf.graph.check import Graph, is_head, steps_of
+from flowclf.nodes.base import FlowNode
+
+NodeSet: TypeAlias = frozenset[Node]
+
+
+def execute(
+    graph: Graph,
+    values: Sequence[Tensor],
+    conditions: Sequence[Tensor] = (),
+    *,
+    rev: bool = False,
+    log_det: bool = True,
+    left_out: NodeSet = frozenset(),
+    until: Node | None = None,
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Run a graph forward, or backward with ``rev``.
+
+    ``GraphINN.forward`` does the same, but re-raises every error as a RuntimeError (so that an out-of-memory error cannot be
+    caught) and creates log-determinants on the CPU, rounding scalar ones to float32.
+
+    Args:
+        graph: any GraphINN in which each output is used once.
+        values: the inputs, or with ``rev`` the outputs, in the graph's order.
+        conditions: the conditions, in the graph's order.
+        rev: run the inverse.
+        log_det: compute the log-determinant.
+        left_out: nodes with one input and one output that are skipped.
+        until: stop before this node and return its inputs instead of the graph's outputs.
+
+    Returns:
+        The outputs, or with ``rev`` the inputs, and the log-determinant of that direction, (B,), nats, or None.
+    """
+    ends = (graph.out_nodes, graph.in_nodes) if rev else (graph.in_nodes, graph.out_nodes)
+    available: dict[tuple[Node, int], Tensor] = {(node, 0): value for node, value in zip(ends[0], values, strict=True)}
+    given = dict(zip(graph.condition_nodes, conditions, strict=True))
+    total: Tensor | None = None
+    scalar = 0.0
+    steps = steps_of(graph)
+    for node in reversed(steps) if rev else steps:
+        sources = node.outputs if rev else node.inputs
+        inputs = tuple(available.pop(tuple(source)) for source in sources)
+        if node is until:
+            results = inputs
+            break
+        if node in left_out:
+            available[node, 0] = inputs[0]
+            continue
+        if not isinstance(node.module, FlowNode):
+            # FrEIA's own nodes take views, which need contiguous memory.
+            inputs = tuple(value.contiguous() for value in inputs)
+        if node.conditions:
+            own = tuple(given[condition] for condition in node.conditions)
+            outputs, jacobian = node.module(inputs, c=own, rev=rev, jac=log_det)
+        else:
+            outputs, jacobian = node.module(inputs, rev=rev, jac=log_det)
+        for index, output in enumerate(outputs):
+            available[node, index] = output
+        if not log_det or jacobian is None:
+            continue
+        if isinstance(jacobian, Tensor):
+            total = jacobian if total is None else total + jacobian
+        else:
+            scalar += float(jacobian)
+    else:
+        results = tuple(available[tuple((node.outputs if rev else node.inputs)[0])] for node in ends[1])
+    if not log_det:
+        return results, None
+    if total is None:
+        total = results[0].new_zeros(results[0].shape[0])
+    return results, (total + scalar if scalar else total).expand(results[0].shape[0])
+
+
+def after_the_logits(graph: Graph) -> NodeSet:
+    """Find the final nodes that do not change the logits, which need not run to compute the logits alone.
+
+    These are nodes with ``preserves_logits_of`` in a chain that ends at the head's first input.
+    """
+    end = next(filter(is_head, graph.node_list))
+    node = end.inputs[0][0]
+    found: set[Node] = set()
+    if len(end.input_dims[0]) == 3 and not end.module.dct:
+        return frozenset()
+    while getattr(node.module, "preserves_logits_of", 0) == end.module.classes:
+        found.add(node)
+        node = node.inputs[0][0]
+    return frozenset(found)
