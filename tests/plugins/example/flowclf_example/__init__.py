@@ -1,0 +1,1 @@
+"""Components of another package than flowclf, as its users write them."""
