@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from flowclf.errors import RegistryError
 
-__all__ = ["Registry", "datasets", "losses", "models", "nearest", "nodes", "registries", "subnets"]
+__all__ = ["Registry", "datasets", "losses", "metrics", "models", "nearest", "nodes", "probes", "registries", "subnets"]
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class Registry:
         entry = self._installed()[name]
         try:
             return entry.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:
             raise RegistryError(f"{self.kind} '{name}' cannot be loaded from {entry.value}: {error}") from error
 
     def target(self, name: str) -> tuple[str, str] | Any:
@@ -126,4 +126,14 @@ subnets = Registry("subnet", "flowclf.subnets")
 models = Registry("architecture", "flowclf.models")
 losses = Registry("loss", "flowclf.losses")
 datasets = Registry("data set", "flowclf.datasets")
-registries = {"nodes": nodes, "subnets": subnets, "models": models, "losses": losses, "datasets": datasets}
+metrics = Registry("metric", "flowclf.metrics")
+probes = Registry("probe", "flowclf.probes")
+registries = {
+    "nodes": nodes,
+    "subnets": subnets,
+    "models": models,
+    "losses": losses,
+    "datasets": datasets,
+    "metrics": metrics,
+    "probes": probes,
+}
