@@ -45,6 +45,7 @@ class Registry:
         self.group = group
         self._local: dict[str, Any] = {}
         self._entries: dict[str, importlib.metadata.EntryPoint] | None = None
+        self._twice: dict[str, str] = {}
 
     def _installed(self) -> dict[str, importlib.metadata.EntryPoint]:
         if self._entries is None:
@@ -52,7 +53,7 @@ class Registry:
             for entry in importlib.metadata.entry_points(group=self.group):
                 known = entries.setdefault(entry.name, entry)
                 if known.value != entry.value:
-                    raise RegistryError(f"{self.kind} '{entry.name}' is registered twice: by {known.value} and by {entry.value}")
+                    self._twice[entry.name] = f"by {known.value} and by {entry.value}"
             self._entries = entries
         return self._entries
 
@@ -78,9 +79,11 @@ class Registry:
         return decorator
 
     def check(self, name: str) -> None:
-        """Raise RegistryError, with the nearest valid name, if ``name`` is not registered; imports nothing."""
+        """Raise RegistryError if ``name`` is not registered, with the nearest valid name, or is so twice; imports nothing."""
         if name not in self._installed() and name not in self._local:
             raise RegistryError(f"unknown {self.kind} '{name}'{nearest(name, self.names())}")
+        if name in self._twice:
+            raise RegistryError(f"{self.kind} '{name}' is registered twice: {self._twice[name]}")
 
     def get(self, name: str) -> Any:
         """The component of that name, imported if need be.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from flowclf import registry
+from flowclf.evaluation.probes import registered_probes
 from flowclf.report.terms import percent
 
 __all__ = ["Table", "tables"]
@@ -39,7 +39,7 @@ def _probes(results: Mapping[str, Any]) -> Table | None:
     ]
     if len(found) < 2:
         return None
-    kinds = {name: registry.probes.get(name) for name in found if name in registry.probes.names()}
+    kinds = registered_probes()
     rows = [["the logits themselves", _share(results, "test.error"), _share(results, "train.error"), "", ""]]
     for name in found:
         nats, epochs = results.get(f"probe.{name}.test_cross_entropy_nats"), results.get(f"probe.{name}.epochs")

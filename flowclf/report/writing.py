@@ -1,6 +1,7 @@
 """report.html: the results of a run in one self-contained file.
 
-The sentences are here, the layout is in ``report.html.j2``; what each result means comes from its metric. Everything that comes from outside is escaped.
+The sentences are here, the layout is in ``report.html.j2``; what each result means comes from its metric. Everything that comes
+from outside is escaped.
 """
 
 from __future__ import annotations

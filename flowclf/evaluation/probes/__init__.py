@@ -9,7 +9,7 @@ from __future__ import annotations
 from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
 from flowclf.evaluation.probes.information import entropy_nats, mutual_information_nats
 from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, KernelMachine, train_kernel_probe
-from flowclf.evaluation.probes.kinds import ProbeKind, probe_kinds
+from flowclf.evaluation.probes.kinds import ProbeKind, probe_kinds, registered_probes
 from flowclf.evaluation.probes.training import Probe, ProbeScore, score_probe, train_probe
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "mlp",
     "mutual_information_nats",
     "probe_kinds",
+    "registered_probes",
     "score_probe",
     "train_kernel_probe",
     "train_probe",

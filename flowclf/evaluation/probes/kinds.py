@@ -7,6 +7,7 @@ its results are ``probe.<name>.*``. Its test error counts towards ``probe.test_e
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +22,7 @@ from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, train_kernel_pro
 from flowclf.evaluation.probes.training import Probe, train_probe
 from flowclf.evaluation.protocols import ProbeSettings
 
-__all__ = ["CONV", "KERNEL", "MLP", "ProbeKind", "probe_kinds"]
+__all__ = ["CONV", "KERNEL", "MLP", "ProbeKind", "probe_kinds", "registered_probes"]
 
 _BUILT_IN = ("mlp", "conv", "kernel")
 
@@ -62,25 +63,33 @@ class ProbeKind:
             raise UsageError(f"probe '{self.description}': expected a network or a trainer, found neither")
 
 
+def registered_probes() -> dict[str, ProbeKind]:
+    """All kinds of probes by name. One that cannot be loaded is left out, and a warning names it."""
+    kinds = {}
+    # Where two probes are equally good the first counts: the built-in ones, whatever else is installed.
+    for name in sorted(registry.probes.names(), key=lambda name: (*(name != one for one in _BUILT_IN), name)):
+        try:
+            kind = registry.probes.get(name)
+            if not isinstance(kind, ProbeKind) or not re.fullmatch("[a-z0-9_]+", name):
+                raise RegistryError(f"probe '{name}': expected a lower-case name and a ProbeKind, found {type(kind).__name__}")
+            kinds[name] = kind
+        except RegistryError as error:
+            warnings.warn(f"{error}; it is left out", stacklevel=2)
+    return kinds
+
+
 def probe_kinds(protocol: str, *, images: bool) -> dict[str, ProbeKind]:
     """The kinds of probes that a protocol trains, by name.
 
     Args:
         protocol: name of the protocol.
         images: whether nuisances can be feature maps.
-
-    Raises:
-        RegistryError: if a registered probe cannot be loaded, or is no :class:`ProbeKind`.
     """
-    kinds = {}
-    # Where two probes are equally good the first counts: the built-in ones, whatever else is installed.
-    for name in sorted(registry.probes.names(), key=lambda name: (*(name != one for one in _BUILT_IN), name)):
-        kind = registry.probes.get(name)
-        if not isinstance(kind, ProbeKind) or not re.fullmatch("[a-z0-9_]+", name):
-            raise RegistryError(f"probe '{name}': expected a lower-case name and a ProbeKind, found {type(kind).__name__}")
-        if protocol in kind.protocols and (images or kind.takes == "vectors"):
-            kinds[name] = kind
-    return kinds
+    return {
+        name: kind
+        for name, kind in registered_probes().items()
+        if protocol in kind.protocols and (images or kind.takes == "vectors")
+    }
 
 
 MLP = ProbeKind(
