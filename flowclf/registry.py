@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from flowclf.errors import RegistryError
@@ -99,6 +100,14 @@ class Registry:
             return entry.load()
         except Exception as error:
             raise RegistryError(f"{self.kind} '{name}' cannot be loaded from {entry.value}: {error}") from error
+
+    def usable(self, *first: str) -> Iterator[tuple[str, Any]]:
+        """Names and components, those named first, then by name; a warning names each that cannot be loaded, and it is left out."""
+        for name in sorted(self.names(), key=lambda name: (first.index(name) if name in first else len(first), name)):
+            try:
+                yield name, self.get(name)
+            except RegistryError as error:
+                warnings.warn(f"{error}; it is left out", stacklevel=3)
 
     def target(self, name: str) -> tuple[str, str] | Any:
         """Where a component comes from, without importing it: (module, attribute), or the object registered in-process."""

@@ -29,18 +29,11 @@ class MetricContext:
     """A model on data, under a protocol. Use it in eval mode, as :func:`flowclf.evaluate` does.
 
     Args:
-        classifier: the model.
-        data: of its shape and classes.
-        protocol: a key of :data:`flowclf.evaluation.PROTOCOLS`.
-        seed: random seed of everything that is drawn.
-        oracle: labels the metamers; by default that of the data, if they have one.
-        probe: settings of the probes.
-        progress: receives updates.
+        classifier, data, protocol, seed, oracle, probe, progress: as for :func:`flowclf.evaluate`.
 
     Attributes:
         classifier, data, seed, progress: as given.
-        protocol_name: the protocol's name.
-        protocol: the protocol.
+        protocol_name, protocol: the protocol's name, and the protocol.
         oracle: as a function, see :data:`flowclf.data.Oracle`, or None.
         probe_settings: settings of the probes.
         splits: ``train``, ``validation`` and ``test``.
@@ -71,11 +64,7 @@ class MetricContext:
 
     @property
     def invertible(self) -> InvertibleClassifier:
-        """The classifier.
-
-        Raises:
-            UsageError: if it is a plain network.
-        """
+        """The classifier; a UsageError is raised if it is a plain network."""
         return require_invertible(self.classifier, "evaluation")
 
     def has(self, need: Need) -> bool:
@@ -95,19 +84,23 @@ class MetricContext:
             FlowclfError: if an output is not finite.
         """
         missing = [name for name in names or self.splits if name not in self._encoded]
-        invertible = isinstance(self.classifier, InvertibleClassifier)
-        total = sum(len(self.splits[name]) for name in missing)
-        with self.progress.task("encoding" if invertible else "classifying", total) as task:
+        clf, what = self.classifier, "encoding" if self.has("inverse") else "classifying"
+        with self.progress.task(what, sum(len(self.splits[name]) for name in missing)) as task:
             for name in missing:
                 inputs = self.splits[name].inputs
-                if isinstance(self.classifier, InvertibleClassifier):
-                    encoded = encode(self.classifier, inputs, seed=self.seed, advance=task.advance)
-                    _check_finite(name, torch.isfinite(encoded.log_prob))
-                    self._encoded[name] = encoded
+                found: Encoded | Tensor
+                if isinstance(clf, InvertibleClassifier):
+                    found = encode(clf, inputs, seed=self.seed, advance=task.advance)
+                    finite = found.log_prob.isfinite()
                 else:
-                    logits = classify(self.classifier, inputs, seed=self.seed, advance=task.advance)
-                    _check_finite(name, torch.isfinite(logits).all(1))
-                    self._encoded[name] = logits
+                    found = classify(clf, inputs, seed=self.seed, advance=task.advance)
+                    finite = found.isfinite().all(1)
+                if not finite.all():
+                    raise FlowclfError(
+                        f"the classifier cannot be evaluated: its outputs are not finite for {int((~finite).sum())} of "
+                        f"{len(finite)} {name} inputs, the first at index {int(finite.int().argmin())}"
+                    )
+                self._encoded[name] = found
 
     def labels(self, split: str) -> Tensor:
         """Labels (N,) of a split, on the CPU."""
@@ -121,11 +114,7 @@ class MetricContext:
         return found.logits if isinstance(found, Encoded) else found
 
     def encoded(self, split: str) -> Encoded:
-        """Logits, nuisances and log-likelihoods of a split, on the CPU.
-
-        Raises:
-            UsageError: if the classifier is a plain network, which has no nuisances.
-        """
+        """Logits, nuisances and log-likelihoods of a split, on the CPU; a UsageError is raised for a plain network."""
         _ = self.invertible, self.logits(split)
         return self._encoded[split]  # type: ignore[return-value]
 
@@ -143,11 +132,3 @@ NEEDS: Mapping[Need, Callable[[MetricContext], bool]] = {
     "truth": lambda context: context.data.oracle is not None,
     "fixed_point": lambda context: getattr(context.classifier, "stream", "float") == "fixed_point",
 }
-
-
-def _check_finite(name: str, finite: Tensor) -> None:
-    if not finite.all():
-        raise FlowclfError(
-            f"the classifier cannot be evaluated: its outputs are not finite for {int((~finite).sum())} of "
-            f"{len(finite)} {name} inputs, the first at index {int(finite.int().argmin())}"
-        )

@@ -130,23 +130,22 @@ def measure(context: MetricContext, only: Collection[str] | None = None) -> dict
     results: dict[str, Any] = {}
     for key, (metric, arguments) in plan.items():
         results |= metric.compute(context, key, *arguments)
-    return results
+    return {key: value for key, value in results.items() if only is None or key in only}
 
 
 def _planned(context: MetricContext) -> dict[str, tuple[Metric, tuple[str, ...]]]:
     """What is computed, by key, with the further arguments of the metric's function."""
-    probes = tuple(probe_kinds(context.protocol_name, images=len(context.data.image_shape) == 3))
+    probes = probe_kinds(context.protocol_name, images=len(context.data.image_shape) == 3)
     plan: dict[str, tuple[Metric, tuple[str, ...]]] = {}
-    taken: dict[str, Metric] = {}
+    taken: set[str] = set()
     for metric in registered_metrics():
-        for key, arguments in metric.keys(probes).items():
-            keys = (key, f"{key}_low", f"{key}_high") if metric.trials else (key,)
-            if any(one in taken for one in keys):
+        names = {metric.name.format(probe=probe): (probe,) for probe in probes} if "{probe}" in metric.name else {metric.name: ()}
+        for key, arguments in names.items():
+            keys = {key, f"{key}_low", f"{key}_high"} if metric.trials else {key}
+            if keys & taken:
                 warnings.warn(f"metric '{metric.name}' is left out: another metric has the key '{key}' already", stacklevel=2)
-                continue
-            taken |= dict.fromkeys(keys, metric)
-            selected = metric.function is not None and context.protocol_name in metric.protocols
-            if selected and all(map(context.has, metric.needs)):
+            elif metric.function and context.protocol_name in metric.protocols and all(map(context.has, metric.needs)):
                 plan[key] = (metric, arguments)
+            taken |= keys
     prefixes = list(dict.fromkeys(key.rpartition(".")[0] for key in plan))
     return dict(sorted(plan.items(), key=lambda item: prefixes.index(item[0].rpartition(".")[0])))

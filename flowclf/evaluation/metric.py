@@ -24,7 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from flowclf import registry
-from flowclf.errors import FlowclfError, RegistryError, UsageError
+from flowclf.errors import FlowclfError, UsageError
 from flowclf.evaluation.context import NEEDS, MetricContext, Need
 from flowclf.evaluation.interval import error_interval
 from flowclf.evaluation.protocols import PROTOCOLS
@@ -79,12 +79,6 @@ class Metric:
                 if one not in valid:
                     raise UsageError(f"metric '{self.name}': unknown {kind} '{one}'{registry.nearest(one, valid)}")
 
-    def keys(self, probes: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
-        """The keys of its values, without those of intervals, each with the further arguments of the function."""
-        if "{probe}" in self.name:
-            return {self.name.format(probe=probe): (probe,) for probe in probes}
-        return {self.name: ()}
-
     def compute(self, context: MetricContext, key: str, *arguments: str) -> dict[str, Any]:
         """The value under its key, followed by its interval; what is not finite is None.
 
@@ -127,16 +121,13 @@ def metric(name: str, *, unit: Unit, meaning: str, **options: Any) -> Callable[[
 
 
 def registered_metrics() -> Iterator[Metric]:
-    """All metrics, those of flowclf first. One that cannot be loaded is left out, and a warning names it."""
-    for name in sorted(registry.metrics.names(), key=lambda name: (name != "flowclf", name)):
-        try:
-            found = registry.metrics.get(name)
-            for one in found if isinstance(found, tuple | list) else (found,):
-                if not isinstance(one, Metric):
-                    raise RegistryError(f"metric '{name}': expected a flowclf.evaluation.Metric, found {type(one).__name__}")
+    """All metrics, those of flowclf first. A warning names each that cannot be loaded, and it is left out."""
+    for name, found in registry.metrics.usable("flowclf"):
+        for one in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(one, Metric):
                 yield one
-        except RegistryError as error:
-            warnings.warn(f"{error}; it is left out", stacklevel=2)
+            else:
+                warnings.warn(f"metric '{name}' is left out: expected a Metric, found {type(one).__name__}", stacklevel=2)
 
 
 def describe(key: str) -> tuple[Unit, str]:

@@ -26,7 +26,7 @@ class TrainedProbes:
 
     Attributes:
         probes: trained, in eval mode.
-        scores: of each on ``train`` and ``test``.
+        scores: of each on ``train``, ``validation`` and ``test``.
         best_on_validation: name of the probe with the lowest cross-entropy on validation data.
         best_on_test: name of the probe with the lowest test error.
         selected: whichever of the two the protocol selects.
@@ -84,7 +84,11 @@ def train_probes(context: MetricContext) -> TrainedProbes:
     nuisance, labels = context.encoded("train").nuisance[:examples], context.labels("train")[:examples]
     test, test_labels = context.encoded("test").nuisance, context.labels("test")
     scores = {
-        name: {"train": score_probe(probe, nuisance, labels), "test": score_probe(probe, test, test_labels)}
+        name: {
+            "train": score_probe(probe, nuisance, labels),
+            "validation": probe.validation,
+            "test": score_probe(probe, test, test_labels),
+        }
         for name, probe in probes.items()
     }
     on_validation = _best_on_validation(probes)

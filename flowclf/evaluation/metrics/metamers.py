@@ -1,8 +1,7 @@
-"""Metamers: what pairs of logits and nuisances of different classes keep, and what an oracle sees in them."""
+"""Metamers: what pairs of logits and nuisances of different classes keep, and how an oracle labels them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,16 +14,9 @@ __all__ = ["METRICS"]
 
 
 def _statistics(context: MetricContext) -> dict[str, float]:
-    x, labels = context.test_sample
-    pairs = context.protocol.pairs
+    clf, (x, labels), pairs = context.invertible, context.test_sample, context.protocol.pairs
     with context.progress.task("metamers", pairs) as task:
-        return metamer_statistics(
-            context.invertible, x, labels, pairs=pairs, seed=context.seed, oracle=context.oracle, advance=task.advance
-        )
-
-
-def _oracle_error(context: MetricContext, noisy: bool) -> float:
-    return context.once(oracle_errors)[noisy]
+        return metamer_statistics(clf, x, labels, pairs=pairs, seed=context.seed, oracle=context.oracle, advance=task.advance)
 
 
 def _pairs(context: MetricContext) -> int:
@@ -37,56 +29,41 @@ def _metamers(name: str, unit: Unit, meaning: str, *needs: Need, **options: Any)
     return Metric(key, unit, meaning, lambda context: context.once(_statistics)[key], needs=("inverse", *needs), **options)
 
 
-def _by_oracle(suffix: str, words: str, *needs: Need) -> Iterator[Metric]:
-    """What an oracle sees: in metamers as they are, or as saved pictures."""
-    for name, which, headline in (
-        ("donor", "the donor of the nuisances: the attack succeeds", "Attack success"),
-        ("logits", "the donor of the logits", ""),
-        ("neither", "another class", ""),
-    ):
-        yield _metamers(
-            f"oracle.{name}{suffix}",
-            "share",
-            f"metamers that the oracle labels as {which}{words}",
-            "oracle",
-            *needs,
-            trials=_pairs,
-            headline="" if suffix else headline,
-            card=name == "donor" and not suffix,
-        )
-    yield _metamers(
-        f"adversarial{suffix}",
-        "share",
-        f"metamers that keep their predicted class while the oracle's label changes (Definition 3){words}",
-        "oracle",
-        *needs,
-        headline="" if suffix else "Adversarial examples",
+def _by_oracle(suffix: str, words: str, *needs: Need) -> tuple[Metric, ...]:
+    """How an oracle labels metamers as they are, or as saved pictures."""
+    label = partial(_metamers, trials=_pairs)
+    donor, logits, neither = f"oracle.donor{suffix}", f"oracle.logits{suffix}", f"oracle.neither{suffix}"
+    attack, adversarial = ("", "") if suffix else ("Attack success", "Adversarial examples")
+    start, needs = "metamers that the oracle labels as", ("oracle", *needs)
+    success = f"{start} the donor of the nuisances: the attack succeeds{words}"
+    example = f"metamers that keep their predicted class while the oracle's label changes (Definition 3){words}"
+    return (
+        label(donor, "share", success, *needs, headline=attack, card=not suffix),
+        label(logits, "share", f"{start} the donor of the logits{words}", *needs),
+        label(neither, "share", f"{start} another class{words}", *needs),
+        _metamers(f"adversarial{suffix}", "share", example, *needs, headline=adversarial),
     )
 
 
+_SAVED = ", when saved as 8-bit pictures"
+_KEPT = "metamers that keep their predicted class"
+
 METRICS = (
-    Metric("metamers.pairs", "count", "pairs of test examples of different classes", _pairs, needs=("inverse",)),
-    _metamers("logit_change_max", "number", "largest |change of a logit| between a metamer and the donor of its logits", card=True),
+    _metamers("pairs", "count", "pairs of test examples of different classes"),
+    _metamers("logit_change_max", "number", "largest |change of a logit| from the donor of the logits to the metamer", card=True),
     _metamers("logit_change_mean", "number", "mean |change of a logit|"),
-    _metamers("prediction_kept", "share", "metamers with the predicted class of the donor of their logits", card=True),
+    _metamers("prediction_kept", "share", _KEPT, card=True),
     _metamers("distance_mean", "number", "mean distance between a metamer and the donor of its logits, network inputs"),
-    _metamers(
-        "prediction_kept_8bit",
-        "share",
-        "metamers that keep their predicted class when saved as 8-bit pictures",
-        "images",
-        headline="Metamers kept",
-        card=True,
-    ),
-    _metamers("logit_change_8bit_mean", "number", "mean |change of a logit| when saved as 8-bit pictures", "images"),
+    _metamers("prediction_kept_8bit", "share", _KEPT + _SAVED, "images", headline="Metamers kept", card=True),
+    _metamers("logit_change_8bit_mean", "number", f"mean |change of a logit|{_SAVED}", "images"),
     _metamers("pixels_out_of_range", "share", "pixels of metamers that are darker or brighter than those of any image", "images"),
     *_by_oracle("", ""),
-    *_by_oracle("_8bit", ", when saved as 8-bit pictures", "images"),
+    *_by_oracle("_8bit", _SAVED, "images"),
     Metric(
         "metamers.oracle.test_error",
         "share",
         "test examples misclassified by the oracle itself",
-        partial(_oracle_error, noisy=False),
+        lambda context: context.once(oracle_errors).clean,
         needs=("inverse", "oracle"),
         card=True,
     ),
@@ -94,7 +71,7 @@ METRICS = (
         "metamers.oracle.noisy_test_error",
         "share",
         "test examples misclassified by the oracle, with the dequantisation noise that donors of metamers have",
-        partial(_oracle_error, noisy=True),
+        lambda context: context.once(oracle_errors).noisy,
         needs=("inverse", "oracle", "images"),
     ),
 )

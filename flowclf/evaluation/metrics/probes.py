@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.metric import Metric, Unit
 from flowclf.evaluation.probes import entropy_nats, mutual_information_nats
-from flowclf.evaluation.probing import TrainedProbes, train_probes
+from flowclf.evaluation.probing import train_probes
 
 __all__ = ["METRICS"]
+
+
+def _score(context: MetricContext, probe: str = "", *, name: str) -> float:
+    """``<split>_error`` or ``<split>_cross_entropy_nats`` of a probe, by default of the selected one."""
+    trained, (split, _, field) = context.once(train_probes), name.partition("_")
+    return getattr(trained.scores[probe or trained.selected][split], field)  # type: ignore[no-any-return]
+
+
+def _epochs(context: MetricContext, probe: str = "") -> int:
+    trained = context.once(train_probes)
+    return trained.probes[probe or trained.selected].epochs
+
+
+def _lowest_test_error(context: MetricContext) -> float:
+    trained = context.once(train_probes)
+    return trained.scores[trained.best_on_test]["test"].error
 
 
 def _information(context: MetricContext) -> float:
@@ -20,77 +35,44 @@ def _information(context: MetricContext) -> float:
     return mutual_information_nats(context.labels("test"), nats)
 
 
-def _selected(name: str, unit: Unit, meaning: str, read: Callable[[TrainedProbes, str], Any], **options: Any) -> Metric:
-    """A metric that ``read`` finds for the selected probe, or, if its name holds ``{probe}``, for each."""
+_probe = partial(Metric, needs=("inverse",))
+_LOWEST = "test examples misclassified by a classifier trained afresh that sees only the nuisances; the lowest of all probes"
+_NAME = "the selected probe: lowest test error (full), or lowest cross-entropy on validation data (quick)"
+_INFORMATION = "lower bound on the information about the class in the nuisances (Lemma 9)"
+_SCORES: tuple[tuple[str, Unit, str], ...] = (
+    ("train_error", "share", "training error"),
+    ("validation_error", "share", "validation error"),
+    ("test_error", "share", "test error"),
+    ("validation_cross_entropy_nats", "nats", "cross-entropy on validation data"),
+    ("test_cross_entropy_nats", "nats", "cross-entropy on test data"),
+)
 
-    def function(context: MetricContext, probe: str = "") -> Any:
-        trained = context.once(train_probes)
-        return read(trained, probe or trained.selected)
 
-    return Metric(f"probe.{name}", unit, meaning, function, needs=("inverse",), **options)
+def _test_examples(context: MetricContext) -> int:
+    return len(context.splits["test"])
 
 
-def _both(name: str, unit: Unit, meaning: str, read: Callable[[TrainedProbes, str], Any]) -> tuple[Metric, Metric]:
-    """A metric of the selected probe, and the same of each."""
-    return (
-        _selected(name, unit, f"{meaning} of the selected probe", read),
-        _selected(f"{{probe}}.{name}", unit, f"{meaning} of the probe '{{probe}}'", read),
-    )
+def _hidden(context: MetricContext) -> str:
+    return "-".join(map(str, context.probe_settings.hidden))
 
 
 METRICS = (
-    _selected(
-        "test_error",
-        "share",
-        "test examples misclassified by a classifier trained afresh that sees only the nuisances; the lowest of all probes",
-        lambda trained, _: trained.scores[trained.best_on_test]["test"].error,
-        trials=lambda context: len(context.splits["test"]),
-        headline="Probe error",
-        card=True,
+    _probe("probe.test_error", "share", _LOWEST, _lowest_test_error, trials=_test_examples, headline="Probe error", card=True),
+    *(
+        _probe(f"probe.{name}", unit, f"{meaning} of the selected probe", partial(_score, name=name))
+        for name, unit, meaning in _SCORES
+        if name != "test_error"
     ),
-    _selected("{probe}.test_error", "share", "test error of the probe '{probe}'", lambda t, name: t.scores[name]["test"].error),
-    *_both("train_error", "share", "training error", lambda t, name: t.scores[name]["train"].error),
-    _selected(
-        "validation_error", "share", "validation error of the selected probe", lambda t, name: t.probes[name].validation.error
+    _probe("probe.mutual_information_nats", "nats", _INFORMATION, _information, card=True),
+    _probe("probe.entropy_nats", "nats", "entropy of the class", lambda context: entropy_nats(context.labels("test"))),
+    _probe("probe.epochs", "count", "epochs of training of the selected probe", _epochs),
+    _probe("probe.name", "text", _NAME, lambda context: context.once(train_probes).selected, card=True),
+    _probe("probe.hidden", "text", "hidden units of the probe 'mlp', layer by layer", _hidden),
+    _probe("probe.train_examples", "count", "training examples of the probes", lambda c: c.once(train_probes).train_examples),
+    *(
+        _probe(f"probe.{{probe}}.{name}", unit, f"{meaning} of the probe '{{probe}}'", partial(_score, name=name))
+        for name, unit, meaning in _SCORES
+        if name != "validation_error"
     ),
-    *_both(
-        "validation_cross_entropy_nats",
-        "nats",
-        "cross-entropy on validation data",
-        lambda t, name: t.probes[name].validation.cross_entropy_nats,
-    ),
-    *_both(
-        "test_cross_entropy_nats", "nats", "cross-entropy on test data", lambda t, name: t.scores[name]["test"].cross_entropy_nats
-    ),
-    Metric(
-        "probe.mutual_information_nats",
-        "nats",
-        "lower bound on the information about the class in the nuisances (Lemma 9)",
-        _information,
-        needs=("inverse",),
-        card=True,
-    ),
-    Metric(
-        "probe.entropy_nats",
-        "nats",
-        "entropy of the class: all the information that there is",
-        lambda context: entropy_nats(context.labels("test")),
-        needs=("inverse",),
-    ),
-    *_both("epochs", "count", "epochs of training", lambda t, name: t.probes[name].epochs),
-    _selected(
-        "name",
-        "text",
-        "the selected probe: lowest test error (full), or lowest cross-entropy on validation data (quick)",
-        lambda _, name: name,
-        card=True,
-    ),
-    Metric(
-        "probe.hidden",
-        "text",
-        "hidden units of the probe 'mlp', layer by layer",
-        lambda context: "-".join(map(str, context.probe_settings.hidden)),
-        needs=("inverse",),
-    ),
-    _selected("train_examples", "count", "training examples of the probes", lambda t, _: t.train_examples),
+    _probe("probe.{probe}.epochs", "count", "epochs of training of the probe '{probe}'", _epochs),
 )

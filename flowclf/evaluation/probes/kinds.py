@@ -17,14 +17,12 @@ from torch import nn
 from flowclf import registry
 from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
 from flowclf.classifier import InvertibleClassifier
-from flowclf.errors import RegistryError, UsageError
+from flowclf.errors import UsageError
 from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, train_kernel_probe
 from flowclf.evaluation.probes.training import Probe, train_probe
 from flowclf.evaluation.protocols import ProbeSettings
 
 __all__ = ["CONV", "KERNEL", "MLP", "ProbeKind", "probe_kinds", "registered_probes"]
-
-_BUILT_IN = ("mlp", "conv", "kernel")
 
 
 @dataclass(frozen=True)
@@ -64,32 +62,22 @@ class ProbeKind:
 
 
 def registered_probes() -> dict[str, ProbeKind]:
-    """All kinds of probes by name. One that cannot be loaded is left out, and a warning names it."""
+    """All kinds of probes by name. A warning names each that cannot be loaded, and it is left out."""
     kinds = {}
     # Where two probes are equally good the first counts: the built-in ones, whatever else is installed.
-    for name in sorted(registry.probes.names(), key=lambda name: (*(name != one for one in _BUILT_IN), name)):
-        try:
-            kind = registry.probes.get(name)
-            if not isinstance(kind, ProbeKind) or not re.fullmatch("[a-z0-9_]+", name):
-                raise RegistryError(f"probe '{name}': expected a lower-case name and a ProbeKind, found {type(kind).__name__}")
+    for name, kind in registry.probes.usable("mlp", "conv", "kernel"):
+        if isinstance(kind, ProbeKind) and re.fullmatch("[a-z0-9_]+", name):
             kinds[name] = kind
-        except RegistryError as error:
-            warnings.warn(f"{error}; it is left out", stacklevel=2)
+        else:
+            found = type(kind).__name__
+            warnings.warn(f"probe '{name}' is left out: expected a lower-case name and a ProbeKind, found {found}", stacklevel=2)
     return kinds
 
 
 def probe_kinds(protocol: str, *, images: bool) -> dict[str, ProbeKind]:
-    """The kinds of probes that a protocol trains, by name.
-
-    Args:
-        protocol: name of the protocol.
-        images: whether nuisances can be feature maps.
-    """
-    return {
-        name: kind
-        for name, kind in registered_probes().items()
-        if protocol in kind.protocols and (images or kind.takes == "vectors")
-    }
+    """The kinds of probes that a protocol trains, by name; ``images``: whether nuisances can be feature maps."""
+    kinds = registered_probes().items()
+    return {name: kind for name, kind in kinds if protocol in kind.protocols and (images or kind.takes == "vectors")}
 
 
 MLP = ProbeKind(
