@@ -117,18 +117,7 @@ def classify(
     batch_size: int = 256,
     advance: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """Logits (N, K) of stored data on the CPU; of any classifier, with the noise that :func:`encode` draws.
-
-    Args:
-        clf: the classifier; the modes of its parts are as before afterwards.
-        data: (N, C, H, W) uint8, 0..255, or (N, D) continuous.
-        seed: random seed of the noise.
-        batch_size: inputs per batch.
-        advance: called with the number of inputs after each batch.
-
-    Raises:
-        UsageError: if there are no data, or the batch size is below 1.
-    """
+    """Logits (N, K) of stored data on the CPU; of any classifier. Arguments and noise are those of :func:`encode`."""
     (logits,) = _batch_by_batch(clf, data, lambda x: (clf.logits(x),), seed, batch_size, advance)
     return logits
 

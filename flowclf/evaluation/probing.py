@@ -53,19 +53,13 @@ def nuisance_probe(
     """Train the nuisance classifier of :func:`flowclf.evaluate`, and nothing else.
 
     Args:
-        clf: in eval mode throughout; left in the mode it was in.
-        data: of the classifier's shape and classes.
-        protocol: a key of :data:`PROTOCOLS`.
-        seed: random seed of the dequantisation noise and of the probes.
-        probe: settings of the probes.
-        progress: receives updates.
+        clf, data, protocol, seed, probe, progress: as for :func:`flowclf.evaluate`.
 
     Returns:
         The probe with the lowest validation cross-entropy, nuisances (B, D-K) -> logits (B, K), in eval mode.
 
     Raises:
-        UsageError: as :func:`flowclf.evaluate`.
-        FlowclfError: as :func:`flowclf.evaluate`.
+        UsageError, FlowclfError: as :func:`flowclf.evaluate`.
     """
     if probe is not None and probe.examples is not None:
         data = dataclasses.replace(data, train=data.train.head(probe.examples))

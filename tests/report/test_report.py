@@ -110,7 +110,7 @@ def test_numbers_are_said_in_words(tmp_path: Path) -> None:
     said = words(write_report(tmp_path, results=RESULTS).read_text(encoding="utf-8"))
     for expected in (
         "mnist data mnist · reduced to 4 bits · 1,234,567 parameters · quick evaluation · 512 s of training",
-        "Test error 1.42 % test examples misclassified; 95 % interval 1.21 to 1.67 %",
+        "Test error 1.42 % misclassified test examples; 95 % interval 1.21 to 1.67 %",
         "The classifier gets 9,858 of 10,000 test examples right.",
         "A classifier that is trained afresh and sees nothing else has a test error of 27.7 %.",
         "The nuisances hold at least 1.40 of the 2.30 nats of information about the class.",
@@ -173,7 +173,7 @@ def test_an_oracle_is_spoken_of_where_there_was_one(tmp_path: Path) -> None:
     }
     said = words(write_report(tmp_path, results={**RESULTS, **judged}).read_text(encoding="utf-8"))
     assert "oracle labels 90.0 % of them as the donor of the nuisances and 5.0 %" in said
-    assert "Adversarial examples 87.60 % metamers that keep their predicted class while the oracle's label changes" in said
+    assert "Adversarial 87.60 % metamers that keep their predicted class while the oracle's label changes" in said
     assert "87.6 % are invariance-based adversarial examples (Definition 3)" in said
     assert "The mean distance between a metamer and the donor of its logits is 13.4" in said
     assert (
@@ -216,7 +216,7 @@ def test_probes_stand_side_by_side(tmp_path: Path) -> None:
     assert "the logits themselves 1.42 % (1.21 to 1.67) –" in said
     assert "conv: convolutional, on the nuisances as feature maps 25.00 % 21.00 % 0.812 12" in said
     assert "kernel: kernel ridge regression 50.00 % – – –" in said
-    assert "sees only the nuisances; the lowest of all probes; 95 % interval 24.10 to 25.90 %" in said
+    assert "on the nuisances alone; the lowest of all probes; 95 % interval 24.10 to 25.90 %" in said
     assert "probe.conv.train_error 21.00 % training error of the probe 'conv'" in said
     assert "Cross-entropy, nats" not in words(write_report(tmp_path, results=RESULTS).read_text(encoding="utf-8"))
 

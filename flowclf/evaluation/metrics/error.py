@@ -59,13 +59,13 @@ def _examples(context: MetricContext, split: str) -> int:
 
 METRICS = (
     *(
-        Metric(f"{split}.error", "share", f"{words} misclassified", partial(_error_on, split=split), card=split == "train")
-        for split, words in (("train", "training examples, without augmentation,"), ("validation", "validation examples"))
+        Metric(f"{split}.error", "share", f"misclassified {words}", partial(_error_on, split=split), card=split == "train")
+        for split, words in (("train", "training examples, without augmentation"), ("validation", "validation examples"))
     ),
     Metric(
         "test.error",
         "share",
-        "test examples misclassified",
+        "misclassified test examples",
         partial(_error_on, split="test"),
         trials=partial(_examples, split="test"),
         headline="Test error",

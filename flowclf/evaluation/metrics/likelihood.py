@@ -35,16 +35,21 @@ def _bits_per_dim(context: MetricContext, split: str) -> float:
 
 METRICS = tuple(
     metric
-    for split in ("train", "validation", "test")
+    for split, words in (("train", "training"), ("validation", "validation"), ("test", "test"))
     for metric in (
-        Metric(f"{split}.cross_entropy_nats", "nats", "mean −log probability of the label", partial(_cross_entropy, split=split)),
+        Metric(
+            f"{split}.cross_entropy_nats",
+            "nats",
+            f"cross-entropy on {words} data: mean −log probability of the label",
+            partial(_cross_entropy, split=split),
+        ),
         Metric(
             f"{split}.bits_per_dim",
             "bits",
-            f"code length of the {split} data, per dimension",
+            f"code length of the {words} data, per dimension",
             partial(_bits_per_dim, split=split),
             needs=("inverse",),
-            headline="Bits per dimension" if split == "test" else "",
+            headline="Bits/dim" if split == "test" else "",
         ),
     )
 )

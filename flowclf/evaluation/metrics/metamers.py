@@ -33,7 +33,7 @@ def _by_oracle(suffix: str, words: str, *needs: Need) -> tuple[Metric, ...]:
     """How an oracle labels metamers as they are, or as saved pictures."""
     label = partial(_metamers, trials=_pairs)
     donor, logits, neither = f"oracle.donor{suffix}", f"oracle.logits{suffix}", f"oracle.neither{suffix}"
-    attack, adversarial = ("", "") if suffix else ("Attack success", "Adversarial examples")
+    attack, adversarial = ("", "") if suffix else ("Attack success", "Adversarial")
     start, needs = "metamers that the oracle labels as", ("oracle", *needs)
     success = f"{start} the donor of the nuisances: the attack succeeds{words}"
     example = f"metamers that keep their predicted class while the oracle's label changes (Definition 3){words}"

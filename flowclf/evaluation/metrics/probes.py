@@ -36,7 +36,7 @@ def _information(context: MetricContext) -> float:
 
 
 _probe = partial(Metric, needs=("inverse",))
-_LOWEST = "test examples misclassified by a classifier trained afresh that sees only the nuisances; the lowest of all probes"
+_LOWEST = "test error of a classifier trained afresh on the nuisances alone; the lowest of all probes"
 _NAME = "the selected probe: lowest test error (full), or lowest cross-entropy on validation data (quick)"
 _INFORMATION = "lower bound on the information about the class in the nuisances (Lemma 9)"
 _SCORES: tuple[tuple[str, Unit, str], ...] = (
