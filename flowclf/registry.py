@@ -10,7 +10,7 @@ import difflib
 import importlib.metadata
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import EntryPoint
 from typing import Any, TypeVar
 
@@ -130,15 +130,13 @@ class Registry:
         except Exception as error:
             raise RegistryError(f"{self.kind} '{name}' cannot be loaded from {_origin(entry)}: {error}") from error
 
-    def usable(self) -> dict[str, Any]:
-        """Every component that can be used, by name, in order; a warning names each that cannot."""
-        found: dict[str, Any] = {}
-        for name in self.names():
+    def usable(self, *first: str) -> Iterator[tuple[str, Any]]:
+        """Names and components, those in ``first`` first; what cannot be loaded is left out, with a warning."""
+        for name in sorted(self.names(), key=lambda name: (first.index(name) if name in first else len(first), name)):
             try:
-                found[name] = self.get(name)
+                yield name, self.get(name)
             except RegistryError as error:
-                warnings.warn(str(error), stacklevel=2)
-        return found
+                warnings.warn(f"{error}; it is left out", stacklevel=3)
 
     def name_of(self, component: Any) -> str | None:
         """The name under which a class or function is registered, or None."""

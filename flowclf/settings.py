@@ -6,6 +6,7 @@ and range, and what it is by default.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from annotated_types import Len
@@ -96,7 +97,7 @@ class TrainSettings(Section):
 class ProbeSettings(Section):
     """The probes: classifiers that are trained afresh on the nuisances."""
 
-    hidden: Annotated[list[PositiveInt], Len(1, 100)] = Field([512, 512, 512], description="Units of each hidden layer.")
+    hidden: Annotated[Sequence[PositiveInt], Len(1, 100)] = Field([512, 512, 512], description="Units of each hidden layer.")
     examples: PositiveInt | None = Field(None, description="Number of training examples for the probes; null for all.")
 
 

@@ -46,7 +46,7 @@ def test_the_defaults_are_those_of_a_recipe() -> None:
         (settings.TrainSettings, {"schedule": {"name": "step", "peak": 0.1}}, r"s\.schedule\.peak: unknown key 'peak'"),
         (settings.AugmentSettings, {"rotation": 181}, r"s\.rotation: Input should be less than or equal to 180, found 181"),
         (settings.AugmentSettings, {"zoom": 1}, r"s\.zoom: Input should be less than 1, found 1"),
-        (settings.ProbeSettings, {"hidden": []}, r"s\.hidden: List should have at least 1 item"),
+        (settings.ProbeSettings, {"hidden": []}, r"s\.hidden: Value should have at least 1 item"),
         (settings.EvaluateSettings, {"probe": {"hiden": [8]}}, r"s\.probe\.hiden: .*did you mean 'hidden'"),
     ],
 )

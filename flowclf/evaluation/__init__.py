@@ -1,14 +1,18 @@
-"""Evaluation: protocols, what they measure and what it is called, and the arrays that figures are drawn from.
+"""Evaluation: protocols, metrics, probes, metamers and planes.
 
-Only the public names belong here. The measures themselves are in metrics, numerics, probes, metamers and planes.
+:mod:`~flowclf.evaluation.evaluate` says in which order a model is evaluated, :mod:`~flowclf.evaluation.metrics` what each number is
+and how it is computed, :mod:`~flowclf.evaluation.metric` how to add one. Only the public names belong here.
 """
 
 from __future__ import annotations
 
-from flowclf.evaluation.encoding import check_fits, classify_all, encode_all
-from flowclf.evaluation.evaluate import Evaluation, evaluate, evaluate_with_artifacts
+from flowclf.evaluation.context import MetricContext
+from flowclf.evaluation.encoding import check_fits
+from flowclf.evaluation.evaluate import Evaluation, evaluate, evaluate_with_artifacts, measure
 from flowclf.evaluation.figure_data import Arrays, metamer_pictures
+from flowclf.evaluation.metric import Metric, metric
 from flowclf.evaluation.oracles import ready_oracle
+from flowclf.evaluation.probes import ProbeKind
 from flowclf.evaluation.probing import nuisance_probe
 from flowclf.evaluation.protocols import PROTOCOLS, EvaluationProtocol
 from flowclf.settings import ProbeSettings
@@ -18,13 +22,16 @@ __all__ = [
     "Arrays",
     "Evaluation",
     "EvaluationProtocol",
+    "Metric",
+    "MetricContext",
+    "ProbeKind",
     "ProbeSettings",
     "check_fits",
-    "classify_all",
-    "encode_all",
     "evaluate",
     "evaluate_with_artifacts",
+    "measure",
     "metamer_pictures",
+    "metric",
     "nuisance_probe",
     "ready_oracle",
 ]

@@ -1,19 +1,33 @@
-"""Encoding the parts of a data set once for all measures, after a check that they fit the classifier."""
+"""A classifier's outputs on stored data, batch by batch, and the check that the two fit each other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.data import DataSet, Split
-from flowclf.errors import FlowclfError, UsageError
-from flowclf.evaluation.metrics import Encoded, classify, encode
-from flowclf.training.progress import Progress
+from flowclf.errors import UsageError
+from flowclf.modes import evaluating
 
-__all__ = ["check_fits", "classify_all", "encode_all"]
+__all__ = ["Encoded", "check_fits", "classify", "encode", "network_inputs"]
+
+
+class Encoded(NamedTuple):
+    """Outputs of a classifier on a split, on the CPU.
+
+    Attributes:
+        logits: (N, K).
+        nuisance: (N, D-K).
+        log_prob: (N,), nats: log p(x) of the network's input, marginal over the classes.
+    """
+
+    logits: Tensor
+    nuisance: Tensor
+    log_prob: Tensor
 
 
 def check_fits(clf: Classifier, data: DataSet, parts: Sequence[str] = ("train", "validation", "test")) -> None:
@@ -25,8 +39,8 @@ def check_fits(clf: Classifier, data: DataSet, parts: Sequence[str] = ("train", 
         parts: which parts of the data are needed.
 
     Raises:
-        UsageError: data of another shape or number of classes, or whose classes have other names, unless one side has numbers
-            for names; a part that is empty, or test data of a single class, which have no metamers.
+        UsageError: if the data have another shape, number of classes or names of classes (unless one side has numbers for names);
+            if a part is empty, or the test data are of a single class and so have no metamers.
     """
     if tuple(data.image_shape) != clf.preprocessing.image_shape or data.classes != clf.classes:
         raise UsageError(
@@ -44,37 +58,88 @@ def check_fits(clf: Classifier, data: DataSet, parts: Sequence[str] = ("train", 
             raise UsageError(f"data set '{data.name}': expected test data of at least two classes, for metamers")
 
 
-def encode_all(clf: InvertibleClassifier, splits: Mapping[str, Split], seed: int, progress: Progress) -> dict[str, Encoded]:
-    """Every part, encoded.
+def network_inputs(clf: Classifier, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Stored data (uint8 images or float vectors), dequantised, on the classifier's device and in its precision.
+
+    Args:
+        clf: the classifier whose preprocessing is used.
+        data: (B, C, H, W) uint8, 0..255, or (B, D) continuous.
+        generator: source of the noise; with one on the CPU the noise is the same on every device.
+    """
+    return clf.preprocessing.dequantize(data, generator).to(clf.device, clf.dtype)
+
+
+def encode(
+    clf: InvertibleClassifier,
+    data: Tensor,
+    *,
+    seed: int = 0,
+    batch_size: int = 128,
+    advance: Callable[[int], object] | None = None,
+) -> Encoded:
+    """Encode stored data batch by batch, in eval mode, without gradients.
+
+    The dequantisation noise comes from a CPU generator with the given seed, so it depends neither on the device nor on
+    ``batch_size``.
+
+    Args:
+        clf: the classifier; the modes of its parts are as before afterwards.
+        data: (N, C, H, W) uint8, 0..255, or (N, D) continuous.
+        seed: random seed of the noise.
+        batch_size: inputs per batch. On a CPU, batches whose feature maps outgrow its caches take twice as long.
+        advance: called with the number of inputs after each batch.
+
+    Returns:
+        Outputs on the CPU.
 
     Raises:
-        FlowclfError: an output that is not finite.
+        UsageError: if there are no data, or the batch size is below 1.
+
+    Example:
+        >>> import flowclf
+        >>> clf = flowclf.build_classifier(input_shape=(4,), nodes=["actnorm", "split_head"], classes=2)
+        >>> encode(clf, torch.zeros(3, 4)).nuisance.shape
+        torch.Size([3, 2])
     """
-    encoded = {}
-    with progress.task("encoding", sum(map(len, splits.values()))) as task:
-        for name, split in splits.items():
-            encoded[name] = encode(clf, split.inputs, seed=seed, advance=task.advance)
-            _check_finite(name, torch.isfinite(encoded[name].log_prob))
-    return encoded
+
+    def read(x: Tensor) -> tuple[Tensor, ...]:
+        logits, nuisance, log_det = clf(x)
+        return logits, nuisance, clf.prior.log_prob(logits, nuisance) + log_det
+
+    return Encoded(*_batch_by_batch(clf, data, read, seed, batch_size, advance))
 
 
-def classify_all(clf: Classifier, splits: Mapping[str, Split], seed: int, progress: Progress) -> dict[str, Tensor]:
-    """The logits (N, K) of every part.
-
-    Raises:
-        FlowclfError: a logit that is not finite.
-    """
-    logits = {}
-    with progress.task("classifying", sum(map(len, splits.values()))) as task:
-        for name, split in splits.items():
-            logits[name] = classify(clf, split.inputs, seed=seed, advance=task.advance)
-            _check_finite(name, torch.isfinite(logits[name]).all(1))
+def classify(
+    clf: Classifier,
+    data: Tensor,
+    *,
+    seed: int = 0,
+    batch_size: int = 256,
+    advance: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Logits (N, K) of stored data on the CPU; of any classifier. Arguments and noise are those of :func:`encode`."""
+    (logits,) = _batch_by_batch(clf, data, lambda x: (clf.logits(x),), seed, batch_size, advance)
     return logits
 
 
-def _check_finite(name: str, finite: Tensor) -> None:
-    if not finite.all():
-        raise FlowclfError(
-            f"the classifier cannot be evaluated: its outputs are not finite for {int((~finite).sum())} of "
-            f"{len(finite)} {name} inputs, the first at index {int(finite.int().argmin())}"
-        )
+def _batch_by_batch(
+    clf: Classifier,
+    data: Tensor,
+    read: Callable[[Tensor], tuple[Tensor, ...]],
+    seed: int,
+    batch_size: int,
+    advance: Callable[[int], object] | None,
+) -> tuple[Tensor, ...]:
+    """The outputs of ``read`` on all network inputs, each put together on the CPU."""
+    if not len(data):
+        raise UsageError("expected at least one input to evaluate, found none")
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, found {batch_size}")
+    generator = torch.Generator().manual_seed(seed)
+    rows: list[tuple[Tensor, ...]] = []
+    with evaluating(clf):
+        for batch in torch.split(data, batch_size):
+            rows.append(tuple(value.cpu() for value in read(network_inputs(clf, batch, generator))))
+            if advance is not None:
+                advance(len(batch))
+    return tuple(torch.cat(column) for column in zip(*rows, strict=True))

@@ -1,46 +1,29 @@
-"""Evaluating: what is measured on a classifier, on which data, and what it is called in the results.
+"""Evaluating a model: the order of the work. Each metric is declared in :mod:`flowclf.evaluation.metrics` or in a plug-in.
 
-The measures themselves are in metrics, numerics, probes and metamers. Results are one flat mapping with dotted keys,
-fit for JSON: errors are fractions of 1, units are in the key, and a number that is not finite is None.
+Results are one flat mapping with dotted keys, fit for JSON: errors are fractions of 1, units are in the key, and a number that is
+not finite is None.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from flowclf.classifier import Classifier, InvertibleClassifier
-from flowclf.data import DataSet, Oracle, Split
-from flowclf.evaluation.encoding import check_fits, classify_all, encode_all
-from flowclf.evaluation.figure_data import Arrays, calibration_arrays, evaluation_arrays
-from flowclf.evaluation.inverse_error import forward_inverse_error, inverse_error
-from flowclf.evaluation.metamers import metamer_statistics
-from flowclf.evaluation.metrics import (
-    Encoded,
-    cross_entropy_nats,
-    error,
-    error_interval,
-    expected_calibration_error,
-    network_inputs,
-)
-from flowclf.evaluation.oracles import oracle_intervals, oracle_results, ready_oracle
-from flowclf.evaluation.planes import plane_arrays
-from flowclf.evaluation.probing import probe_results
-from flowclf.evaluation.protocols import EvaluationProtocol, protocol_named
+from flowclf.data import DataSet, Oracle
+from flowclf.evaluation.context import MetricContext
+from flowclf.evaluation.encoding import check_fits
+from flowclf.evaluation.figure_data import Arrays, figure_arrays
+from flowclf.evaluation.metric import Metric, registered_metrics
+from flowclf.evaluation.probes import probe_kinds
 from flowclf.modes import evaluating, repeatable
 from flowclf.settings import ProbeSettings
-from flowclf.training.progress import Progress, SilentProgress
+from flowclf.training.progress import Progress
 
-__all__ = ["Evaluation", "evaluate", "evaluate_with_artifacts"]
-
-_NUMERICS_IMAGES = 1000
-_METAMER_IMAGES = 10_000
+__all__ = ["Evaluation", "evaluate", "evaluate_with_artifacts", "measure"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +33,7 @@ class Evaluation:
     Attributes:
         results: as :func:`evaluate` gives them.
         arrays: by figure: ``calibration``; for images ``metamers``, ``interpolations`` and ``samples``, whose pictures are
-            uint8, (columns, C, H, W) or (rows, columns, C, H, W); and where the data know the truth ``planes``.
+            uint8, (columns, C, H, W) or (rows, columns, C, H, W); and ``planes`` if the data know the truth.
         class_names: of the classes, in the order of the logits.
     """
 
@@ -69,42 +52,32 @@ def evaluate(
     probe: ProbeSettings | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Judge a classifier: errors and calibration, and with an inverse likelihood, numerics, probes of its nuisances, metamers.
+    """Evaluate a classifier: error and calibration; with an inverse also likelihood, inverse errors, probes and metamers.
 
     Args:
         clf: in eval mode throughout; left in the mode it was in.
         data: of the classifier's shape and classes. The training part is encoded without augmentation.
         protocol: a key of :data:`PROTOCOLS`.
-        seed: of the dequantisation noise, the probes, the pairs and the samples.
-        oracle: judges the metamers: another classifier, or a function; by default that of the data, if they have one.
-        probe: what the probes are; by default those of the paper's appendix B.2 on all training examples.
-        progress: is told what is going on.
+        seed: random seed of the dequantisation noise, the probes, the pairs and the samples.
+        oracle: labels the metamers: another classifier, or a function; by default that of the data, if they have one.
+        probe: settings of the probes; by default those of the paper's appendix B.2 on all training examples.
+        progress: receives updates.
 
     Returns:
-        One flat mapping, as ``results.json`` has it:
-        ``{train,validation,test}.error``, ``.cross_entropy_nats``, ``.bits_per_dim`` and ``.examples``;
-        ``test.error_low``, ``test.error_high`` (Wilson, 95 %), ``test.chance_error`` (of always naming the most
-        frequent class) and ``test.calibration_error``;
-        ``numerics.*`` on the first 1000 test inputs: ``inverse_error_max`` and ``_mean`` of x,
-        ``forward_inverse_error_max`` of z, the logits of each with the nuisances of the one before; with a stream in fixed point
-        also ``grid_peak``, the largest magnitude that it met so far in this evaluation, which must be below 128;
-        ``probe.*``: ``probe.test_error``, the lowest of all probes, with ``_low`` and ``_high``; ``probe.name`` is the probe that
-        the other errors and cross-entropies are of, in ``full`` the one with the lowest test error, in ``quick`` the one with
-        the lowest validation cross-entropy; ``probe.<name>.*`` is of each, ``probe.mutual_information_nats`` the bound of Lemma 9
-        by the one chosen on validation data; ``probe.train_examples`` and ``probe.hidden`` say what was trained;
-        ``metamers.*`` of the test inputs, or 10 000 of them drawn at random: see :func:`flowclf.metamers.metamer_statistics`;
-        the shares of an oracle's answers with ``_low`` and ``_high``, and what it gets wrong itself,
-        ``metamers.oracle.test_error`` and, with the noise of dequantisation, ``.noisy_test_error``;
-        ``planes.*`` where the data know the truth everywhere: see :func:`flowclf.evaluation.planes.plane_arrays`;
-        and what was evaluated, how, and in how many seconds. A plain network has no more than the first three of these lines.
+        One flat mapping, as ``results.json`` has it. What a key means is in :mod:`flowclf.evaluation.metrics`, and in every report:
+        ``{train,validation,test}.*``, with Wilson's 95 % interval of the test error in ``_low`` and ``_high``; ``numerics.*`` on
+        the first 1000 test inputs; ``probe.*``, where ``probe.test_error`` is the lowest of all probes and ``probe.name`` is the
+        probe that the other errors belong to; ``probe.<name>.*`` for each probe; ``metamers.*`` of the test inputs, or of 10,000 of
+        them drawn at random; ``planes.*`` if the data know the truth everywhere; and the metrics of installed plug-ins. A plain
+        network has neither of ``numerics``, ``probe``, ``metamers`` and ``planes``.
 
     Raises:
-        UsageError: an unknown protocol; data of another shape, number or names of classes; an empty part, or a test part of a
-            single class; an oracle that cannot judge this classifier.
-        FlowclfError: the classifier's outputs on the data are not finite.
+        UsageError: if the protocol is unknown; the data have another shape, number or names of classes, an empty part, or a test
+            part of a single class; or the oracle does not fit this classifier.
+        FlowclfError: if the classifier's outputs on the data are not finite, or a metric fails; the message names the metric.
 
     Example:
-        >>> import flowclf
+        >>> import torch, flowclf
         >>> clf = flowclf.build_classifier(input_shape=(4,), nodes=["actnorm", "split_head"], classes=2)
         >>> x, y = torch.randn(60, 4), torch.arange(60) % 2
         >>> data = flowclf.data.DataSet("noise", ("a", "b"), *(flowclf.data.Split(x, y) for _ in range(3)))
@@ -127,108 +100,52 @@ def evaluate_with_artifacts(
 ) -> Evaluation:
     """As :func:`evaluate`, with the arrays for figures."""
     started = time.perf_counter()
-    chosen, progress = protocol_named(protocol), progress or SilentProgress()
-    settings = probe or ProbeSettings()
-    judge = ready_oracle(data.oracle if oracle is None else oracle, clf)
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    context = MetricContext(clf, data, protocol=protocol, seed=seed, oracle=oracle, probe=probe, progress=progress)
     check_fits(clf, data)
-    results: dict[str, Any] = {"protocol": protocol, "evaluation.seed": seed, "data.name": data.name}
-    if clf.preprocessing.bits is not None:
-        results["data.bits"] = clf.preprocessing.bits
-    results["model.kind"] = clf.kind
-    results["model.parameters"] = clf.parameter_count()
     with repeatable(clf.device), evaluating(clf):
-        if isinstance(clf, InvertibleClassifier):
-            found, arrays = _judge_invertible(clf, data, splits, chosen, settings, judge, seed, progress)
-        else:
-            found, arrays = _judge_plain(clf, splits, seed, progress)
-    results |= found
+        results = measure(context)
+        arrays = figure_arrays(context)
     results["seconds.evaluate"] = round(time.perf_counter() - started, 3)
-    return Evaluation({name: _plain(value) for name, value in results.items()}, arrays, data.class_names)
+    return Evaluation(results, arrays, data.class_names)
 
 
-def _judge_plain(
-    clf: Classifier, splits: Mapping[str, Split], seed: int, progress: Progress
-) -> tuple[dict[str, Any], dict[str, Arrays]]:
-    logits = classify_all(clf, splits, seed, progress)
-    labels = {name: split.labels.cpu() for name, split in splits.items()}
+def measure(context: MetricContext, only: Collection[str] | None = None) -> dict[str, Any]:
+    """Compute the metrics that the context's protocol selects and whose needs it meets.
+
+    Args:
+        context: of a classifier in eval mode.
+        only: keys of the results, to compute no others.
+
+    Returns:
+        Values by key, in the order of the built-in metrics, keys of one prefix together.
+
+    Raises:
+        FlowclfError: if the classifier's outputs are not finite, or a metric fails.
+    """
+    plan = {key: what for key, what in _planned(context).items() if only is None or key in only}
+    if isinstance(context.classifier, InvertibleClassifier):
+        context.classifier.grid_peak()  # Forgets what was met before this evaluation.
+    if only is None:
+        context.encode()
     results: dict[str, Any] = {}
-    for name in splits:
-        results |= _classification(name, logits[name], labels[name])
-    results |= _test_only(logits["test"], labels["test"])
-    return results, {"calibration": calibration_arrays(logits["test"], labels["test"])}
+    for key, (metric, arguments) in plan.items():
+        results |= metric.compute(context, key, *arguments)
+    return {key: value for key, value in results.items() if only is None or key in only}
 
 
-def _judge_invertible(
-    clf: InvertibleClassifier,
-    data: DataSet,
-    splits: Mapping[str, Split],
-    chosen: EvaluationProtocol,
-    settings: ProbeSettings,
-    oracle: Oracle | None,
-    seed: int,
-    progress: Progress,
-) -> tuple[dict[str, Any], dict[str, Arrays]]:
-    clf.grid_peak()  # What was met before is not this evaluation's.
-    encoded = encode_all(clf, splits, seed, progress)
-    results: dict[str, Any] = {"model.dimensions": clf.dimensions}
-    labels = {name: split.labels.cpu() for name, split in splits.items()}
-    for name, (logits, _, log_prob) in encoded.items():
-        results |= _classification(name, logits, labels[name])
-        results[f"{name}.bits_per_dim"] = clf.preprocessing.bits_per_dim(log_prob.double()).mean().item()
-    results |= _test_only(encoded["test"].logits, labels["test"])
-    results |= _numerics(clf, data.test, encoded["test"], seed)
-    of_probes, best = probe_results(clf, chosen, settings, splits, encoded, seed, progress)
-    results |= of_probes
-    part = data.test.sample(_METAMER_IMAGES, seed)
-    x = network_inputs(clf, part.inputs, torch.Generator().manual_seed(seed))
-    with progress.task("metamers", chosen.pairs) as task:
-        found = metamer_statistics(clf, x, part.labels, pairs=chosen.pairs, seed=seed, oracle=oracle, advance=task.advance)
-        results |= oracle_intervals(found, chosen.pairs)
-    if oracle is not None:
-        with progress.task("oracle", len(data.test)) as task:
-            results |= oracle_results(clf, oracle, data.test, seed, task.advance)
-    arrays = evaluation_arrays(clf, x, part.labels.to(x.device), encoded["test"], labels["test"], seed)
-    if data.oracle is not None:
-        # A network's answers mean little away from the data, where most of a plane lies; the truth is known everywhere.
-        arrays["planes"], of_planes = plane_arrays(clf, x, part.labels, probe=best, oracle=data.oracle, seed=seed)
-        results |= of_planes
-    return results, arrays
-
-
-def _classification(name: str, logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    return {
-        f"{name}.error": error(logits, labels),
-        f"{name}.cross_entropy_nats": cross_entropy_nats(logits, labels),
-        f"{name}.examples": len(labels),
-    }
-
-
-def _test_only(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    low, high = error_interval(error(logits, labels), len(labels))
-    return {
-        "test.error_low": low,
-        "test.error_high": high,
-        "test.chance_error": 1 - int(torch.bincount(labels).max()) / len(labels),
-        "test.calibration_error": expected_calibration_error(logits, labels),
-    }
-
-
-def _numerics(clf: InvertibleClassifier, test: Split, encoded: Encoded, seed: int) -> dict[str, Any]:
-    x = network_inputs(clf, test.inputs[:_NUMERICS_IMAGES], torch.Generator().manual_seed(seed))
-    logits, nuisance = encoded.logits[:_NUMERICS_IMAGES], encoded.nuisance[:_NUMERICS_IMAGES]
-    of_x = inverse_error(clf, x)
-    # Recombined, so that z is not simply the image of a test input: it is what metamers ask of the inverse.
-    of_z = forward_inverse_error(clf, logits, nuisance.roll(1, dims=0))
-    results = {
-        "numerics.examples": len(x),
-        "numerics.inverse_error_max": of_x.max,
-        "numerics.inverse_error_mean": of_x.mean,
-        "numerics.forward_inverse_error_max": of_z.max,
-    }
-    peak = clf.grid_peak()
-    return results if peak is None else {**results, "numerics.grid_peak": peak.magnitude}
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _planned(context: MetricContext) -> dict[str, tuple[Metric, tuple[str, ...]]]:
+    """What is computed, by key, with the further arguments of the metric's function."""
+    probes = probe_kinds(context.protocol_name, images=len(context.data.image_shape) == 3)
+    plan: dict[str, tuple[Metric, tuple[str, ...]]] = {}
+    taken: set[str] = set()
+    for metric in registered_metrics():
+        names = {metric.name.format(probe=probe): (probe,) for probe in probes} if "{probe}" in metric.name else {metric.name: ()}
+        for key, arguments in names.items():
+            keys = {key, f"{key}_low", f"{key}_high"} if metric.trials else {key}
+            if keys & taken:
+                warnings.warn(f"metric '{metric.name}' is left out: another metric has the key '{key}' already", stacklevel=2)
+            elif metric.function and context.protocol_name in metric.protocols and all(map(context.has, metric.needs)):
+                plan[key] = (metric, arguments)
+            taken |= keys
+    prefixes = list(dict.fromkeys(key.rpartition(".")[0] for key in plan))
+    return dict(sorted(plan.items(), key=lambda item: prefixes.index(item[0].rpartition(".")[0])))

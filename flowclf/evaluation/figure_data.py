@@ -1,4 +1,4 @@
-"""Arrays that an evaluation leaves for figures: pictures of metamers, interpolations and samples, calibration bins."""
+"""Arrays that figures are drawn from: pictures of metamers, interpolations and samples, calibration bins, planes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowclf.classifier import InvertibleClassifier
+from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.metamers import interpolate, metamer, quantized
-from flowclf.evaluation.metrics import Encoded, reliability_bins
+from flowclf.evaluation.metrics.calibration import reliability_bins
+from flowclf.evaluation.metrics.planes import planes_of
 from flowclf.modes import evaluating
 
-__all__ = ["Arrays", "calibration_arrays", "evaluation_arrays", "metamer_pictures"]
+__all__ = ["Arrays", "figure_arrays", "metamer_pictures"]
 
 Arrays = dict[str, NDArray[Any]]
 
 _COLUMNS = 12
 _INTERPOLATION_STEPS = 7
-_SAMPLES_A_CLASS = 10
+_SAMPLES_PER_CLASS = 10
 
 
 def metamer_pictures(clf: InvertibleClassifier, x1: Tensor, x2: Tensor) -> Arrays:
-    """Metamers of pairs as 8-bit pictures, beside their donors, each with what the classifier calls the picture.
+    """Metamers of pairs as 8-bit pictures, beside their donors, each with the class that the classifier predicts for the picture.
 
     Args:
         clf: a classifier of images.
@@ -33,10 +35,10 @@ def metamer_pictures(clf: InvertibleClassifier, x1: Tensor, x2: Tensor) -> Array
 
     Returns:
         ``logits_of``, ``metamer``, ``nuisance_of``: (P, C, H, W), uint8; and under the same names with ``_prediction``
-        the classes (P,) that the classifier gives these pictures.
+        the predicted classes (P,) of these pictures.
 
     Raises:
-        UsageError: the shapes differ, or the classifier's data are not images.
+        UsageError: if the shapes differ, or the classifier's data are not images.
     """
     arrays: Arrays = {}
     with evaluating(clf):
@@ -47,42 +49,33 @@ def metamer_pictures(clf: InvertibleClassifier, x1: Tensor, x2: Tensor) -> Array
     return arrays
 
 
-def evaluation_arrays(
-    clf: InvertibleClassifier, x: Tensor, labels: Tensor, encoded: Encoded, all_labels: Tensor, seed: int
-) -> dict[str, Arrays]:
-    """By figure: ``calibration``, and for images ``metamers``, ``interpolations`` and ``samples``.
-
-    Args:
-        clf: in eval mode.
-        x: (N, *input_shape), network inputs that pairs are drawn from.
-        labels: (N,) their classes.
-        encoded: the test part.
-        all_labels: those of the test part.
-        seed: of the pairs and the samples.
-    """
-    arrays: dict[str, Arrays] = {"calibration": calibration_arrays(encoded.logits, all_labels)}
-    if clf.preprocessing.bits is None:
-        return arrays
-    generator = torch.Generator().manual_seed(seed)
-    first, second = _pairs_by_class(labels.cpu(), generator)
-    pair_labels = {"logits_of_label": labels[first].cpu().numpy(), "nuisance_of_label": labels[second].cpu().numpy()}
-    arrays["metamers"] = metamer_pictures(clf, x[first], x[second]) | pair_labels
-    path = interpolate(clf, x[first], x[second], _INTERPOLATION_STEPS)
-    arrays["interpolations"] = pair_labels | {
-        "steps": np.stack([_pixels(quantized(clf, step)) for step in path]),
-        "target": _pixels(quantized(clf, x[second])),
-    }
-    rows = [
-        _pixels(quantized(clf, clf.sample(_SAMPLES_A_CLASS, labels=label, generator=generator)))
-        for label in range(min(clf.classes, _COLUMNS))
-    ]
-    arrays["samples"] = {"samples": np.stack(rows)}
+def figure_arrays(context: MetricContext) -> dict[str, Arrays]:
+    """By figure: ``calibration``; for invertible classifiers of images ``metamers``, ``interpolations`` and ``samples``; and
+    ``planes`` if the data know the truth."""
+    bins = reliability_bins(context.logits("test"), context.labels("test"))
+    arrays: dict[str, Arrays] = {"calibration": {name: value.numpy() for name, value in bins._asdict().items()}}
+    if context.has("inverse") and context.has("images"):
+        arrays |= _picture_arrays(context.invertible, *context.test_sample, context.seed)
+    if context.has("inverse") and context.has("truth"):
+        arrays["planes"] = context.once(planes_of)[0]
     return arrays
 
 
-def calibration_arrays(logits: Tensor, labels: Tensor) -> Arrays:
-    """``counts``, ``confidence`` and ``accuracy`` of the bins of a calibration diagram, from logits (N, K) and labels (N,)."""
-    return {name: value.numpy() for name, value in reliability_bins(logits, labels)._asdict().items()}
+def _picture_arrays(clf: InvertibleClassifier, x: Tensor, labels: Tensor, seed: int) -> dict[str, Arrays]:
+    generator = torch.Generator().manual_seed(seed)
+    first, second = _pairs_by_class(labels.cpu(), generator)
+    pair_labels = {"logits_of_label": labels.cpu()[first].numpy(), "nuisance_of_label": labels.cpu()[second].numpy()}
+    path = interpolate(clf, x[first], x[second], _INTERPOLATION_STEPS)
+    rows = [
+        _pixels(quantized(clf, clf.sample(_SAMPLES_PER_CLASS, labels=label, generator=generator)))
+        for label in range(min(clf.classes, _COLUMNS))
+    ]
+    return {
+        "metamers": metamer_pictures(clf, x[first], x[second]) | pair_labels,
+        "interpolations": pair_labels
+        | {"steps": np.stack([_pixels(quantized(clf, step)) for step in path]), "target": _pixels(quantized(clf, x[second]))},
+        "samples": {"samples": np.stack(rows)},
+    }
 
 
 def _pairs_by_class(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ __all__ = ["InverseError", "forward_inverse_error", "inverse_error"]
 
 
 class InverseError(NamedTuple):
-    """Error of a round trip over all examples and dimensions, in the units of what went round.
+    """Error of a round trip over all examples and dimensions, in the units of what was mapped.
 
     Attributes:
         max: the largest absolute difference; NaN if a value was not finite.
@@ -37,7 +37,7 @@ def inverse_error(clf: InvertibleClassifier, x: Tensor, *, batch_size: int = 128
         True
 
     Raises:
-        UsageError: x is empty.
+        UsageError: if x is empty.
     """
     with evaluating(clf):
         return _over_batches(x.to(clf.device, clf.dtype), batch_size, lambda batch: clf.inverse(*clf.latents(batch)))
@@ -47,7 +47,7 @@ def forward_inverse_error(clf: InvertibleClassifier, logits: Tensor, nuisance: T
     """|F(F^-1(z)) - z| over z = (logits (N, K), nuisance (N, D-K)), in eval mode and the classifier's own precision.
 
     Raises:
-        UsageError: z is empty.
+        UsageError: if z is empty.
     """
     classes = logits.shape[1]
     z = torch.cat([logits, nuisance], dim=1)

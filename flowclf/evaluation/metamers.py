@@ -35,7 +35,7 @@ def metamer(clf: InvertibleClassifier, logits_of: Tensor, nuisance_of: Tensor) -
         Network inputs (B, *input_shape). They may leave the range that pixels have.
 
     Raises:
-        UsageError: the two shapes differ, or are not the network's.
+        UsageError: if the two shapes differ, or are not the network's.
 
     Example:
         >>> import flowclf
@@ -66,7 +66,7 @@ def interpolate(clf: InvertibleClassifier, x1: Tensor, x2: Tensor, steps: int) -
         Network inputs (T, B, *input_shape): x1 first, ``metamer(clf, x1, x2)`` last.
 
     Raises:
-        UsageError: the two shapes differ, or are not the network's, or ``steps`` is below 2.
+        UsageError: if the two shapes differ, or are not the network's, or ``steps`` is below 2.
     """
     _check_pair(x1, x2)
     if steps < 2:
@@ -78,7 +78,7 @@ def interpolate(clf: InvertibleClassifier, x1: Tensor, x2: Tensor, steps: int) -
 
 
 def quantized(clf: InvertibleClassifier, x: Tensor) -> Tensor:
-    """What is left of network inputs in a saved picture: clipped to the pixel range and rounded to 8 bits.
+    """Network inputs as a saved picture has them: clipped to the pixel range and rounded to 8 bits.
 
     Args:
         clf: whose preprocessing turns inputs into images.
@@ -88,7 +88,7 @@ def quantized(clf: InvertibleClassifier, x: Tensor) -> Tensor:
         Images (B, C, H, W) in [0, 1], every value k / 255. ``clf.preprocessing`` makes network inputs of them again.
 
     Raises:
-        UsageError: the classifier's data are not images of pixel values (its preprocessing has no ``bits``).
+        UsageError: if the classifier's data are not images of pixel values (its preprocessing has no ``bits``).
     """
     if clf.preprocessing.bits is None:
         raise UsageError("quantized: expected a classifier of images of pixel values, found one of continuous data")
@@ -109,7 +109,7 @@ def draw_pairs(labels: Tensor, n: int, *, seed: int = 0) -> tuple[Tensor, Tensor
         Two index tensors (n,), int64, on the CPU.
 
     Raises:
-        UsageError: n is below 1, or there are not two classes.
+        UsageError: if n is below 1, or there are not two classes.
     """
     labels = labels.cpu()
     if n < 1:
@@ -148,10 +148,9 @@ def metamer_statistics(
         x: (N, *input_shape), network inputs.
         labels: (N,) their classes.
         pairs: number of pairs; see :func:`draw_pairs`.
-        seed: of the pairs.
-        oracle: knows the class of any input, see :data:`flowclf.data.Oracle`. Raw metamers are given to it as they are, images
-            outside of [0, 1] too.
-        batch_size: pairs a batch.
+        seed: random seed of the pairs.
+        oracle: labels any input, see :data:`flowclf.data.Oracle`. It gets raw metamers as they are, also images outside of [0, 1].
+        batch_size: pairs per batch.
         advance: called with the number of pairs after each batch.
 
     Returns:
@@ -162,13 +161,13 @@ def metamer_statistics(
         and for images
         ``metamers.prediction_kept_8bit``, ``metamers.logit_change_8bit_mean``: of metamers after :func:`quantized`;
         ``metamers.pixels_out_of_range``: fraction of pixels outside of what images have with noise.
-        With an oracle the fractions of pairs that it calls by the class of x2, the donor of the nuisances, of x1, which gave the
-        logits, or of neither: ``metamers.oracle.donor`` (an attack's success), ``.logits``, ``.neither``; and
+        With an oracle the fractions of metamers that it labels as x2, the donor of the nuisances, as x1, the donor of the
+        logits, or as neither: ``metamers.oracle.donor`` (an attack's success), ``.logits``, ``.neither``; and
         ``metamers.adversarial``, of the metamers that are invariance-based adversarial examples (paper, definition 3):
         o(x_met) != o(x1), while the classifier's prediction stays. For images the same with ``_8bit``.
 
     Raises:
-        UsageError: fewer than one pair or two classes.
+        UsageError: if there is less than one pair, or fewer than two classes.
     """
     images = clf.preprocessing.bits is not None
     first, second = draw_pairs(labels, pairs, seed=seed)
@@ -203,12 +202,12 @@ def metamer_statistics(
             if oracle is not None:
                 before = oracle(clf.preprocessing.inverse(x[one])).argmax(1)
                 for suffix, (data, kept) in shown.items():
-                    judged = oracle(data).argmax(1)
-                    by_logits, by_nuisance = judged == labels[one], judged == labels[two]
+                    after = oracle(data).argmax(1)
+                    by_logits, by_nuisance = after == labels[one], after == labels[two]
                     add(f"oracle.donor{suffix}", by_nuisance)
                     add(f"oracle.logits{suffix}", by_logits)
                     add(f"oracle.neither{suffix}", ~(by_logits | by_nuisance))
-                    add(f"adversarial{suffix}", kept & (judged != before))
+                    add(f"adversarial{suffix}", kept & (after != before))
             if advance is not None:
                 advance(len(one))
     results = {"metamers.pairs": pairs, "metamers.logit_change_max": torch.stack(worst).max().item()}

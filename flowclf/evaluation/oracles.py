@@ -1,36 +1,50 @@
-"""Who judges the metamers: the truth where data know it, or an independent classifier; and how far it is to be trusted itself."""
+"""Oracles: they label metamers. The truth where the data know it, or an independent classifier, whose own errors are measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
-from flowclf.data import Oracle, Split
+from flowclf.classifier import Classifier, require_invertible
+from flowclf.data import Oracle
 from flowclf.errors import UsageError
-from flowclf.evaluation.metrics import error_interval, network_inputs
+from flowclf.evaluation.encoding import network_inputs
 from flowclf.modes import evaluating
 
-__all__ = ["oracle_intervals", "oracle_results", "ready_oracle"]
+if TYPE_CHECKING:
+    from flowclf.evaluation.context import MetricContext
+
+__all__ = ["OracleErrors", "oracle_errors", "ready_oracle"]
 
 _BATCH = 250
 
 
-def ready_oracle(oracle: Oracle | Classifier | None, clf: Classifier) -> Oracle | None:
-    """The oracle as a function of images in [0, 1] or vectors, on whatever device and of whatever precision they come.
+class OracleErrors(NamedTuple):
+    """Errors of an oracle on test data.
 
-    A classifier that is one judges in eval mode, and is left as it was.
+    Attributes:
+        clean: on the data as they are.
+        noisy: with dequantisation noise: what the oracle would misclassify if every metamer were a perfect copy of a donor.
+    """
+
+    clean: float
+    noisy: float
+
+
+def ready_oracle(oracle: Oracle | Classifier | None, clf: Classifier) -> Oracle | None:
+    """The oracle as a function of images in [0, 1] or vectors, of any device and precision.
+
+    A classifier is used in eval mode, and left in the mode it was in.
 
     Raises:
-        UsageError: a classifier of other images or classes than those that it is to judge, or one for a plain network, which
+        UsageError: if the oracle is a classifier of other images or classes than ``clf``, or ``clf`` is a plain network, which
             has no metamers.
     """
     if not isinstance(oracle, Classifier):
         return oracle
-    require_invertible(clf, "an oracle, which judges metamers")
+    require_invertible(clf, "an oracle, which labels metamers")
     wanted, found = (clf.preprocessing.image_shape, clf.classes), (oracle.preprocessing.image_shape, oracle.classes)
     if wanted != found:
         raise UsageError(
@@ -40,40 +54,25 @@ def ready_oracle(oracle: Oracle | Classifier | None, clf: Classifier) -> Oracle 
         raise UsageError(f"the oracle's classes are {oracle.class_names}, the classifier's {clf.class_names}")
     logits = oracle.logits_only()
 
-    def judge(x: Tensor) -> Tensor:
+    def label(x: Tensor) -> Tensor:
         with evaluating(oracle):
             return logits(x.to(oracle.device, oracle.dtype)).to(x.device)  # type: ignore[no-any-return]
 
-    return judge
+    return label
 
 
-def oracle_results(
-    clf: InvertibleClassifier, oracle: Oracle, test: Split, seed: int, advance: Callable[[int], object]
-) -> dict[str, Any]:
-    """``metamers.oracle.test_error`` on the test data as they are; ``.noisy_test_error`` with the noise that metamers' donors have.
-
-    The latter is what an oracle would get wrong if every metamer were a perfect copy of a donor.
-    """
-    wrong = {"test_error": 0, "noisy_test_error": 0}
-    generator = torch.Generator().manual_seed(seed)
-    with evaluating(oracle if isinstance(oracle, nn.Module) else nn.Identity()):
+def oracle_errors(context: MetricContext) -> OracleErrors:
+    """The errors of a context's oracle on the test data."""
+    clf, oracle, test = context.invertible, context.oracle, context.data.test
+    if oracle is None:
+        raise UsageError("expected an oracle, found none")
+    clean_wrong = noisy_wrong = 0
+    generator = torch.Generator().manual_seed(context.seed)
+    with context.progress.task("oracle", len(test)) as task, evaluating(oracle if isinstance(oracle, nn.Module) else nn.Identity()):
         for inputs, labels in zip(torch.split(test.inputs, _BATCH), torch.split(test.labels, _BATCH), strict=True):
             noisy = clf.preprocessing.inverse(network_inputs(clf, inputs, generator))
             clean = noisy if clf.preprocessing.bits is None else inputs.to(noisy) / 255
-            for name, shown in (("test_error", clean), ("noisy_test_error", noisy)):
-                wrong[name] += int((oracle(shown).argmax(1) != labels.to(clf.device)).sum())
-            advance(len(labels))
-    if clf.preprocessing.bits is None:
-        del wrong["noisy_test_error"]
-    return {f"metamers.oracle.{name}": count / len(test) for name, count in wrong.items()}
-
-
-def oracle_intervals(results: Mapping[str, Any], pairs: int) -> dict[str, float]:
-    """The results of metamers, each share of an oracle's answers followed by its 95 % interval (Wilson), ``_low`` and ``_high``."""
-    with_intervals: dict[str, Any] = {}
-    for name, value in results.items():
-        with_intervals[name] = value
-        if name.startswith("metamers.oracle."):
-            low, high = error_interval(value, pairs)
-            with_intervals |= {f"{name}_low": low, f"{name}_high": high}
-    return with_intervals
+            clean_wrong += int((oracle(clean).argmax(1) != labels.to(clf.device)).sum())
+            noisy_wrong += int((oracle(noisy).argmax(1) != labels.to(clf.device)).sum())
+            task.advance(len(labels))
+    return OracleErrors(clean_wrong / len(test), noisy_wrong / len(test))

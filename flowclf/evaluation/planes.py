@@ -1,10 +1,11 @@
-"""Planes through inputs, and what a classifier, a probe of its nuisances and an oracle say on them (paper, Figure 3).
+"""Planes through inputs, and the decisions of a classifier, a probe of its nuisances and an oracle on them (paper, Figure 3).
 
-Everything is in network inputs, for images as for vectors. Drawing is the business of figures.
+Everything is in network inputs, for images as for vectors. :mod:`flowclf.figures.planes` draws it.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class Plane:
             origin: a third.
 
         Raises:
-            UsageError: shapes that differ, or three points on one line.
+            UsageError: if the shapes differ, or the three points are on one line.
         """
         origin = torch.zeros_like(x1) if origin is None else origin
         if not x1.shape == x2.shape == origin.shape:
@@ -98,10 +99,10 @@ class Plane:
             The axis (size,), and coordinates (size^2, 2), row by row: v is constant in a row.
 
         Raises:
-            UsageError: an extent that is not positive, or a size below 2.
+            UsageError: if the extent is not positive, or the size is below 2.
         """
         if not extent > 0 or size < 2:
-            raise UsageError(f"a grid needs a positive extent and at least 2 points a side, found {extent} and {size}")
+            raise UsageError(f"a grid needs a positive extent and at least 2 points per side, found {extent} and {size}")
         axis = torch.linspace(-extent, extent, size)
         v, u = torch.meshgrid(axis, axis, indexing="ij")
         return axis, torch.stack((u.flatten(), v.flatten()), dim=1)
@@ -110,34 +111,34 @@ class Plane:
 def scores(
     clf: InvertibleClassifier, x: Tensor, *, probe: nn.Module | None = None, oracle: Oracle | None = None, batch_size: int = 1000
 ) -> dict[str, NDArray[Any]]:
-    """What the classifier, a probe of its nuisances and an oracle say of network inputs, in eval mode.
+    """Scores that the classifier, a probe of its nuisances and an oracle give to network inputs, in eval mode.
 
     Args:
         clf: the classifier.
         x: (N, *input_shape).
         probe: nuisances (B, D-K) -> logits (B, K).
-        oracle: see :data:`flowclf.data.Oracle`; it is given what ``clf.preprocessing.inverse`` makes of the inputs.
+        oracle: see :data:`flowclf.data.Oracle`; called with ``clf.preprocessing.inverse`` of the inputs.
         batch_size: inputs a batch.
 
     Returns:
-        ``classifier``, and where they are given ``probe`` and ``oracle``: (N, K) each; the largest is the decision.
+        ``classifier``, and ``probe`` and ``oracle`` if given: (N, K) each; the largest score is the decision.
     """
-    said: dict[str, list[Tensor]] = {}
-    # Not everyone that can judge is a module, but what is one must be in eval mode.
+    outputs: dict[str, list[Tensor]] = {}
+    # An oracle need not be a module, but one that is must be in eval mode.
     modules = [part for part in (clf, probe, oracle) if isinstance(part, nn.Module)]
     with evaluating(nn.ModuleList(modules)):
         for batch in torch.split(x.to(clf.device, clf.dtype), batch_size):
             logits, nuisance = clf.latents(batch)
-            said.setdefault("classifier", []).append(logits)
+            outputs.setdefault("classifier", []).append(logits)
             if probe is not None:
-                said.setdefault("probe", []).append(probe(nuisance.float()))
+                outputs.setdefault("probe", []).append(probe(nuisance.float()))
             if oracle is not None:
-                said.setdefault("oracle", []).append(oracle(clf.preprocessing.inverse(batch)))
-    return {name: torch.cat(rows).float().cpu().numpy() for name, rows in said.items()}
+                outputs.setdefault("oracle", []).append(oracle(clf.preprocessing.inverse(batch)))
+    return {name: torch.cat(rows).float().cpu().numpy() for name, rows in outputs.items()}
 
 
 def disagreement(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Fraction of the points, and so of an even grid's area, at which two judges (..., K) decide for different classes."""
+    """Share of points, and so of an even grid's area, at which two arrays of scores (..., K) decide for different classes."""
     return float((one.argmax(-1) != other.argmax(-1)).mean())
 
 
@@ -151,21 +152,21 @@ def plane_arrays(
     size: int = 201,
     seed: int = 0,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The data of Figure 3: the plane of two data points, and that of x and its metamer; and what they say in numbers.
+    """The data of Figure 3: the plane of two data points, and that of x and its metamer; and what they show in numbers.
 
     Of 100 random pairs of different classes one is taken: the first whose metamer is an invariance-based adversarial example
-    (definition 3), so that there is something to see; the first of all where none is, or nobody knows. Both planes go
-    through 0, as in the paper. The latent path goes from x to its metamer with the logits of x all along.
+    (definition 3), so that there is something to see; or the first of all if there is none, or no oracle. Both planes go
+    through 0, as in the paper. The latent path leads from x to its metamer; all of it has the logits of x.
 
     Args:
         clf: the classifier.
         x: (N, *input_shape), network inputs.
         labels: (N,) their classes.
         probe: nuisances (B, D-K) -> logits (B, K).
-        oracle: see :data:`flowclf.data.Oracle`. Where it has ``radii``, of spheres around 0 on which the classes lie, the circles
+        oracle: see :data:`flowclf.data.Oracle`. If it has ``radii``, of spheres around 0 on which the classes lie, the circles
             in which these cut the planes are given too.
-        size: points of the grid a side.
-        seed: of the pairs.
+        size: points of the grid per side.
+        seed: random seed of the pairs.
 
     Returns:
         Arrays, each for both planes ``pair.*`` and ``metamer.*``: ``axis`` (size,), ``classifier``, ``probe`` and ``oracle``
@@ -173,13 +174,13 @@ def plane_arrays(
         classes (the metamer's by the oracle; -1 unknown), and ``circles`` (n, 3), u, v and radius. And the path, ``path.points``
         (T, 2), projected onto the second plane, with ``path.classifier``, ``path.probe`` and ``path.oracle`` (T, K).
 
-        Numbers: ``planes.pairs``, ``planes.chosen_pair`` (which was taken) and ``planes.distance`` (of the metamer from x); on the
-        path ``planes.path.classifier_changes``, ``.probe_changes`` and ``.oracle_changes``, how often each decision changes; with
-        an oracle ``planes.pair.classifier_disagreement``, ``.probe_disagreement`` and the same of ``planes.metamer``: fractions
-        of the area drawn.
+        Numbers: ``planes.pairs``, ``planes.chosen_pair`` (index of the pair) and ``planes.distance`` (between x and its metamer);
+        on the path ``planes.path.classifier_changes``, ``.probe_changes`` and ``.oracle_changes``, how often each decision changes;
+        with an oracle ``planes.pair.classifier_disagreement``, ``.probe_disagreement`` and the same of ``planes.metamer``:
+        fractions of the area drawn.
 
     Raises:
-        UsageError: fewer than two classes, or a pair that spans no plane.
+        UsageError: if there are fewer than two classes, or the pair spans no plane.
     """
     first, second = (indices.to(x.device) for indices in draw_pairs(labels, _PAIRS, seed=seed))
     with evaluating(clf):
@@ -189,8 +190,8 @@ def plane_arrays(
         path = interpolate(clf, x1[None], x2[None], _STEPS).squeeze(1)
     radii: Sequence[float] = getattr(oracle, "radii", ())
     own, other = int(labels[first[chosen]]), int(labels[second[chosen]])
-    said = None if oracle is None else int(scores(clf, x_met[None], oracle=oracle)["oracle"].argmax())
-    planes = {"pair": (Plane.through(x1, x2), x2, other), "metamer": (Plane.through(x1, x_met), x_met, said)}
+    metamer_label = None if oracle is None else int(scores(clf, x_met[None], oracle=oracle)["oracle"].argmax())
+    planes = {"pair": (Plane.through(x1, x2), x2, other), "metamer": (Plane.through(x1, x_met), x_met, metamer_label)}
     arrays: dict[str, NDArray[Any]] = {}
     numbers: dict[str, Any] = {
         "planes.pairs": _PAIRS,
@@ -198,10 +199,8 @@ def plane_arrays(
         "planes.distance": (x_met - x1).norm().item(),
     }
 
-    def judged(points: Tensor) -> dict[str, NDArray[Any]]:
-        return scores(clf, points, probe=probe, oracle=oracle)
-
-    on_path = judged(path)
+    score = functools.partial(scores, clf, probe=probe, oracle=oracle)
+    on_path = score(path)
     arrays |= {f"path.{name}": values for name, values in on_path.items()}
     arrays["path.points"] = planes["metamer"][0].coordinates(path).float().cpu().numpy()
     for name, values in on_path.items():
@@ -211,17 +210,16 @@ def plane_arrays(
         circles = [circle for radius in radii if (circle := plane.circle(radius)) is not None]
         extent = _MARGIN * max(marked.abs().max().item(), *(max(abs(u), abs(v)) + r for u, v, r in circles), 0.0)
         axis, coordinates = plane.grid(extent, size)
-        on_grid = {
-            judge: values.reshape(size, size, -1) for judge, values in judged(plane.points(coordinates.to(x.device))).items()
-        }
-        arrays |= {f"{name}.{judge}": values for judge, values in on_grid.items()}
+        on_points = score(plane.points(coordinates.to(x.device)))
+        on_grid = {source: values.reshape(size, size, -1) for source, values in on_points.items()}
+        arrays |= {f"{name}.{source}": values for source, values in on_grid.items()}
         arrays[f"{name}.axis"] = axis.numpy()
         arrays[f"{name}.points"] = marked.float().cpu().numpy()
         arrays[f"{name}.points_label"] = np.array([own, -1 if label is None else label])
         arrays[f"{name}.circles"] = np.array(circles, dtype=np.float32).reshape(-1, 3)
         if oracle is not None:
-            for judge in ("classifier", "probe"):
-                numbers[f"planes.{name}.{judge}_disagreement"] = disagreement(on_grid[judge], on_grid["oracle"])
+            for source in ("classifier", "probe"):
+                numbers[f"planes.{name}.{source}_disagreement"] = disagreement(on_grid[source], on_grid["oracle"])
     return arrays, numbers
 
 

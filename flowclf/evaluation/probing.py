@@ -1,39 +1,44 @@
-"""The protocols' probes: which are trained on what, and their results."""
+"""Training the probes that a protocol selects, and scoring them."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
-
 from flowclf.classifier import InvertibleClassifier
-from flowclf.data import DataSet, Split
-from flowclf.evaluation.encoding import check_fits, encode_all
-from flowclf.evaluation.metrics import Encoded, error_interval
-from flowclf.evaluation.probes import (
-    KERNEL_BANDWIDTHS,
-    ConvolutionalProbe,
-    Probe,
-    entropy_nats,
-    judge_probe,
-    mlp,
-    mutual_information_nats,
-    train_kernel_probe,
-    train_probe,
-)
-from flowclf.evaluation.protocols import EvaluationProtocol, protocol_named
+from flowclf.data import DataSet
+from flowclf.evaluation.context import MetricContext
+from flowclf.evaluation.encoding import check_fits
+from flowclf.evaluation.probes import Probe, ProbeScore, probe_kinds, score_probe
 from flowclf.modes import evaluating, repeatable
 from flowclf.settings import ProbeSettings
-from flowclf.training.progress import Progress, SilentProgress
+from flowclf.training.progress import Progress
 
-__all__ = ["nuisance_probe", "probe_results"]
+__all__ = ["TrainedProbes", "nuisance_probe", "train_probes"]
 
-_NETWORKS: Mapping[str, Callable[[InvertibleClassifier, ProbeSettings], nn.Module]] = {
-    "mlp": lambda clf, settings: mlp(clf.dimensions - clf.classes, clf.classes, settings.hidden),
-    "conv": lambda clf, settings: ConvolutionalProbe(clf, clf.classes),
-}
+
+@dataclass(frozen=True)
+class TrainedProbes:
+    """The probes of an evaluation, by name.
+
+    Attributes:
+        probes: trained, in eval mode.
+        scores: of each on ``train``, ``validation`` and ``test``.
+        best_on_validation: name of the probe with the lowest cross-entropy on validation data.
+        best_on_test: name of the probe with the lowest test error.
+        selected: whichever of the two the protocol selects.
+        train_examples: number of examples they were trained on.
+    """
+
+    probes: Mapping[str, Probe]
+    scores: Mapping[str, Mapping[str, ProbeScore]]
+    best_on_validation: str
+    best_on_test: str
+    selected: str
+    train_examples: int
 
 
 def nuisance_probe(
@@ -45,114 +50,66 @@ def nuisance_probe(
     probe: ProbeSettings | None = None,
     progress: Progress | None = None,
 ) -> Probe:
-    """Train the nuisance classifier that :func:`evaluate` would judge by, and nothing else.
+    """Train the nuisance classifier of :func:`flowclf.evaluate`, and nothing else.
 
     Args:
-        clf: in eval mode throughout; left in the mode it was in.
-        data: of the classifier's shape and classes.
-        protocol: a key of :data:`PROTOCOLS`.
-        seed: of the dequantisation noise and of the probes.
-        probe: what the probes are.
-        progress: is told what is going on.
+        clf, data, protocol, seed, probe, progress: as for :func:`flowclf.evaluate`.
 
     Returns:
         The probe with the lowest validation cross-entropy, nuisances (B, D-K) -> logits (B, K), in eval mode.
 
     Raises:
-        UsageError: as :func:`evaluate`.
-        FlowclfError: as :func:`evaluate`.
+        UsageError, FlowclfError: as :func:`flowclf.evaluate`.
     """
-    chosen, settings, progress = protocol_named(protocol), probe or ProbeSettings(), progress or SilentProgress()
-    train = data.train if settings.examples is None else data.train.head(settings.examples)
-    splits = {"train": train, "validation": data.validation}
+    if probe is not None and probe.examples is not None:
+        data = dataclasses.replace(data, train=data.train.head(probe.examples))
+    context = MetricContext(clf, data, protocol=protocol, seed=seed, probe=probe, progress=progress)
     check_fits(clf, data, ("train", "validation"))
-    labels = {name: split.labels.cpu() for name, split in splits.items()}
     with repeatable(clf.device), evaluating(clf):
-        features = {name: part.nuisance for name, part in encode_all(clf, splits, seed, progress).items()}
-        probes = _train_probes(clf, chosen, settings, features, labels, seed, progress)
-    return min(probes.values(), key=_validation_nats)
+        context.encode("train", "validation")
+        probes = _train(context)
+    return probes[_best_on_validation(probes)]
 
 
-def _train_probes(
-    clf: InvertibleClassifier,
-    chosen: EvaluationProtocol,
-    settings: ProbeSettings,
-    features: Mapping[str, Tensor],
-    labels: Mapping[str, Tensor],
-    seed: int,
-    progress: Progress,
-) -> dict[str, Probe]:
-    """The protocol's probes, by name: of ``features`` and ``labels`` the parts ``train`` and ``validation`` are used."""
+def train_probes(context: MetricContext) -> TrainedProbes:
+    """Train and score the probes that the context's protocol selects."""
+    probes = _train(context)
+    examples = context.probe_settings.examples
+    nuisance, labels = context.encoded("train").nuisance[:examples], context.labels("train")[:examples]
+    test, test_labels = context.encoded("test").nuisance, context.labels("test")
+    scores = {
+        name: {
+            "train": score_probe(probe, nuisance, labels),
+            "validation": probe.validation,
+            "test": score_probe(probe, test, test_labels),
+        }
+        for name, probe in probes.items()
+    }
+    on_validation = _best_on_validation(probes)
+    on_test = min(scores, key=lambda name: scores[name]["test"].error)
+    selected = on_test if context.protocol.selected_on == "test" else on_validation
+    return TrainedProbes(probes, scores, on_validation, on_test, selected, len(labels))
+
+
+def _train(context: MetricContext) -> dict[str, Probe]:
+    clf, protocol, settings = context.invertible, context.protocol, context.probe_settings
+    parts = (
+        context.encoded("train").nuisance[: settings.examples],
+        context.labels("train")[: settings.examples],
+        context.encoded("validation").nuisance,
+        context.labels("validation"),
+        clf.classes,
+    )
     trained: dict[str, Probe] = {}
-    for name in chosen.probes:
-        if name == "conv" and len(clf.input_shape) != 3:
-            continue
-        parts = (features["train"], labels["train"], features["validation"], labels["validation"], clf.classes)
-        if name == "kernel":
-            with progress.task(f"probe {name}", len(KERNEL_BANDWIDTHS)) as task:
-                trained[name] = train_kernel_probe(*parts, seed=seed, device=clf.device, advance=task.advance)
-            continue
-        with progress.task(f"probe {name}", chosen.probe_epochs) as task:
-            trained[name] = train_probe(
-                *parts,
-                network=functools.partial(_NETWORKS[name], clf, settings),
-                epochs_max=chosen.probe_epochs,
-                patience=chosen.probe_patience,
-                seed=seed,
-                device=clf.device,
-                advance=task.advance,
-            )
+    for name, kind in probe_kinds(context.protocol_name, images=len(clf.input_shape) == 3).items():
+        options: dict[str, Any] = {}
+        if kind.network is not None:
+            network = functools.partial(kind.network, clf, settings)
+            options = {"network": network, "epochs_max": protocol.probe_epochs, "patience": protocol.probe_patience}
+        with context.progress.task(f"probe {name}", options.get("epochs_max", kind.steps)) as task:
+            trained[name] = kind.trainer(*parts, seed=context.seed, device=clf.device, advance=task.advance, **options)
     return trained
 
 
-def _validation_nats(probe: Probe) -> float:
-    return probe.validation.cross_entropy_nats
-
-
-def probe_results(
-    clf: InvertibleClassifier,
-    chosen: EvaluationProtocol,
-    settings: ProbeSettings,
-    splits: Mapping[str, Split],
-    encoded: Mapping[str, Encoded],
-    seed: int,
-    progress: Progress,
-) -> tuple[dict[str, Any], Probe]:
-    """Results of the protocol's probes, and the one with the lowest validation cross-entropy."""
-    features = {name: part.nuisance for name, part in encoded.items()}
-    labels = {name: split.labels.cpu() for name, split in splits.items()}
-    features["train"], labels["train"] = features["train"][: settings.examples], labels["train"][: settings.examples]
-    trained = _train_probes(clf, chosen, settings, features, labels, seed, progress)
-    scores = {
-        name: {part: judge_probe(probe, features[part], labels[part]) for part in ("train", "test")}
-        for name, probe in trained.items()
-    }
-    by_validation = min(trained, key=lambda name: _validation_nats(trained[name]))
-    by_test = min(trained, key=lambda name: scores[name]["test"].error)
-    judge = by_test if chosen.judge == "test" else by_validation
-    low, high = error_interval(scores[by_test]["test"].error, len(labels["test"]))
-    results = {
-        "probe.test_error": scores[by_test]["test"].error,
-        "probe.test_error_low": low,
-        "probe.test_error_high": high,
-        "probe.train_error": scores[judge]["train"].error,
-        "probe.validation_error": trained[judge].validation.error,
-        "probe.validation_cross_entropy_nats": _validation_nats(trained[judge]),
-        "probe.test_cross_entropy_nats": scores[judge]["test"].cross_entropy_nats,
-        # A bound chosen by its own value would be biased upwards, so it is always that of the choice on validation data.
-        "probe.mutual_information_nats": mutual_information_nats(labels["test"], scores[by_validation]["test"].cross_entropy_nats),
-        "probe.entropy_nats": entropy_nats(labels["test"]),
-        "probe.epochs": trained[judge].epochs,
-        "probe.name": judge,
-        "probe.hidden": "-".join(map(str, settings.hidden)),
-        "probe.train_examples": len(labels["train"]),
-    }
-    for name, probe in trained.items():
-        results |= {
-            f"probe.{name}.train_error": scores[name]["train"].error,
-            f"probe.{name}.test_error": scores[name]["test"].error,
-            f"probe.{name}.test_cross_entropy_nats": scores[name]["test"].cross_entropy_nats,
-            f"probe.{name}.validation_cross_entropy_nats": _validation_nats(probe),
-            f"probe.{name}.epochs": probe.epochs,
-        }
-    return results, trained[by_validation]
+def _best_on_validation(probes: Mapping[str, Probe]) -> str:
+    return min(probes, key=lambda name: probes[name].validation.cross_entropy_nats)

@@ -14,27 +14,25 @@ __all__ = ["PROTOCOLS", "EvaluationProtocol", "protocol_named"]
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """How much work an evaluation is.
+    """How much work an evaluation is. Metrics and probes name the protocols that they are a part of.
 
     Attributes:
-        pairs: metamers.
-        probes: names of the probes: ``mlp`` sees the nuisances as a vector, ``conv`` as feature maps, and ``kernel`` is no network.
-        probe_epochs: at most so many epochs for each that is trained in epochs.
-        probe_patience: epochs without improvement that end a probe's training.
-        judge: which probe the results are of: the one with the lowest cross-entropy on ``validation`` data, or, to leave no
-            doubt, the one with the lowest error on ``test`` data.
+        pairs: number of metamers.
+        probe_epochs: largest number of epochs for probes that are trained in epochs.
+        probe_patience: epochs without improvement after which a probe's training ends.
+        selected_on: how the probe is selected that the results describe: by the lowest cross-entropy on ``validation`` data or, to
+            leave no doubt, by the lowest error on ``test`` data.
     """
 
     pairs: int
-    probes: tuple[str, ...]
     probe_epochs: int
     probe_patience: int
-    judge: Literal["validation", "test"]
+    selected_on: Literal["validation", "test"]
 
 
 PROTOCOLS: Mapping[str, EvaluationProtocol] = {
-    "quick": EvaluationProtocol(pairs=1000, probes=("mlp",), probe_epochs=15, probe_patience=3, judge="validation"),
-    "full": EvaluationProtocol(pairs=5000, probes=("mlp", "conv", "kernel"), probe_epochs=40, probe_patience=3, judge="test"),
+    "quick": EvaluationProtocol(pairs=1000, probe_epochs=15, probe_patience=3, selected_on="validation"),
+    "full": EvaluationProtocol(pairs=5000, probe_epochs=40, probe_patience=3, selected_on="test"),
 }
 
 
@@ -42,7 +40,7 @@ def protocol_named(name: str) -> EvaluationProtocol:
     """The protocol of that name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: if there is none.
     """
     if name not in PROTOCOLS:
         raise UsageError(f"unknown evaluation protocol '{name}'{nearest(name, PROTOCOLS)}")

@@ -1,4 +1,4 @@
-"""Charts: calibration, and the course of a training."""
+"""Charts: calibration, and training curves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from flowclf.errors import UsageError
 from flowclf.evaluation import Arrays
+from flowclf.evaluation.metric import describe
 from flowclf.figures.style import BLUE, INK, MUTED, ORANGE, PURPLE, new_figure, tidy
 
 __all__ = ["calibration_diagram", "training_curves"]
@@ -21,7 +22,7 @@ def calibration_diagram(arrays: Arrays) -> Figure:
 
     Args:
         arrays: ``counts``, ``confidence`` and ``accuracy`` of bins of equal width, as
-            :func:`flowclf.evaluation.metrics.reliability_bins` gives them.
+            :func:`flowclf.evaluation.metrics.calibration.reliability_bins` gives them.
     """
     counts, confidence, accuracy = arrays["counts"], arrays["confidence"], arrays["accuracy"]
     bins = len(counts)
@@ -49,13 +50,13 @@ def calibration_diagram(arrays: Arrays) -> Figure:
 
 
 def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Every number of the metrics rows over epochs, a panel for each quantity, training and validation together.
+    """The metrics over epochs, one panel per quantity, training and validation together.
 
     Args:
-        rows: one mapping an epoch; keys such as ``validation.error`` are a part and a quantity.
+        rows: one mapping per epoch; keys such as ``validation.error`` are a part and a quantity.
 
     Raises:
-        UsageError: there are no rows.
+        UsageError: if there are no rows.
     """
     if not rows:
         raise UsageError("training curves: expected at least one row of metrics, found none")
@@ -68,7 +69,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     for axis, (quantity, keys) in zip(axes.flat, panels.items(), strict=False):
-        percent = quantity.endswith("error")
+        percent = describe(quantity)[0] == "share"
         for key in keys:
             values = [np.nan if row.get(key) is None else float(row[key]) for row in rows]
             colour, name = _style(key)
@@ -86,7 +87,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Keys of the rows' numbers by quantity: what is measured on several parts of the data shares a panel."""
+    """Keys of the rows' numbers by quantity: training and validation share a panel."""
     panels: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for row in rows for key in row):
         part, _, quantity = key.rpartition(".")
@@ -105,13 +106,12 @@ def _rank(quantity: str) -> int:
 
 
 def _quantity(quantity: str) -> str:
-    if quantity.endswith("error"):
-        return f"{quantity.replace('_', ' ')}, %"
-    for ending, unit in (("_nats", "nats"), ("bits_per_dim", "bits per dimension")):
-        if quantity.endswith(ending):
-            rest = quantity.removesuffix(ending).replace("_", " ").strip()
-            return f"{rest}, {unit}" if rest else unit
-    return quantity.replace("_", " ")
+    name, unit = quantity.replace("_", " "), describe(quantity)[0]
+    if unit == "share":
+        return f"{name}, %"
+    if unit == "nats":
+        return f"{name.removesuffix(' nats')}, nats"
+    return "bits per dimension" if quantity == "bits_per_dim" else name
 
 
 def _style(key: str) -> tuple[str, str]:

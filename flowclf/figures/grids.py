@@ -20,7 +20,7 @@ _GAP, _CAPTION, _MARGIN = 8, 28, 14
 
 @dataclass(frozen=True)
 class PictureRow:
-    """A row of pictures in a grid: what it is, the pictures (P, C, H, W), uint8, and a caption and its colour below each."""
+    """A row of pictures in a grid: its name, the pictures (P, C, H, W), uint8, and a caption and its colour for each."""
 
     name: str
     pictures: NDArray[np.uint8]
@@ -32,13 +32,14 @@ def metamer_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
 
     Args:
         arrays: as :func:`flowclf.evaluation.metamer_pictures` gives them; ``logits_of_label`` and
-            ``nuisance_of_label`` as well where the donors' classes are known.
+            ``nuisance_of_label`` too if the donors' classes are known.
         class_names: of the classes.
     """
-    reads = arrays["metamer_prediction"]
+    predictions = arrays["metamer_prediction"]
     target = arrays["logits_of_prediction"]
     kept = [
-        (f"reads {short(class_names[got])}", INK if got == wanted else WRONG) for got, wanted in zip(reads, target, strict=True)
+        (f"reads {short(class_names[got])}", INK if got == wanted else WRONG)
+        for got, wanted in zip(predictions, target, strict=True)
     ]
     return picture_grid(
         [
@@ -72,7 +73,7 @@ def interpolation_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
 
 
 def sample_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
-    """Samples from the prior through the inverse, a class a row.
+    """Samples from the prior through the inverse, one class per row.
 
     Args:
         arrays: ``samples`` (K, n, C, H, W).
@@ -82,11 +83,11 @@ def sample_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
 
 
 def picture_grid(rows: Sequence[PictureRow], *, cell: int = 112, columns: Sequence[str] = ()) -> Figure:
-    """Pictures in rows, each named on the left.
+    """Pictures in rows, each row with its name on the left.
 
     Args:
-        rows: at least one, all of as many pictures of one size.
-        cell: about the size of a picture in pixels of the figure; it becomes a whole multiple of its own.
+        rows: at least one, all with the same number of pictures of the same size.
+        cell: approximate size of a picture in pixels of the figure; each pixel becomes a whole number of them.
         columns: names of the columns, above the first row.
     """
     count, _, height, width = rows[0].pictures.shape

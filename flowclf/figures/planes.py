@@ -19,13 +19,13 @@ from flowclf.figures.style import BLUE, INK, MUTED, ORANGE, PURPLE, new_figure, 
 
 __all__ = ["plane_panels"]
 
-_JUDGES = {"classifier": "classifier on the logits", "probe": "probe of the nuisances"}
+_SOURCES = {"classifier": "classifier on the logits", "probe": "probe of the nuisances"}
 _PLANES = {"pair": ("plane of two data points", ("$x_1$", "$x_2$")), "metamer": ("plane of x and its metamer", ("x", "$x_{met}$"))}
 _PALENESS = 0.72
 
 
 def plane_panels(arrays: Arrays, class_names: Sequence[str]) -> Figure:
-    """Four panels: the classifier above, the probe of its nuisances below; the plane of two data points, that of x and x_met.
+    """Four panels: the classifier above, the probe of its nuisances below; left the plane of two points, right that of x and x_met.
 
     Colours are decisions, hatching is where they differ from the oracle's, whose boundary is dashed.
 
@@ -35,14 +35,14 @@ def plane_panels(arrays: Arrays, class_names: Sequence[str]) -> Figure:
     """
     colours = _colours(len(class_names))
     figure = new_figure(8.6, 9.4)
-    axes = figure.subplots(len(_JUDGES), len(_PLANES))
-    for row, judge in zip(axes, _JUDGES, strict=True):
+    axes = figure.subplots(len(_SOURCES), len(_PLANES))
+    for row, source in zip(axes, _SOURCES, strict=True):
         for axis, plane in zip(row, _PLANES, strict=True):
             part = {key.removeprefix(f"{plane}."): array for key, array in arrays.items() if key.startswith(f"{plane}.")}
-            _panel(axis, part, judge, colours)
-            title = f"{_JUDGES[judge]}, {_PLANES[plane][0]}"
+            _panel(axis, part, source, colours)
+            title = f"{_SOURCES[source]}, {_PLANES[plane][0]}"
             if "oracle" in part:
-                title += f"\nunlike the oracle on {100 * disagreement(part[judge], part['oracle']):.0f} % of the area"
+                title += f"\nunlike the oracle on {100 * disagreement(part[source], part['oracle']):.0f} % of the area"
             axis.set_title(title, fontsize=9, color=INK)
             if plane == "metamer":
                 axis.plot(*arrays["path.points"].T, color=PURPLE, linewidth=1.2, linestyle=(0, (4, 2)), zorder=4)
@@ -51,13 +51,13 @@ def plane_panels(arrays: Arrays, class_names: Sequence[str]) -> Figure:
     return figure
 
 
-def _panel(axis: Axes, part: Arrays, judge: str, colours: Sequence[str]) -> None:
+def _panel(axis: Axes, part: Arrays, source: str, colours: Sequence[str]) -> None:
     edge = float(part["axis"][-1])
     pale = ListedColormap([tuple(1 - (1 - value) * (1 - _PALENESS) for value in to_rgb(colour)) for colour in colours])
-    decision = part[judge].argmax(-1)
+    decision = part[source].argmax(-1)
     extent = (-edge, edge, -edge, edge)
     axis.imshow(decision, extent=extent, origin="lower", cmap=pale, vmin=-0.5, vmax=len(colours) - 0.5, interpolation="nearest")
-    _boundaries(axis, part, judge, "solid")
+    _boundaries(axis, part, source, "solid")
     if "oracle" in part:
         wrong = (decision != part["oracle"].argmax(-1)).astype(float)
         if wrong.any():
@@ -72,8 +72,8 @@ def _panel(axis: Axes, part: Arrays, judge: str, colours: Sequence[str]) -> None
     axis.spines[:].set_color(MUTED)
 
 
-def _boundaries(axis: Axes, part: Arrays, judge: str, style: str) -> None:
-    for lead in _leads(part[judge]):
+def _boundaries(axis: Axes, part: Arrays, source: str, style: str) -> None:
+    for lead in _leads(part[source]):
         if lead.min() < 0 < lead.max():
             axis.contour(part["axis"], part["axis"], lead, levels=[0.0], colors=[INK], linewidths=1.1, linestyles=style)
 

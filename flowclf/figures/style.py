@@ -1,4 +1,4 @@
-"""What every figure has in common: colours, layout, and writing it with its data beside it.
+"""What figures have in common: colours, layout, and saving with the data beside the PNG.
 
 Drawn through matplotlib's object API on the Agg canvas: nothing here touches pyplot's global state or needs a display.
 """
@@ -49,9 +49,9 @@ class FigureFile:
     """A figure on disk.
 
     Attributes:
-        path: of the PNG; its data lie beside it under the same name, as .npz or .json.
+        path: of the PNG; its data are beside it under the same name, as .npz or .json.
         title: a few words.
-        caption: how to read it, in plain sentences.
+        caption: how to read it, in full sentences.
     """
 
     path: Path
@@ -68,7 +68,7 @@ def save_figure(figure: Figure, path: Path, data: Arrays | Sequence[Mapping[str,
         data: arrays, or rows that JSON can hold.
 
     Raises:
-        UsageError: an array of Python objects, which only a pickle could hold.
+        UsageError: if an array holds Python objects, which only a pickle could store.
     """
     if not isinstance(data, Sequence):
         pickled = sorted(name for name, array in data.items() if array.dtype.hasobject)
@@ -85,7 +85,7 @@ def save_figure(figure: Figure, path: Path, data: Arrays | Sequence[Mapping[str,
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that size, inches, whose parts make room for each other."""
+    """An empty figure of that size, in inches, whose parts do not overlap."""
     return Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
 
 
@@ -101,5 +101,5 @@ def tidy(axis: Axes) -> None:
 
 
 def short(name: str) -> str:
-    """A class's name in at most 12 characters."""
+    """The name of a class in at most 12 characters."""
     return name if len(name) <= 12 else f"{name[:11]}…"

@@ -1,4 +1,4 @@
-"""All figures of a run, written with the words that explain them."""
+"""All figures of a run, with their titles and captions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["write_figures"]
 
 
 def write_figures(folder: Path, evaluation: Evaluation | None, rows: Sequence[Mapping[str, Any]] = ()) -> list[FigureFile]:
-    """All figures of a run that there are data for, in the order of a report.
+    """Write all figures of a run that there are data for, in the order of a report.
 
     Args:
-        folder: made if need be.
-        evaluation: with its arrays; None draws the training alone.
-        rows: metrics of the epochs.
+        folder: created if it does not exist.
+        evaluation: with its arrays; None for the training curves alone.
+        rows: metrics, one row per epoch.
     """
     files: list[FigureFile] = []
 
@@ -50,41 +50,41 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "metamers": (
         "Metamers",
         "Each column is a pair. The picture in the middle has exactly the logits of the one above and the nuisances of "
-        "the one below. Where it looks like the picture below, the classifier ignores what makes the class; where it "
-        "looks like the one above, the logits hold the class and the nuisances only the style. Under a donor stands "
-        "its label, and in red how the classifier reads it where that differs; under a metamer how the classifier "
-        "reads it as an 8-bit picture, in red where it reads the picture above differently. All pictures carry the "
-        "dequantisation noise that the network gets.",
+        "the one below. If it looks like the picture below, the classifier ignores what makes the class; if it "
+        "looks like the one above, the logits hold the class and the nuisances only the style. Below a donor is "
+        "its label, in red with the predicted class if they differ; below a metamer is the class predicted for it as an 8-bit "
+        "picture, in red if it is not that of the picture above. All pictures contain the dequantisation noise of the "
+        "network's inputs.",
     ),
     "interpolations": (
         "Interpolations",
-        "Down each column the logits stay those of the original, while the nuisances go in equal steps from the "
-        "original's to the target's, which the metamer has. Where the logits hold all that makes the class, only the "
-        "style changes on the way down.",
+        "In each column the logits stay those of the original, while the nuisances change in equal steps from the "
+        "original's to the target's, which the metamer has. If the logits hold all that makes the class, only the "
+        "style changes from top to bottom.",
     ),
     "samples": (
         "Samples by class",
-        "Drawn from the prior at temperature 1, a class a row, and run through the inverse. They show what the "
-        "likelihood term has learnt; without one in the loss they mean little.",
+        "Drawn from the prior at temperature 1, one class per row, and mapped through the inverse. They show what the "
+        "likelihood term has learnt; if the loss has none, they mean little.",
     ),
     "planes": (
         "Decision regions in planes",
-        "Two planes through 0 in the space of inputs: on the left that of two data points, on the right that of x and its "
-        "metamer, which has the logits of x and the nuisances of a point of another class. Above what the classifier decides, "
-        "below what a fresh probe of its nuisances decides; hatched is where they differ from the oracle. On the way from x "
-        "to its metamer, which need not stay in the plane and is shown as its shadow, no logit changes: where the metamer "
-        "lies on the other side of the oracle's boundary, it is an invariance-based adversarial example.",
+        "Two planes through 0 in the space of inputs: left that of two data points, right that of x and its "
+        "metamer, which has the logits of x and the nuisances of a point of another class. The decisions of the classifier are "
+        "above, those of a probe trained afresh on its nuisances below; hatching marks where they differ from the oracle. On the "
+        "path from x to its metamer, which need not stay in the plane and is projected onto it, no logit changes: if the metamer "
+        "is on the other side of the oracle's boundary, it is an invariance-based adversarial example.",
     ),
     "calibration": (
         "Calibration",
-        "Test predictions grouped by the probability that the classifier gives to its answer. On the diagonal, answers "
-        "given with 90 % are right nine times of ten; below it the classifier is too sure. The lower panel counts the "
-        "predictions, on a logarithmic scale.",
+        "Test predictions grouped by the probability of the predicted class. On the diagonal, predictions with a "
+        "probability of 90 % are right nine times out of ten; below it the classifier is overconfident. The lower panel shows "
+        "the number of predictions on a logarithmic scale.",
     ),
     "training": (
         "Training",
-        "What the training loop measured: on the training part means over each epoch, with augmentation; on the "
-        "validation part after it.",
+        "Measured during training: means over each epoch on the training data, with augmentation; and values on the "
+        "validation data after each epoch.",
     ),
 }
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flowclf.data import SpheresOracle, sphere_chunks
 from flowclf.errors import UsageError
-from flowclf.evaluation.metrics import error_interval
+from flowclf.evaluation.interval import error_interval
 
 __all__ = ["MisalignedClassifier", "example6", "moved_outward", "predicted_error"]
 

@@ -17,8 +17,8 @@ from flowclf.classifier import Classifier, InvertibleClassifier, require_inverti
 from flowclf.data import DataSet
 from flowclf.errors import UsageError
 from flowclf.evaluation import ready_oracle
+from flowclf.evaluation.encoding import network_inputs
 from flowclf.evaluation.metamers import draw_pairs, interpolate, quantized
-from flowclf.evaluation.metrics import network_inputs
 from flowclf.figures import PictureRow, picture_grid, save_figure
 from flowclf.modes import evaluating
 from flowclf.run.opening import open_data, open_model

@@ -1,4 +1,4 @@
-"""report.html: what a run found, in one file that needs nothing else to be read.
+"""report.html: the results of a run in one self-contained file.
 
 Only the public names belong here.
 """

@@ -1,23 +1,18 @@
-"""Results that are read side by side: probes of several kinds, and what an oracle sees in metamers."""
+"""Results that are read side by side: probes of several kinds, and how an oracle labels metamers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from flowclf.evaluation.probes import registered_probes
 from flowclf.report.terms import percent
 
 __all__ = ["Table", "tables"]
 
-_PROBES: Mapping[str, str] = {
-    "mlp": "fully connected, on the nuisances as a vector",
-    "conv": "convolutional, on the nuisances as feature maps",
-    "kernel": "kernel ridge regression",
-}
-
 
 class Table(NamedTuple):
-    """A small table with a caption; the first column is words, the others are numbers."""
+    """A small table with a caption; the first column holds words, the others numbers."""
 
     title: str
     caption: str
@@ -26,7 +21,7 @@ class Table(NamedTuple):
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """The tables that there are results for."""
+    """The tables that the results suffice for."""
     return [table for table in (_probes(results), _oracle(results)) if table is not None]
 
 
@@ -44,21 +39,22 @@ def _probes(results: Mapping[str, Any]) -> Table | None:
     ]
     if len(found) < 2:
         return None
+    kinds = registered_probes()
     rows = [["the logits themselves", _share(results, "test.error"), _share(results, "train.error"), "", ""]]
     for name in found:
         nats, epochs = results.get(f"probe.{name}.test_cross_entropy_nats"), results.get(f"probe.{name}.epochs")
         rows.append(
             [
-                f"{name}: {_PROBES[name]}" if name in _PROBES else name,
+                f"{name}: {kinds[name].description}" if name in kinds else name,
                 _share(results, f"probe.{name}.test_error"),
                 _share(results, f"probe.{name}.train_error"),
                 "–" if nats is None else f"{nats:.3f}",
-                "–" if epochs is None or name == "kernel" else str(epochs),
+                "–" if epochs is None or (name in kinds and kinds[name].network is None) else str(epochs),
             ]
         )
     caption = (
-        "Fresh classifiers of the nuisances, each trained until held-out data said stop. The one with the lowest test error "
-        f"counts: {_share(results, 'probe.test_error')}, with the 95 % interval."
+        "Classifiers trained afresh on the nuisances, with early stopping on held-out data. The lowest test error counts: "
+        f"{_share(results, 'probe.test_error')}, with the 95 % interval."
     )
     return Table("Probes", caption, ("Classifier", "Test error", "Training error", "Cross-entropy, nats", "Epochs"), rows)
 
@@ -68,19 +64,19 @@ def _oracle(results: Mapping[str, Any]) -> Table | None:
         return None
     images = results.get("metamers.oracle.donor_8bit") is not None
     names = {
-        "oracle.donor": "the class of the nuisances' donor: the attack succeeds",
-        "oracle.logits": "the class of the logits' donor",
-        "oracle.neither": "another class",
+        "oracle.donor": "as the donor of the nuisances: the attack succeeds",
+        "oracle.logits": "as the donor of the logits",
+        "oracle.neither": "as another class",
         "prediction_kept": "(the classifier keeps its prediction)",
     }
     rows = [
         [words, *(_share(results, f"metamers.{name}{suffix}") for suffix in ("", "_8bit")[: 1 + images])]
         for name, words in names.items()
     ]
-    caption = f"Of {results.get('metamers.pairs', 0):,} metamers of test inputs of different classes, with 95 % intervals."
+    caption = f"Shares of {results.get('metamers.pairs', 0):,} metamers of test examples of different classes, with 95 % intervals."
     own, noisy = results.get("metamers.oracle.test_error"), results.get("metamers.oracle.noisy_test_error")
     if own is not None:
-        caption += f" The oracle itself misreads {percent(own)} of the test set"
-        caption += "." if noisy is None else f", and {percent(noisy)} with the noise that metamers' donors carry."
-    columns = ("What the oracle sees", "As computed", "As a saved 8-bit picture")[: 2 + images]
-    return Table("Metamers before an oracle", caption, columns, rows)
+        caption += f" The oracle itself misclassifies {percent(own)} of the test set"
+        caption += "." if noisy is None else f", and {percent(noisy)} with the noise that donors of metamers have."
+    columns = ("The oracle labels metamers", "As computed", "As a saved 8-bit picture")[: 2 + images]
+    return Table("Metamers and the oracle", caption, columns, rows)

@@ -1,6 +1,7 @@
-"""report.html: what a run found, in one file that needs nothing else to be read.
+"""report.html: the results of a run in one self-contained file.
 
-The words are here, the layout is in ``report.html.j2``. Everything that comes from outside is escaped.
+The sentences are here, the layout is in ``report.html.j2``; what each result means comes from its metric. Everything that comes
+from outside is escaped.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from flowclf.errors import DataError
+from flowclf.evaluation.metric import registered_metrics
 from flowclf.figures import FigureFile
 from flowclf.files import write_text
 from flowclf.report.tables import tables
@@ -47,21 +49,21 @@ def write_report(
 
     Args:
         folder: where to write it.
-        results: as :func:`flowclf.evaluation.evaluate` gives them, with whatever else results.json has.
-        title: what was run; by default the recipe's name in the results, or the folder's.
+        results: as :func:`flowclf.evaluation.evaluate` gives them, with anything else in results.json.
+        title: of the page; by default the recipe's name in the results, or the folder's.
         figures: PNG files; they are copied into the report.
-        rows: metrics of the epochs.
+        rows: metrics, one row per epoch.
         recipe_text: the recipe as given.
         resolved_text: the recipe with every default filled in.
         environment: versions, machine, times; a table.
         model_text: the network, node by node.
-        command: repeats the run from the folder of the report.
+        command: repeats the run, in the folder of the report.
 
     Returns:
         The report's path.
 
     Raises:
-        DataError: a figure that cannot be read, or is not a PNG.
+        DataError: if a figure cannot be read, or is not a PNG.
     """
     environ = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined)
     keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -98,61 +100,37 @@ def _subtitle(results: Mapping[str, Any]) -> str:
 
 
 def _cards(results: Mapping[str, Any]) -> list[_Card]:
+    """The results whose metrics have a headline, in the order of the groups."""
+    shown = [metric for metric in registered_metrics() if metric.headline and _has(results, metric.name)]
+    order = [*GROUPS, *(metric.name.split(".")[0] for metric in shown)]
     cards = []
-    if _has(results, "test.error"):
-        note = "of the test set is misread"
-        if _has(results, "test.error_low", "test.error_high"):
-            low, high = results["test.error_low"], results["test.error_high"]
-            note += f"; 95 % interval {100 * low:.2f} to {percent(high)}"
-        cards.append(_Card("Test error", percent(results["test.error"]), note))
-    if _has(results, "probe.test_error"):
-        note = "of a fresh classifier that sees only the nuisances"
-        if _has(results, "probe.test_error_low", "probe.test_error_high"):
-            note += f"; 95 % interval {100 * results['probe.test_error_low']:.2f} to {percent(results['probe.test_error_high'])}"
-        if _has(results, "test.chance_error"):
-            note += f"; chance is {rough(results['test.chance_error'])}"
-        cards.append(_Card("Probe error", percent(results["probe.test_error"]), note))
-    if _has(results, "metamers.prediction_kept_8bit"):
-        note = "of metamers are still read as the logits' donor when saved as 8-bit pictures"
-        cards.append(_Card("Metamers kept", percent(results["metamers.prediction_kept_8bit"]), note))
-    if _has(results, "metamers.oracle.donor"):
-        note = "of metamers show an oracle the class of the nuisances' donor"
-        cards.append(_Card("Attack success", percent(results["metamers.oracle.donor"]), note))
-    if _has(results, "metamers.adversarial"):
-        note = "of metamers keep their prediction while the oracle sees another class (Definition 3)"
-        cards.append(_Card("Adversarial", percent(results["metamers.adversarial"]), note))
-    if _has(results, "test.bits_per_dim"):
-        note = "to code the test set"
-        if _has(results, "data.bits"):
-            note += f"; {results['data.bits']} without a model"
-        cards.append(_Card("Bits/dim", f"{results['test.bits_per_dim']:.3f}", note))
-    if _has(results, "numerics.inverse_error_max"):
-        note = "largest error of a test input after F and back"
-        cards.append(_Card("Inverse error", scientific(results["numerics.inverse_error_max"]), note))
+    for metric in sorted(shown, key=lambda metric: order.index(metric.name.split(".")[0])):
+        value, note = results[metric.name], meaning(metric.name)
+        if _has(results, f"{metric.name}_low", f"{metric.name}_high"):
+            note += f"; 95 % interval {100 * results[f'{metric.name}_low']:.2f} to {percent(results[f'{metric.name}_high'])}"
+        small = metric.unit == "number" and 0 < abs(value) < 1e-2
+        cards.append(_Card(metric.headline, scientific(value) if small else number(metric.name, value), note))
     return cards
 
 
 def _findings(results: Mapping[str, Any]) -> list[str]:
-    """What the numbers say, in sentences; only what was measured is spoken of."""
+    """What the numbers mean, in sentences; only what was measured is mentioned."""
     found = []
     if _has(results, "test.error", "test.chance_error", "test.examples"):
-        of = results["test.examples"]
-        right = of - round(results["test.error"] * of)
+        examples = results["test.examples"]
+        right = examples - round(results["test.error"] * examples)
         found.append(
-            f"The classifier reads {right:,} of {of:,} test examples correctly. Always naming the most frequent class "
-            f"would get {rough(results['test.chance_error'])} wrong: that is chance."
+            f"The classifier gets {right:,} of {examples:,} test examples right. Always predicting the most frequent class "
+            f"gives an error of {rough(results['test.chance_error'])}: that is chance."
         )
     if _has(results, "probe.test_error", "test.chance_error", "test.error"):
         found.append(_probe_finding(results["probe.test_error"], results["test.error"], results["test.chance_error"]))
     if _has(results, "probe.mutual_information_nats", "probe.entropy_nats"):
         bound, entropy = results["probe.mutual_information_nats"], results["probe.entropy_nats"]
         if bound > 0:
-            found.append(
-                f"As information, the nuisances hold at least {bound:.2f} of the {entropy:.2f} nats that there are to "
-                "know about the class."
-            )
+            found.append(f"The nuisances hold at least {bound:.2f} of the {entropy:.2f} nats of information about the class.")
         else:
-            found.append(f"As information, the probe's bound is {bound:.2f} nats: it found nothing about the class.")
+            found.append(f"The probe's lower bound on the information is {bound:.2f} nats: it found nothing about the class.")
     if _has(results, "metamers.logit_change_max", "metamers.pairs"):
         found.append(_metamer_finding(results))
     return found
@@ -160,53 +138,53 @@ def _findings(results: Mapping[str, Any]) -> list[str]:
 
 def _probe_finding(probe: float, own: float, chance: float) -> str:
     start = (
-        "The nuisances are everything that the classifier does not look at. A fresh classifier that sees nothing else "
-        f"gets {rough(probe)} of the test set wrong. "
+        "The nuisances are everything that the classifier ignores. A classifier that is trained afresh and sees nothing else "
+        f"has a test error of {rough(probe)}. "
     )
     if chance - probe <= 0.1 * chance:
         return start + (
-            f"Chance is {rough(chance)}, so this probe finds hardly anything about the class outside of the logits. A "
-            "stronger probe might find more; none can show that there is nothing."
+            f"Chance is {rough(chance)}, so this probe finds hardly anything about the class outside the logits. A "
+            "stronger probe might find more; no probe can show that there is nothing."
         )
     if own > 0.5 * chance:
-        return start + f"The classifier itself gets {rough(own)} wrong: the logits say less of the class than the nuisances could."
+        return start + f"The classifier's own error is {rough(own)}: the logits hold less about the class than the nuisances do."
     if probe <= own + 0.02:
         return start + (
-            f"The classifier itself gets {rough(own)} wrong: what makes the class is there a second time, unused. "
+            f"The classifier's own error is {rough(own)}: the information about the class is there a second time, unused. "
             "Exchanging nuisances can change what a picture shows without changing a single logit. This is "
             "excessive invariance, as the paper calls it."
         )
     return start + (
-        f"Chance is {rough(chance)} and the classifier itself gets {rough(own)} wrong: some of what makes the class "
+        f"Chance is {rough(chance)} and the classifier's own error is {rough(own)}: some of the information about the class "
         "is in the logits alone, some of it is also in the nuisances, unused."
     )
 
 
 def _metamer_finding(results: Mapping[str, Any]) -> str:
     text = (
-        f"Each of {results['metamers.pairs']:,} metamers has the logits of one test input and the nuisances of one of "
-        "a different class. Run through the classifier again, no logit of theirs differs by more than "
+        f"Each of {results['metamers.pairs']:,} metamers has the logits of one test example and the nuisances of another of "
+        "a different class. When the classifier encodes a metamer, no logit changes by more than "
         f"{scientific(results['metamers.logit_change_max'])}. "
     )
     if _has(results, "metamers.prediction_kept_8bit", "metamers.pixels_out_of_range"):
         text += (
             f"As 8-bit pictures {rough(results['metamers.prediction_kept_8bit'])} of them keep their predicted class; "
-            f"{rough(results['metamers.pixels_out_of_range'])} of their pixels leave the range of images and are clipped for that. "
+            f"{rough(results['metamers.pixels_out_of_range'])} of their pixels are outside the range of images and clipped. "
         )
     if _has(results, "metamers.oracle.donor", "metamers.oracle.logits"):
         text += (
-            f"An independent oracle gives {rough(results['metamers.oracle.donor'])} of them the class of the "
-            f"nuisances' donor and {rough(results['metamers.oracle.logits'])} that of the logits' donor. "
+            f"The oracle labels {rough(results['metamers.oracle.donor'])} of them as the donor of the nuisances "
+            f"and {rough(results['metamers.oracle.logits'])} as the donor of the logits. "
         )
     if _has(results, "metamers.adversarial"):
         text += (
-            f"So {rough(results['metamers.adversarial'])} are invariance-based adversarial examples (Definition 3): the oracle "
-            "changes its mind, the prediction stays. "
+            f"{rough(results['metamers.adversarial'])} are invariance-based adversarial examples (Definition 3): the oracle's "
+            "label changes, the prediction stays. "
         )
     if _has(results, "metamers.distance_mean"):
-        text += f"On average a metamer lies {results['metamers.distance_mean']:.3g} away from the donor of its logits. "
+        text += f"The mean distance between a metamer and the donor of its logits is {results['metamers.distance_mean']:.3g}. "
     if _has(results, "metamers.pixels_out_of_range"):
-        text += "Whether the invariance is excessive is for the eye to judge, on the metamers below."
+        text += "Whether the invariance is excessive can be seen in the pictures of metamers below."
     return text.strip()
 
 
@@ -252,7 +230,7 @@ def _picture(figure: FigureFile) -> dict[str, Any]:
     return {
         "title": figure.title,
         "caption": figure.caption,
-        # Figures have 150 pixels an inch and a screen about 96; a little larger than life is easier to read.
+        # Figures have 150 pixels per inch and a screen about 96; a little larger is easier to read.
         "width": round(width * 0.75),
         "data": base64.b64encode(content).decode(),
     }

@@ -10,7 +10,7 @@ import torch
 from flowclf.classifier import require_invertible
 from flowclf.errors import UsageError
 from flowclf.evaluation import nuisance_probe
-from flowclf.evaluation.metrics import network_inputs
+from flowclf.evaluation.encoding import network_inputs
 from flowclf.evaluation.planes import plane_arrays
 from flowclf.figures import plane_panels, save_figure
 from flowclf.run.opening import open_data, open_model

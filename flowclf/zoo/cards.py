@@ -1,4 +1,4 @@
-"""Model cards: what the index says of a model, for a person to read."""
+"""Model cards: an entry of the index as Markdown, with the results that their metrics put on a card."""
 
 from __future__ import annotations
 
@@ -9,26 +9,14 @@ from typing import Any
 
 import jinja2
 
+from flowclf.evaluation.metric import describe, registered_metrics
 from flowclf.zoo.schema import ZooEntry
 
 __all__ = ["model_card"]
 
-_ALSO = (
-    "test.chance_error",
-    "test.calibration_error",
-    "train.error",
-    "probe.test_error",
-    "probe.name",
-    "probe.mutual_information_nats",
-    "metamers.prediction_kept",
-    "metamers.prediction_kept_8bit",
-    "metamers.oracle.donor",
-    "metamers.oracle.test_error",
-    "metamers.logit_change_max",
-)
 _TITLES = {
     "metamers": "Metamers: the logits of the upper picture with the nuisances of the lower one",
-    "samples": "Samples from the prior, a class a row",
+    "samples": "Samples from the prior, one class per row",
     "planes": "Decision regions in planes",
     "calibration": "Calibration",
 }
@@ -38,7 +26,7 @@ def model_card(entry: ZooEntry, figures: Sequence[str] = ()) -> str:
     """The card of a model, Markdown.
 
     Args:
-        entry: of the index; of its files those that are there are listed.
+        entry: of the index; its files are listed.
         figures: names of PNG files beside the card.
     """
     environment = jinja2.Environment(
@@ -55,14 +43,21 @@ def model_card(entry: ZooEntry, figures: Sequence[str] = ()) -> str:
     return environment.get_template("card.md.jinja").render(
         entry=entry,
         files=entry.files,
-        also=[name for name in _ALSO if name not in entry.measured],
+        also=[key for key in _on_cards(entry) if key not in entry.measured],
         figures=[{"file": name, "title": _TITLES.get(Path(name).stem, Path(name).stem)} for name in figures],
         takes=f"{'images' if len(preprocessing.image_shape) == 3 else 'vectors'} of {shape}{depth}"
         + (f", padded by {preprocessing.pad}" if preprocessing.pad else ""),
         arguments=json.dumps(entry.data.arguments),
         time=_duration(entry.training.seconds),
         number=_number,
+        meaning=lambda key: describe(key)[1].replace("|", r"\|"),
     )
+
+
+def _on_cards(entry: ZooEntry) -> list[str]:
+    """The reported values whose metrics belong on a card, in the order of the metrics."""
+    matches = [metric.match(key) for metric in registered_metrics() if metric.card for key in entry.reported]
+    return [match.string for match in matches if match is not None and not match["end"]]
 
 
 def _number(value: Any) -> str:

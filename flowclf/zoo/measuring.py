@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from pydantic import ValidationError
 
 import flowclf.data
@@ -13,12 +12,11 @@ from flowclf.component_schema.components import component_model
 from flowclf.component_schema.sections import check, first_problem
 from flowclf.data import DataSet
 from flowclf.errors import ZooError
-from flowclf.evaluation import check_fits, classify_all, encode_all, evaluate
-from flowclf.evaluation.inverse_error import inverse_error
-from flowclf.evaluation.metrics import cross_entropy_nats, error, network_inputs
+from flowclf.evaluation import MetricContext, check_fits, evaluate
+from flowclf.evaluation import measure as measured
+from flowclf.modes import evaluating, repeatable
 from flowclf.recipe import Recipe
 from flowclf.recipe.building import build_data
-from flowclf.training import SilentProgress
 from flowclf.zoo.schema import DataRecord
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PROBE_TOLERANCE", "measure", "probe_error", "test_data", "tolerance"]
 
-_INVERTED = 1000
+_MEASURED = ("test.error", "test.cross_entropy_nats", "test.bits_per_dim", "numerics.inverse_error_max")
 
 PROBE_TOLERANCE = 0.02
 """How far the error of a probe that is trained again may be from that of the first, a fraction of 1."""
@@ -64,22 +62,9 @@ def measure(model: Classifier, data: DataSet, seed: int, progress: Progress | No
         UsageError: if the data have another shape or number of classes, or no test part.
         FlowclfError: if an output is not finite.
     """
-    splits, progress = {"test": data.test}, progress or SilentProgress()
     check_fits(model, data, ("test",))
-    labels = data.test.labels.cpu()
-    if not isinstance(model, InvertibleClassifier):
-        return _classification(classify_all(model, splits, seed, progress)["test"], labels)
-    encoded = encode_all(model, splits, seed, progress)["test"]
-    x = network_inputs(model, data.test.inputs[:_INVERTED], torch.Generator().manual_seed(seed))
-    return {
-        **_classification(encoded.logits, labels),
-        "test.bits_per_dim": model.preprocessing.bits_per_dim(encoded.log_prob.double()).mean().item(),
-        "numerics.inverse_error_max": inverse_error(model, x).max,
-    }
-
-
-def _classification(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    return {"test.error": error(logits, labels), "test.cross_entropy_nats": cross_entropy_nats(logits, labels)}
+    with repeatable(model.device), evaluating(model):
+        return measured(MetricContext(model, data, seed=seed, progress=progress), _MEASURED)
 
 
 def tolerance(metric: str, value: float) -> float:

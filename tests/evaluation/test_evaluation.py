@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import flowclf
+from flowclf import registry
 from flowclf.data import DataSet, Split
 from flowclf.errors import FlowclfError, UsageError
 from flowclf.evaluation import (
@@ -25,8 +26,9 @@ from flowclf.evaluation import (
     metamer_pictures,
     nuisance_probe,
 )
+from flowclf.evaluation.encoding import network_inputs
+from flowclf.evaluation.interval import error_interval
 from flowclf.evaluation.metamers import metamer, quantized
-from flowclf.evaluation.metrics import error_interval, network_inputs
 from flowclf.evaluation.probes import Probe, ProbeScore
 
 NODES = ["squeeze", "actnorm", "invertible_conv1x1", {"affine_coupling": {"subnet": {"conv": {"width": 4}}}}, "split_head"]
@@ -269,9 +271,9 @@ def test_in_the_full_protocol_the_lowest_test_error_counts(monkeypatch: pytest.M
 
         return train
 
-    networks = iter([fixed(9, 0.1), fixed(3, 0.2)])
-    monkeypatch.setattr("flowclf.evaluation.probing.train_probe", lambda *a, **s: next(networks)(*a, **s))
-    monkeypatch.setattr("flowclf.evaluation.probing.train_kernel_probe", fixed(6, 0.3))
+    for name, trainer in (("mlp", fixed(9, 0.1)), ("conv", fixed(3, 0.2)), ("kernel", fixed(6, 0.3))):
+        kind = dataclasses.replace(registry.probes.get(name), trainer=trainer)
+        monkeypatch.setitem(registry.probes._local, name, kind)
     results = evaluate(image_classifier(), image_data(), protocol="full")
     assert [results[f"probe.{name}.test_error"] for name in ("mlp", "conv", "kernel")] == [0.1, 3 / 90, 6 / 90]
     assert results["probe.test_error"] == 3 / 90
@@ -283,7 +285,7 @@ def test_in_the_full_protocol_the_lowest_test_error_counts(monkeypatch: pytest.M
     assert results["probe.mutual_information_nats"] == pytest.approx(math.log(3) - results["probe.mlp.test_cross_entropy_nats"])
 
 
-def test_a_network_judges_as_the_function_that_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oracle_is_a_network_or_the_function_that_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     short_full(monkeypatch)
     clf, data = image_classifier(), image_data()
     torch.manual_seed(1)
@@ -315,7 +317,7 @@ def test_an_oracle_of_something_else_is_refused(shape: tuple[int, ...], names: s
         evaluate(image_classifier(), data, oracle=oracle)
 
 
-def test_data_that_know_the_truth_judge_the_metamers() -> None:
+def test_data_that_know_the_truth_label_the_metamers() -> None:
     """The identity on points whose class is in a nuisance: all that an oracle adds, without being asked."""
     data = vector_data()
     clf = flowclf.build_classifier((4,), ["split_head"], 2)
@@ -331,12 +333,12 @@ def test_data_that_know_the_truth_judge_the_metamers() -> None:
     assert backwards["metamers.oracle.donor"] == 1
     planes = {name: value for name, value in evaluation.results.items() if name.startswith("planes.")}
     assert planes
-    # The planes are compared with what the data know to be true, whoever judges the metamers.
+    # The planes are compared with what the data know to be true, whichever oracle labels the metamers.
     assert {name: backwards[name] for name in planes} == planes
     assert plain.items() - evaluation.results.items() == {("seconds.evaluate", plain["seconds.evaluate"])}
 
 
-def test_the_probes_settings_are_used_and_told() -> None:
+def test_the_probes_settings_are_used_and_reported() -> None:
     clf, data = flowclf.build_classifier((4,), ["split_head"], 2), vector_data()
     settings = ProbeSettings(hidden=(7, 5), examples=40)
     results = evaluate(clf, data, probe=settings)
@@ -374,7 +376,7 @@ class Listener:
         yield Task()
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     listener = Listener()
     clf = flowclf.build_classifier((4,), ["actnorm", "split_head"], 2)
     results = evaluate(clf, vector_data(), progress=listener)

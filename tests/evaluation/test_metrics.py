@@ -9,15 +9,11 @@ from hypothesis import strategies as st
 
 import flowclf
 from flowclf.errors import UsageError
-from flowclf.evaluation.metrics import (
-    cross_entropy_nats,
-    encode,
-    error,
-    error_interval,
-    expected_calibration_error,
-    network_inputs,
-    reliability_bins,
-)
+from flowclf.evaluation.encoding import encode, network_inputs
+from flowclf.evaluation.interval import error_interval
+from flowclf.evaluation.metrics.calibration import expected_calibration_error, reliability_bins
+from flowclf.evaluation.metrics.error import error
+from flowclf.evaluation.metrics.likelihood import cross_entropy_nats
 
 
 def logits_of_confidence(*confidences: float) -> torch.Tensor:

@@ -14,9 +14,9 @@ from flowclf.evaluation.probes import (
     KernelMachine,
     Probe,
     entropy_nats,
-    judge_probe,
     mlp,
     mutual_information_nats,
+    score_probe,
     train_kernel_probe,
     train_probe,
 )
@@ -46,7 +46,7 @@ def small(seed: int = 0, **settings: Any) -> Probe:
 def test_features_that_are_the_labels_hold_all_information() -> None:
     probe = small(epochs_max=10)
     x, y = split(300, 3)
-    score = judge_probe(probe, x, y, batch_size=70)
+    score = score_probe(probe, x, y, batch_size=70)
     assert score.error == 0
     assert entropy_nats(y) == pytest.approx(math.log(CLASSES), abs=0.05)
     assert mutual_information_nats(y, score.cross_entropy_nats) == pytest.approx(entropy_nats(y), abs=0.01)
@@ -58,7 +58,7 @@ def test_noise_holds_none_and_a_negative_bound_is_reported() -> None:
     x = torch.randn(900, 6, generator=generator)
     y = torch.randint(CLASSES, (900,), generator=generator)
     probe = train_probe(x[:400], y[:400], x[400:600], y[400:600], CLASSES, epochs_max=40, patience=2, batch_size=50)
-    score = judge_probe(probe, x[600:], y[600:])
+    score = score_probe(probe, x[600:], y[600:])
     assert mutual_information_nats(y[600:], score.cross_entropy_nats) < 0
     assert score.error > 0.6
     assert probe.epochs < 40
@@ -85,7 +85,7 @@ def test_the_best_weights_are_kept() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(300, 5, generator=generator), torch.randint(CLASSES, (300,), generator=generator)
     probe = train_probe(x[:200], y[:200], x[200:], y[200:], CLASSES, epochs_max=6, patience=6, learning_rate=0.01)
-    again = judge_probe(probe, x[200:], y[200:])
+    again = score_probe(probe, x[200:], y[200:])
     assert again.cross_entropy_nats == pytest.approx(probe.validation.cross_entropy_nats, abs=1e-9)
     assert probe.epochs == 6
 
@@ -97,7 +97,7 @@ def test_standardisation_makes_scale_and_offset_irrelevant_and_constants_harmles
         return torch.cat([1000 * features - 300, torch.full((len(features), 1), 7.0)], dim=1)
 
     probe = train_probe(moved(x), y, moved(vx), vy, CLASSES, batch_size=50, epochs_max=8)
-    assert judge_probe(probe, moved(tx), ty).error == 0
+    assert score_probe(probe, moved(tx), ty).error == 0
     assert torch.isfinite(probe.std).all()
     assert (probe.std > 0).all()
     standardised = (moved(x) - probe.mean) / probe.std
@@ -108,7 +108,7 @@ def test_standardisation_makes_scale_and_offset_irrelevant_and_constants_harmles
 def test_double_features_are_taken() -> None:
     x, y = split(100, 0)
     probe = train_probe(x.double(), y, x.double(), y, CLASSES, epochs_max=1)
-    assert judge_probe(probe, x.double(), y).cross_entropy_nats > 0
+    assert score_probe(probe, x.double(), y).cross_entropy_nats > 0
 
 
 def test_the_default_is_the_papers_nuisance_classifier() -> None:
@@ -192,7 +192,7 @@ def test_what_cannot_be_learnt_from_is_refused(change: dict[str, Any], message: 
 
 def test_judging_on_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="at least one example"):
-        judge_probe(small(), torch.zeros(0, CLASSES), torch.zeros(0, dtype=torch.long))
+        score_probe(small(), torch.zeros(0, CLASSES), torch.zeros(0, dtype=torch.long))
 
 
 def rings(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -211,9 +211,9 @@ def test_a_kernel_probe_finds_what_is_not_linear() -> None:
     done: list[int] = []
     probe = kernel(advance=done.append)
     x, y = rings(200, 3)
-    assert judge_probe(probe, x, y).error == 0
-    assert judge_probe(probe, x, y).cross_entropy_nats < 0.1
-    assert probe.validation == judge_probe(probe, *rings(100, 2))
+    assert score_probe(probe, x, y).error == 0
+    assert score_probe(probe, x, y).cross_entropy_nats < 0.1
+    assert probe.validation == score_probe(probe, *rings(100, 2))
     assert sum(done) == 3
     assert not probe.training
 
@@ -243,7 +243,7 @@ def test_a_kernel_probe_is_ridge_regression() -> None:
     torch.testing.assert_close(probe(x).double(), expected, atol=1e-3 * expected.abs().max().item(), rtol=0)
     for factor in (0.9, 1.1):
         machine.scale *= factor
-        assert judge_probe(probe, *held_out).cross_entropy_nats > probe.validation.cross_entropy_nats
+        assert score_probe(probe, *held_out).cross_entropy_nats > probe.validation.cross_entropy_nats
         machine.scale /= factor
 
 

@@ -12,7 +12,7 @@ from scipy.special import betainc
 
 from flowclf.data import SpheresOracle, sphere_points
 from flowclf.errors import UsageError
-from flowclf.evaluation.metrics import error_interval
+from flowclf.evaluation.interval import error_interval
 from flowclf.paper.example6 import MisalignedClassifier, example6, moved_outward, predicted_error
 
 ORACLE = SpheresOracle(1.0, 10.0)

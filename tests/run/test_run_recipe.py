@@ -276,7 +276,7 @@ def test_a_plain_network_runs_and_judges_the_metamers_of_another_run(
     shares = [result.results[f"metamers.oracle.{name}"] for name in ("donor", "logits", "neither")]
     assert sum(shares) == pytest.approx(1)
     assert result.results["metamers.oracle.test_error"] == 0
-    assert "Metamers before an oracle" in (result.folder / "report.html").read_text(encoding="utf-8")
+    assert "Metamers and the oracle" in (result.folder / "report.html").read_text(encoding="utf-8")
     # The recipe's oracle judges again, unless another is named.
     again = evaluate_model(str(result.folder), device="cpu")
     assert [again[f"metamers.oracle.{name}"] for name in ("donor", "logits", "neither")] == shares

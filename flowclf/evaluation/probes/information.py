@@ -1,4 +1,4 @@
-"""What a probe's cross-entropy says in nats."""
+"""Information about the class, in nats, from a probe's cross-entropy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def entropy_nats(labels: Tensor) -> float:
 def mutual_information_nats(labels: Tensor, cross_entropy: float) -> float:
     """Lower bound on I(y; z_n), nats: H(y) - CE(probe), both on the same data (paper, Lemma 9).
 
-    Negative where the probe does worse than the classes' frequencies; it is reported as it is.
+    Negative if the probe does worse than the classes' frequencies; it is reported as it is.
 
     Args:
         labels: (N,) of the data on which the cross-entropy was measured.

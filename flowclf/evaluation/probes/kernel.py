@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowclf.errors import UsageError
-from flowclf.evaluation.probes.training import Probe, check_features, judge_probe, standardization
+from flowclf.evaluation.probes.training import Probe, check_features, score_probe, standardization
 
 __all__ = ["KERNEL_BANDWIDTHS", "KernelMachine", "train_kernel_probe"]
 
@@ -77,10 +77,10 @@ def train_kernel_probe(
         validation_features: (M, D).
         validation_labels: (M,).
         classes: K.
-        centres: how many; at most N.
+        centres: number of centres, at most N.
         bandwidths: candidates for h, in units of the median distance between centres.
         penalties: candidates for the ridge penalty, for each example, relative to the mean square of a kernel value.
-        seed: of the choice of centres.
+        seed: random seed of the choice of centres.
         device: where to compute.
         advance: called with 1 after each bandwidth.
 
@@ -88,8 +88,8 @@ def train_kernel_probe(
         The probe, in eval mode, on ``device``.
 
     Raises:
-        UsageError: as :func:`~flowclf.evaluation.probes.train_probe`; no centre, bandwidth or penalty; features near
-            float32's limit.
+        UsageError: as :func:`~flowclf.evaluation.probes.train_probe`; if there is no centre, bandwidth or penalty; if features are
+            near float32's limit.
     """
     check_features("training", train_features, train_labels, classes)
     check_features("validation", validation_features, validation_labels, classes)
@@ -112,7 +112,7 @@ def train_kernel_probe(
                 probe = Probe(machine, mean, std).to(device).eval()
                 values = torch.cat([probe(part.to(mean)) for part in torch.split(validation_features, _CHUNK)])
                 machine.scale = _scale(values, validation_labels.to(values.device))
-                probe.validation, probe.epochs = judge_probe(probe, validation_features, validation_labels), 1
+                probe.validation, probe.epochs = score_probe(probe, validation_features, validation_labels), 1
                 candidates.append(probe)
             if advance is not None:
                 advance(1)

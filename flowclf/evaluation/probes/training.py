@@ -1,4 +1,4 @@
-"""A probe: what it is, and networks trained to be one, to convergence, stopped early on data held out."""
+"""A probe: a classifier of standardised features; training of a network as one, with early stopping on held-out data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from flowclf.architectures.nuisance_classifiers import mlp
 from flowclf.errors import UsageError
 from flowclf.modes import evaluating
 
-__all__ = ["Probe", "ProbeScore", "check_features", "judge_probe", "standardization", "train_probe"]
+__all__ = ["Probe", "ProbeScore", "check_features", "score_probe", "standardization", "train_probe"]
 
 
 class ProbeScore(NamedTuple):
-    """How a probe does on a split.
+    """Errors of a probe on a split.
 
     Attributes:
         error: fraction of 1.
@@ -75,7 +75,7 @@ def train_probe(
     device: torch.device | str = "cpu",
     advance: Callable[[int], object] | None = None,
 ) -> Probe:
-    """Train a fresh classifier to convergence on features, stopped early by its cross-entropy on validation data.
+    """Train a fresh classifier to convergence on features, with early stopping by its cross-entropy on validation data.
 
     Adam; after an epoch without improvement the best weights are taken up again and the learning rate is divided by 5,
     after ``patience`` such epochs in a row training ends. Features are standardised by their training mean and standard
@@ -89,11 +89,11 @@ def train_probe(
         validation_labels: (M,).
         classes: K.
         network: makes the untrained network, (B, D) -> (B, K); by default :func:`mlp`.
-        epochs_max: at most so many epochs.
+        epochs_max: largest number of epochs.
         patience: epochs in a row without improvement that end the training.
-        batch_size: examples a step; a last, smaller batch is left for the next epoch's shuffle.
+        batch_size: examples per step; a last, smaller batch is left for the next epoch's shuffle.
         learning_rate: of Adam, at first.
-        seed: of the initial weights and of the order of the examples.
+        seed: random seed of the initial weights and of the order of the examples.
         device: where to train.
         advance: called with 1 after each epoch.
 
@@ -101,7 +101,7 @@ def train_probe(
         The probe with the weights of the best epoch, in eval mode, on ``device``.
 
     Raises:
-        UsageError: a split is empty, features and labels do not match, a label is outside 0..classes-1, a feature is
+        UsageError: if a split is empty, features and labels do not match, a label is outside 0..classes-1, a feature is
             not finite, or ``epochs_max``, ``patience`` or ``batch_size`` is below 1.
     """
     check_features("training", train_features, train_labels, classes)
@@ -132,7 +132,7 @@ def train_probe(
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             probe.epochs += 1
-            score = judge_probe(probe, validation_features, validation_labels)
+            score = score_probe(probe, validation_features, validation_labels)
             if not best or score.cross_entropy_nats < probe.validation.cross_entropy_nats:
                 probe.validation, waited = score, 0
                 best = {name: value.clone() for name, value in probe.state_dict().items()}
@@ -146,14 +146,14 @@ def train_probe(
     return probe.eval()
 
 
-def judge_probe(probe: Probe, features: Tensor, labels: Tensor, *, batch_size: int = 2000) -> ProbeScore:
+def score_probe(probe: Probe, features: Tensor, labels: Tensor, *, batch_size: int = 2000) -> ProbeScore:
     """Error and cross-entropy of a probe on features (N, D) with labels (N,), in eval mode.
 
     Raises:
-        UsageError: there are no examples.
+        UsageError: if there are no examples.
     """
     if not len(labels):
-        raise UsageError("expected at least one example to judge a probe on, found none")
+        raise UsageError("expected at least one example to score a probe on, found none")
     wrong, nats = 0, 0.0
     with evaluating(probe):
         for part, target in zip(torch.split(features, batch_size), torch.split(labels, batch_size), strict=True):
@@ -171,11 +171,11 @@ def standardization(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_features(split: str, features: Tensor, labels: Tensor, classes: int) -> None:
-    """Refuse what a probe cannot be trained or judged on.
+    """Check features and labels of a split.
 
     Raises:
-        UsageError: no examples, features (N, D) and labels (N,) that do not match, a label outside 0..classes-1, or a feature
-            that is not finite.
+        UsageError: if there are no examples, features (N, D) and labels (N,) do not match, a label is outside 0..classes-1, or a
+            feature is not finite.
     """
     if features.dim() != 2 or labels.shape != features.shape[:1] or not len(labels):
         raise UsageError(

@@ -1,0 +1,78 @@
+"""The error: fraction of examples that are misclassified, its confidence interval, and what chance gives."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from flowclf.errors import UsageError
+from flowclf.evaluation.context import MetricContext
+from flowclf.evaluation.metric import Metric
+
+__all__ = ["METRICS", "check_outputs", "error"]
+
+
+def error(logits: Tensor, labels: Tensor) -> float:
+    """Fraction of examples whose largest logit is not that of their label.
+
+    Args:
+        logits: (N, K).
+        labels: (N,).
+
+    Example:
+        >>> error(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1]))
+        0.5
+
+    Raises:
+        UsageError: if there are no examples, or the shapes do not match.
+    """
+    check_outputs(logits, labels)
+    return (logits.argmax(1) != labels).double().mean().item()
+
+
+def check_outputs(logits: Tensor, labels: Tensor) -> None:
+    """Check that logits (N, K) and labels (N,) belong together.
+
+    Raises:
+        UsageError: if there are no examples, or the shapes do not match.
+    """
+    if logits.dim() != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise UsageError(
+            f"expected logits (N, K) and labels (N,) of at least one example, found {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
+
+
+def _error_on(context: MetricContext, split: str) -> float:
+    return error(context.logits(split), context.labels(split))
+
+
+def _chance_error(context: MetricContext) -> float:
+    labels = context.labels("test")
+    return 1 - int(torch.bincount(labels).max()) / len(labels)
+
+
+def _examples(context: MetricContext, split: str) -> int:
+    return len(context.splits[split])
+
+
+METRICS = (
+    *(
+        Metric(f"{split}.error", "share", f"misclassified {words}", partial(_error_on, split=split), card=split == "train")
+        for split, words in (("train", "training examples, without augmentation"), ("validation", "validation examples"))
+    ),
+    Metric(
+        "test.error",
+        "share",
+        "misclassified test examples",
+        partial(_error_on, split="test"),
+        trials=partial(_examples, split="test"),
+        headline="Test error",
+    ),
+    Metric("test.chance_error", "share", "error of always predicting the most frequent class", _chance_error, card=True),
+    *(
+        Metric(f"{split}.examples", "count", f"number of {words} examples", partial(_examples, split=split))
+        for split, words in (("train", "training"), ("validation", "validation"), ("test", "test"))
+    ),
+)

@@ -1,0 +1,38 @@
+"""Facts: what was evaluated, how, and in what time. Values that only a run knows are declared here and added by the run."""
+
+from __future__ import annotations
+
+from flowclf.evaluation.metric import Metric
+
+__all__ = ["METRICS"]
+
+METRICS = (
+    Metric("recipe", "text", "name of the recipe"),
+    Metric("seed", "text", "random seed of the run"),
+    Metric("protocol", "text", "how much is measured", lambda context: context.protocol_name),
+    Metric("evaluation.seed", "text", "random seed of the evaluation", lambda context: context.seed),
+    Metric("data.name", "text", "name of the data set", lambda context: context.data.name),
+    Metric(
+        "data.bits",
+        "bits",
+        "depth to which pixels are reduced before noise is added",
+        lambda context: context.classifier.preprocessing.bits,
+        needs=("images",),
+    ),
+    Metric("model.kind", "text", "invertible, or plain: an ordinary network", lambda context: context.classifier.kind),
+    Metric("model.parameters", "count", "trained parameters", lambda context: context.classifier.parameter_count()),
+    Metric(
+        "model.dimensions",
+        "count",
+        "dimensions of the input; logits and nuisances together have as many",
+        lambda context: context.invertible.dimensions,
+        needs=("inverse",),
+    ),
+    Metric("train.epochs", "count", "passes over the training data"),
+    Metric("train.steps", "count", "optimiser steps"),
+    Metric("train.stream", "text", "numbers between nodes: float, or fixed_point"),
+    Metric("train.precision", "text", "precision of the couplings' subnets in training"),
+    Metric("seconds.train", "seconds", "training"),
+    Metric("seconds.evaluate", "seconds", "evaluation"),
+    Metric("seconds.total", "seconds", "the whole run"),
+)

@@ -1,0 +1,77 @@
+"""Metamers: what pairs of logits and nuisances of different classes keep, and how an oracle labels them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from flowclf.evaluation.context import MetricContext, Need
+from flowclf.evaluation.metamers import metamer_statistics
+from flowclf.evaluation.metric import Metric, Unit
+from flowclf.evaluation.oracles import oracle_errors
+
+__all__ = ["METRICS"]
+
+
+def _statistics(context: MetricContext) -> dict[str, float]:
+    clf, (x, labels), pairs = context.invertible, context.test_sample, context.protocol.pairs
+    with context.progress.task("metamers", pairs) as task:
+        return metamer_statistics(clf, x, labels, pairs=pairs, seed=context.seed, oracle=context.oracle, advance=task.advance)
+
+
+def _pairs(context: MetricContext) -> int:
+    return context.protocol.pairs
+
+
+def _metamers(name: str, unit: Unit, meaning: str, *needs: Need, **options: Any) -> Metric:
+    """A metric of the one pass over all pairs, which gives it under the same name."""
+    key = f"metamers.{name}"
+    return Metric(key, unit, meaning, lambda context: context.once(_statistics)[key], needs=("inverse", *needs), **options)
+
+
+def _by_oracle(suffix: str, words: str, *needs: Need) -> tuple[Metric, ...]:
+    """How an oracle labels metamers as they are, or as saved pictures."""
+    label = partial(_metamers, trials=_pairs)
+    donor, logits, neither = f"oracle.donor{suffix}", f"oracle.logits{suffix}", f"oracle.neither{suffix}"
+    attack, adversarial = ("", "") if suffix else ("Attack success", "Adversarial")
+    start, needs = "metamers that the oracle labels as", ("oracle", *needs)
+    success = f"{start} the donor of the nuisances: the attack succeeds{words}"
+    example = f"metamers that keep their predicted class while the oracle's label changes (Definition 3){words}"
+    return (
+        label(donor, "share", success, *needs, headline=attack, card=not suffix),
+        label(logits, "share", f"{start} the donor of the logits{words}", *needs),
+        label(neither, "share", f"{start} another class{words}", *needs),
+        _metamers(f"adversarial{suffix}", "share", example, *needs, headline=adversarial),
+    )
+
+
+_SAVED = ", when saved as 8-bit pictures"
+_KEPT = "metamers that keep their predicted class"
+
+METRICS = (
+    _metamers("pairs", "count", "pairs of test examples of different classes"),
+    _metamers("logit_change_max", "number", "largest |change of a logit| from the donor of the logits to the metamer", card=True),
+    _metamers("logit_change_mean", "number", "mean |change of a logit|"),
+    _metamers("prediction_kept", "share", _KEPT, card=True),
+    _metamers("distance_mean", "number", "mean distance between a metamer and the donor of its logits, network inputs"),
+    _metamers("prediction_kept_8bit", "share", _KEPT + _SAVED, "images", headline="Metamers kept", card=True),
+    _metamers("logit_change_8bit_mean", "number", f"mean |change of a logit|{_SAVED}", "images"),
+    _metamers("pixels_out_of_range", "share", "pixels of metamers that are darker or brighter than those of any image", "images"),
+    *_by_oracle("", ""),
+    *_by_oracle("_8bit", _SAVED, "images"),
+    Metric(
+        "metamers.oracle.test_error",
+        "share",
+        "test examples misclassified by the oracle itself",
+        lambda context: context.once(oracle_errors).clean,
+        needs=("inverse", "oracle"),
+        card=True,
+    ),
+    Metric(
+        "metamers.oracle.noisy_test_error",
+        "share",
+        "test examples misclassified by the oracle, with the dequantisation noise that donors of metamers have",
+        lambda context: context.once(oracle_errors).noisy,
+        needs=("inverse", "oracle", "images"),
+    ),
+)

@@ -1,0 +1,49 @@
+"""Numerics: how exactly the model inverts, on the first 1000 test inputs."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from flowclf.evaluation.context import MetricContext
+from flowclf.evaluation.encoding import network_inputs
+from flowclf.evaluation.inverse_error import InverseError, forward_inverse_error, inverse_error
+from flowclf.evaluation.metric import Metric
+
+__all__ = ["METRICS"]
+
+_EXAMPLES = 1000
+
+
+def _of_x(context: MetricContext) -> InverseError:
+    inputs = context.data.test.inputs[:_EXAMPLES]
+    x = network_inputs(context.classifier, inputs, torch.Generator().manual_seed(context.seed))
+    return inverse_error(context.invertible, x)
+
+
+def _of_z(context: MetricContext) -> InverseError:
+    logits, nuisance, _ = context.encoded("test")
+    # Recombined, so that z is not simply the image of a test input: it is what metamers ask of the inverse.
+    return forward_inverse_error(context.invertible, logits[:_EXAMPLES], nuisance[:_EXAMPLES].roll(1, dims=0))
+
+
+def _grid_peak(context: MetricContext) -> float | None:
+    # Of the encodings and both inverses, whichever metrics asked for them.
+    context.once(_of_x), context.once(_of_z)
+    peak = context.invertible.grid_peak()
+    return None if peak is None else peak.magnitude
+
+
+_of_inverse = partial(Metric, needs=("inverse",))
+_PEAK = "largest magnitude in the fixed-point stream, which holds magnitudes below 128"
+_OF_X = "largest |F⁻¹(F(x)) − x|, network inputs"
+_OF_Z = "largest |F(F⁻¹(z)) − z|, logits of one input with the nuisances of another"
+
+METRICS = (
+    _of_inverse("numerics.examples", "count", "test inputs inverted", lambda context: min(_EXAMPLES, len(context.data.test))),
+    _of_inverse("numerics.inverse_error_max", "number", _OF_X, lambda context: context.once(_of_x).max, headline="Inverse error"),
+    _of_inverse("numerics.inverse_error_mean", "number", "mean |F⁻¹(F(x)) − x|", lambda context: context.once(_of_x).mean),
+    _of_inverse("numerics.forward_inverse_error_max", "number", _OF_Z, lambda context: context.once(_of_z).max),
+    Metric("numerics.grid_peak", "number", _PEAK, _grid_peak, needs=("inverse", "fixed_point")),
+)

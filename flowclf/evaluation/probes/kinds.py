@@ -1,0 +1,93 @@
+"""Kinds of probes: what each takes, how it is trained, and in which protocols.
+
+Any package can add one, as an entry point of the group ``flowclf.probes``: the name of the entry point is that of the probe, and
+its results are ``probe.<name>.*``. Its test error counts towards ``probe.test_error`` under the protocols that it names.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from flowclf import registry
+from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
+from flowclf.classifier import InvertibleClassifier
+from flowclf.errors import UsageError
+from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, train_kernel_probe
+from flowclf.evaluation.probes.training import Probe, train_probe
+from flowclf.settings import ProbeSettings
+
+__all__ = ["CONV", "KERNEL", "MLP", "ProbeKind", "probe_kinds", "registered_probes"]
+
+
+@dataclass(frozen=True)
+class ProbeKind:
+    """A kind of probe: a network that flowclf trains, or a trainer of its own.
+
+    Attributes:
+        description: a few words for the report.
+        network: makes an untrained network, standardised nuisances (B, D-K) -> logits (B, K), for a classifier and the settings
+            of the probes. None for a trainer that needs none.
+        trainer: called as :func:`flowclf.evaluation.probes.train_probe` is, with ``network``, ``epochs_max`` and ``patience`` only
+            if there is a network.
+        takes: ``vectors``; or ``feature_maps``, into which ``clf.nuisance_maps`` turns the nuisances of images. Such a probe is not
+            trained for classifiers of vectors.
+        protocols: that train it.
+        steps: times that a trainer without a network calls ``advance(1)``.
+
+    Raises:
+        UsageError: if there is neither a network nor a trainer.
+
+    Example:
+        >>> linear = ProbeKind("linear", network=lambda clf, settings: nn.Linear(clf.dimensions - clf.classes, clf.classes))
+        >>> linear.protocols
+        ('full',)
+    """
+
+    description: str
+    network: Callable[[InvertibleClassifier, ProbeSettings], nn.Module] | None = None
+    trainer: Callable[..., Probe] = train_probe
+    takes: Literal["vectors", "feature_maps"] = "vectors"
+    protocols: tuple[str, ...] = ("full",)
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.network is None and self.trainer is train_probe:
+            raise UsageError(f"probe '{self.description}': expected a network or a trainer, found neither")
+
+
+def registered_probes() -> dict[str, ProbeKind]:
+    """All kinds of probes by name. A warning names each that cannot be loaded, and it is left out."""
+    kinds = {}
+    # Where two probes are equally good the first counts: the built-in ones, whatever else is installed.
+    for name, kind in registry.probes.usable("mlp", "conv", "kernel"):
+        if isinstance(kind, ProbeKind) and re.fullmatch("[a-z0-9_]+", name):
+            kinds[name] = kind
+        else:
+            found = type(kind).__name__
+            warnings.warn(f"probe '{name}' is left out: expected a lower-case name and a ProbeKind, found {found}", stacklevel=2)
+    return kinds
+
+
+def probe_kinds(protocol: str, *, images: bool) -> dict[str, ProbeKind]:
+    """The kinds of probes that a protocol trains, by name; ``images``: whether nuisances can be feature maps."""
+    kinds = registered_probes().items()
+    return {name: kind for name, kind in kinds if protocol in kind.protocols and (images or kind.takes == "vectors")}
+
+
+MLP = ProbeKind(
+    "fully connected, on the nuisances as a vector",
+    network=lambda clf, settings: mlp(clf.dimensions - clf.classes, clf.classes, settings.hidden),
+    protocols=("quick", "full"),
+)
+CONV = ProbeKind(
+    "convolutional, on the nuisances as feature maps",
+    network=lambda clf, settings: ConvolutionalProbe(clf, clf.classes),
+    takes="feature_maps",
+)
+KERNEL = ProbeKind("kernel ridge regression", trainer=train_kernel_probe, steps=len(KERNEL_BANDWIDTHS))
