@@ -13,20 +13,6 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from flowclf.component_schema.components import Spec
 
-__all__ = [
-    "Decay",
-    "Fraction",
-    "NonNegativeFloat",
-    "NonNegativeInt",
-    "PositiveFloat",
-    "PositiveFraction",
-    "PositiveInt",
-    "ProperFraction",
-    "SubnetSpec",
-    "TransformerName",
-    "TransformerSpec",
-]
-
 PositiveInt = Annotated[int, Ge(1)]
 """An integer of at least 1."""
 

@@ -13,17 +13,6 @@ from typing import Any
 
 from flowclf.errors import ChecksumError, UnreachableError
 
-__all__ = [
-    "atomic_write",
-    "cache_folder",
-    "check_sha256",
-    "resource",
-    "sha256",
-    "write_bytes",
-    "write_json",
-    "write_text",
-]
-
 
 def sha256(path: str | Path) -> str:
     """Compute the SHA-256 of a file, as 64 hexadecimal digits.

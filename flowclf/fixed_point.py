@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["LIMIT", "RESOLUTION", "Peak", "on_grid", "round_to_grid"]
-
 RESOLUTION = 2.0**-16
 """Distance between neighbouring numbers on the grid."""
 

@@ -12,8 +12,6 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["keep_freed_memory", "moved"]
-
 _BYTES = 2**25 - 2**16
 """Largest block that still raises glibc's thresholds: 32 MiB, less glibc's own overhead."""
 

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["evaluating", "repeatable"]
-
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:

@@ -14,8 +14,6 @@ from flowclf.errors import UsageError
 from flowclf.fixed_point import round_to_grid
 from flowclf.host_memory import moved
 
-__all__ = ["Preprocessing"]
-
 
 class Preprocessing(nn.Module):
     """Invertible map from images in [0, 1] to network inputs in [-1, 1], and the dequantisation of stored images.

@@ -17,8 +17,6 @@ from torch.nn import functional
 from flowclf.component_schema.components import build
 from flowclf.errors import UsageError
 
-__all__ = ["FactorialPrior", "Prior", "build_prior"]
-
 _LOG_2PI = math.log(2 * math.pi)
 
 

@@ -10,8 +10,6 @@ from annotated_types import Ge, Le, Len
 from flowclf.component_schema.sections import Section
 from flowclf.errors import FlowclfError
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "Preprocessing", "Size", "json_object"]
-
 DESCRIPTION = "model.json"
 """Name of the description in a model's folder."""
 

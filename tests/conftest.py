@@ -13,6 +13,9 @@ import torch
 from flowclf import InvertibleClassifier, registry
 from flowclf.remote import downloads
 
+# Other packages, installed by the tests that use them.
+collect_ignore = ["plugins"]
+
 torch.set_num_threads(1)
 # Otherwise a warning of torch's own is an error in the first test that meets it, and unseen in all others.
 torch.set_warn_always(True)

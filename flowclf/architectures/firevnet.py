@@ -7,8 +7,6 @@ from typing import Any, Literal
 from flowclf.argument_types import NonNegativeInt, PositiveFloat, PositiveInt, TransformerName
 from flowclf.errors import UsageError
 
-__all__ = ["firevnet", "firevnet_fc"]
-
 
 def firevnet(
     *,

@@ -17,8 +17,6 @@ from flowclf.errors import UsageError
 if TYPE_CHECKING:
     from flowclf.classifier import InvertibleClassifier
 
-__all__ = ["ConvolutionalProbe", "mlp"]
-
 
 def mlp(dimensions: int, classes: int, hidden: Sequence[int] = (512, 512, 512)) -> nn.Sequential:
     """The paper's nuisance classifier (appendix B.2): fully connected ReLU layers, by default three of 512 units.

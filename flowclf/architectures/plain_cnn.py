@@ -12,8 +12,6 @@ from flowclf.argument_types import Decay, NonNegativeInt, PositiveInt
 from flowclf.classifier import NetworkFactory
 from flowclf.errors import UsageError
 
-__all__ = ["Binomial", "plain_cnn"]
-
 _LARGEST = 2**16
 
 

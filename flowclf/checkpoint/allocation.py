@@ -19,8 +19,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from flowclf.errors import CheckpointError
 
-__all__ = ["AllocationLimit", "limit_for", "tensor_shapes"]
-
 # Building a network creates temporary tensors in addition to each parameter, some of them in float64.
 _BYTES_PER_ELEMENT = 64
 _SPARE_BYTES = 64 * 2**20

@@ -16,8 +16,6 @@ from flowclf.component_schema.specs import MAX_NODES
 from flowclf.errors import CheckpointError
 from flowclf.strict_json import Preprocessing, Size
 
-__all__ = ["FORMAT", "VERSION", "check_description"]
-
 FORMAT = "flowclf-model"
 VERSION = 1
 

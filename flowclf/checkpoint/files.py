@@ -30,8 +30,6 @@ from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
 from flowclf.strict_json import DESCRIPTION, WEIGHTS, json_object
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "describe", "load", "read_description", "rebuild", "save"]
-
 _SUBNET_DTYPES = {"fp32": None, "bf16": torch.bfloat16}
 _MAX_DESCRIPTION_BYTES = 16 * 2**20
 

@@ -12,8 +12,6 @@ from flowclf.errors import UsageError
 from flowclf.graph import NodeRow
 from flowclf.preprocessing import Preprocessing
 
-__all__ = ["Classifier", "Encoding", "LogitsOnly", "shape_text"]
-
 
 class Encoding(NamedTuple):
     """Output of a classifier for a batch.

@@ -32,8 +32,6 @@ from flowclf.nodes.actnorm import ActNorm, initialize
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import Prior, build_prior
 
-__all__ = ["InvertibleClassifier", "build_classifier", "require_invertible"]
-
 
 class InvertibleClassifier(Classifier):
     """A classifier that can be run backwards: F(x) = (logits, nuisances), with F bijective (paper, section 2.2).

@@ -16,8 +16,6 @@ from flowclf.errors import GraphError, UsageError
 from flowclf.graph import NodeRow
 from flowclf.preprocessing import Preprocessing
 
-__all__ = ["NetworkFactory", "PlainClassifier", "plain_classifier"]
-
 NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
 """Return type of an architecture of ordinary networks: (input shape, classes) -> module from network inputs to logits (B, K)."""
 

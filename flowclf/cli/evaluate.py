@@ -8,8 +8,6 @@ import typer
 
 from flowclf.cli.options import DATA, DEVICE, JSON, MODEL, Device, Protocol, check_model
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     model: MODEL,

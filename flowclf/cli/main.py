@@ -15,8 +15,6 @@ import flowclf
 from flowclf.cli import evaluate, metamers, paper, planes, predict, recipe, zoo
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
 
-__all__ = ["app", "main"]
-
 _INTERRUPTED = 130
 
 # Without rich, --help takes half the time.

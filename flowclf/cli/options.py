@@ -10,8 +10,6 @@ import typer
 
 from flowclf.errors import UsageError
 
-__all__ = ["DATA", "DEVICE", "JSON", "MODEL", "Device", "Protocol", "check_exists", "check_model"]
-
 
 class Device(StrEnum):
     """Device to compute on."""

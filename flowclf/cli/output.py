@@ -7,8 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["print_json", "print_results", "print_table"]
-
 
 def print_json(document: Any) -> None:
     """Print one JSON document; NaN and infinity, which JSON lacks, become null."""

@@ -12,8 +12,6 @@ import typer
 
 from flowclf.cli.options import DATA, JSON
 
-__all__ = ["app", "example6"]
-
 app = typer.Typer(help="Reproduce results of the paper (arXiv:1811.00401).", no_args_is_help=True, rich_markup_mode=None)
 
 RESULTS = "a run directory, or a file that `flowclf evaluate --json` printed"

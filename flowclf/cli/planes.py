@@ -9,8 +9,6 @@ import typer
 
 from flowclf.cli.options import DATA, DEVICE, JSON, MODEL, Device, check_model
 
-__all__ = ["planes"]
-
 
 def planes(
     model: MODEL,

@@ -9,8 +9,6 @@ import typer
 
 from flowclf.cli.options import DEVICE, MODEL, Device, check_exists, check_model
 
-__all__ = ["predict"]
-
 
 def predict(
     model: MODEL,

@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-__all__ = ["PlainProgress", "TerminalProgress", "showing_progress"]
-
 _SECONDS_BETWEEN_LINES = 30.0
 
 

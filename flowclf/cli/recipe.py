@@ -14,8 +14,6 @@ from flowclf.errors import CheckpointError, RecipeError, UsageError
 if TYPE_CHECKING:
     from flowclf.recipe import LoadedRecipe
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Run, list and check recipes.", no_args_is_help=True, rich_markup_mode=None)
 
 RECIPE = typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe.", show_default=False)

@@ -14,8 +14,6 @@ from flowclf.errors import FlowclfError, VerificationError
 if TYPE_CHECKING:
     from flowclf.zoo import Verification, ZooEntry
 
-__all__ = ["app"]
-
 app = typer.Typer(help="The zoo: trained models, with hashes and cards.", no_args_is_help=True, rich_markup_mode=None)
 
 INDEX = Annotated[

@@ -32,8 +32,6 @@ from flowclf.component_schema.specs import SpecError, name_and_arguments
 from flowclf.errors import GraphError, RegistryError, UsageError
 from flowclf.registry import nearest
 
-__all__ = ["Named", "Spec", "as_declared", "build", "check_named", "check_spec", "component_model", "flat_schema", "spec_schema"]
-
 C = TypeVar("C", bound=Component)
 
 

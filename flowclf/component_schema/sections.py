@@ -19,24 +19,6 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_pyt
 from flowclf.errors import UsageError
 from flowclf.registry import nearest
 
-__all__ = [
-    "BAD_VALUE",
-    "MISSING_KEY",
-    "UNKNOWN_KEY",
-    "LeftOut",
-    "Place",
-    "Section",
-    "check",
-    "failure",
-    "found",
-    "from_code",
-    "keys_of",
-    "located",
-    "plain",
-    "problem",
-    "unknown_key",
-]
-
 UNKNOWN_KEY = "unknown_key"
 """Type of an error that is located at a key."""
 

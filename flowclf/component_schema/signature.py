@@ -49,8 +49,6 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from flowclf.component_schema.sections import LeftOut, Section, found, keys_of, plain
 
-__all__ = ["Component", "OnlyCode", "Reference", "section_of"]
-
 C = TypeVar("C", bound="Component")
 
 

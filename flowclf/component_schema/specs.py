@@ -13,8 +13,6 @@ from typing import Any
 from flowclf.component_schema.sections import BAD_VALUE, MISSING_KEY, UNKNOWN_KEY, Place, found, unknown_key
 from flowclf.errors import GraphError
 
-__all__ = ["MAX_NODES", "NodeSpec", "Repeat", "SpecError", "name_and_arguments", "read_nodes", "unrolled"]
-
 MAX_NODES = 10_000
 """Nodes of a graph, repeats unrolled."""
 

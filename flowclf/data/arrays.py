@@ -15,8 +15,6 @@ from flowclf.data.conversion import raw_data_from
 from flowclf.data.records import RawData
 from flowclf.errors import DataError, UsageError
 
-__all__ = ["arrays"]
-
 _WHOLE = ("images", "labels")
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 _OPTIONAL = "class_names"

@@ -15,8 +15,6 @@ from flowclf.errors import UsageError
 from flowclf.host_memory import moved
 from flowclf.settings import AugmentSettings
 
-__all__ = ["Augmentation"]
-
 _BETWEEN_POINTS = 7
 """Pixels between two points at which a displacement is drawn."""
 

@@ -17,8 +17,6 @@ from flowclf.data.records import RawData, Split
 from flowclf.data.seeding import generator
 from flowclf.errors import DataError, UsageError
 
-__all__ = ["check_fraction", "check_positive", "inputs_from", "labels_from", "raw_data_from", "split_by_class"]
-
 _COLOURS = (1, 3)
 
 

@@ -16,8 +16,6 @@ from flowclf.errors import UsageError
 from flowclf.host_memory import moved
 from flowclf.settings import AugmentSettings
 
-__all__ = ["DataSet"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DataSet:

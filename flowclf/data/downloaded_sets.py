@@ -17,10 +17,9 @@ from flowclf.data.idx import gunzip, idx_split, read_bytes
 from flowclf.data.records import RawData, Split
 from flowclf.errors import ChecksumError, UnreachableError
 from flowclf.files import cache_folder
-from flowclf.remote.downloads import Content, ensure_file
+from flowclf.remote.downloads import ensure_file
 from flowclf.remote.settings import settings
-
-__all__ = ["cifar10", "cifar100", "fashion_mnist", "svhn"]
+from flowclf.remote.transport import Content
 
 _PLACES = {
     "fashion_mnist": (

@@ -19,8 +19,6 @@ from flowclf.data.records import RawData, Split
 from flowclf.data.seeding import generator
 from flowclf.errors import DataError, UsageError
 
-__all__ = ["image_folder", "read_image"]
-
 # file managers create these in folders of images
 _NOT_IMAGES = frozenset({"thumbs.db", "desktop.ini"})
 

@@ -18,8 +18,6 @@ from torch import Tensor
 from flowclf.data.records import Split
 from flowclf.errors import DataError, UnreachableError
 
-__all__ = ["gunzip", "idx_split", "read_bytes", "read_idx"]
-
 _UNSIGNED_BYTE = 8
 
 

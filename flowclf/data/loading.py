@@ -11,8 +11,6 @@ from flowclf.data.dataset import DataSet
 from flowclf.errors import UsageError
 from flowclf.settings import AugmentSettings
 
-__all__ = ["load"]
-
 
 def load(
     name: str,

@@ -10,8 +10,6 @@ from flowclf.data.records import RawData, Split
 from flowclf.errors import ChecksumError, DataError
 from flowclf.files import resource
 
-__all__ = ["mnist", "read_mnist"]
-
 # hashes of the uncompressed files, so that data compressed anew still match
 _SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",

@@ -12,8 +12,6 @@ from torch import Tensor
 from flowclf.data.seeding import generator
 from flowclf.errors import DataError, UsageError
 
-__all__ = ["Batch", "Oracle", "RawData", "Split", "check_raw_data"]
-
 Oracle: TypeAlias = Callable[[Tensor], Tensor]
 """Function that labels any input with its true class (paper, definition 2): images (B, C, H, W) in [0, 1], or vectors (B, D), ->
 scores (B, K), of which the true class has the largest. An independent classifier can serve as an oracle."""

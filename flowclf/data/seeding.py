@@ -7,8 +7,6 @@ import json
 
 import torch
 
-__all__ = ["generator", "mix_seed"]
-
 
 def mix_seed(*parts: int | str) -> int:
     """Hash integers and names into a seed in 0..2^63-1; other parts, or another order, give an unrelated seed.

@@ -14,8 +14,6 @@ from flowclf.data.records import RawData, Split
 from flowclf.data.seeding import generator, mix_seed
 from flowclf.errors import UsageError
 
-__all__ = ["SpheresOracle", "sphere_chunks", "sphere_points", "spheres"]
-
 _CHUNK = 50_000
 
 

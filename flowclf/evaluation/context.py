@@ -18,8 +18,6 @@ from flowclf.evaluation.protocols import protocol_named
 from flowclf.settings import ProbeSettings
 from flowclf.training.progress import Progress, SilentProgress
 
-__all__ = ["NEEDS", "MetricContext", "Need"]
-
 T = TypeVar("T")
 Need = Literal["inverse", "images", "oracle", "truth", "fixed_point"]
 

@@ -13,8 +13,6 @@ from flowclf.data import DataSet, Split
 from flowclf.errors import UsageError
 from flowclf.modes import evaluating
 
-__all__ = ["Encoded", "check_fits", "classify", "encode", "network_inputs"]
-
 
 class Encoded(NamedTuple):
     """Outputs of a classifier on a split, on the CPU.

@@ -23,8 +23,6 @@ from flowclf.modes import evaluating, repeatable
 from flowclf.settings import ProbeSettings
 from flowclf.training.progress import Progress
 
-__all__ = ["Evaluation", "evaluate", "evaluate_with_artifacts", "measure"]
-
 
 @dataclass(frozen=True)
 class Evaluation:

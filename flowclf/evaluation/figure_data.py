@@ -16,8 +16,6 @@ from flowclf.evaluation.metrics.calibration import reliability_bins
 from flowclf.evaluation.metrics.planes import planes_of
 from flowclf.modes import evaluating
 
-__all__ = ["Arrays", "figure_arrays", "metamer_pictures"]
-
 Arrays = dict[str, NDArray[Any]]
 
 _COLUMNS = 12

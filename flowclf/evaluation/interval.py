@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from flowclf.errors import UsageError
 
-__all__ = ["Interval", "error_interval"]
-
 
 class Interval(NamedTuple):
     """An interval of fractions, each in [0, 1]."""

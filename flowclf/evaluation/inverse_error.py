@@ -12,8 +12,6 @@ from flowclf.classifier import InvertibleClassifier
 from flowclf.errors import UsageError
 from flowclf.modes import evaluating
 
-__all__ = ["InverseError", "forward_inverse_error", "inverse_error"]
-
 
 class InverseError(NamedTuple):
     """Error of a round trip over all examples and dimensions, in the units of what was mapped.

@@ -19,8 +19,6 @@ from flowclf.modes import evaluating
 if TYPE_CHECKING:
     from flowclf.classifier import InvertibleClassifier
 
-__all__ = ["draw_pairs", "interpolate", "metamer", "metamer_statistics", "quantized"]
-
 
 @torch.no_grad()
 def metamer(clf: InvertibleClassifier, logits_of: Tensor, nuisance_of: Tensor) -> Tensor:

@@ -29,8 +29,6 @@ from flowclf.evaluation.context import NEEDS, MetricContext, Need
 from flowclf.evaluation.interval import error_interval
 from flowclf.evaluation.protocols import PROTOCOLS
 
-__all__ = ["Metric", "Unit", "describe", "metric", "registered_metrics"]
-
 Unit = Literal["share", "count", "nats", "bits", "seconds", "number", "text"]
 """``share``: a fraction of 1, shown in percent; ``bits``: also bits per dimension; ``number``: in a unit that the meaning says."""
 

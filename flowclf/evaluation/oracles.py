@@ -16,8 +16,6 @@ from flowclf.modes import evaluating
 if TYPE_CHECKING:
     from flowclf.evaluation.context import MetricContext
 
-__all__ = ["OracleErrors", "oracle_errors", "ready_oracle"]
-
 _BATCH = 250
 
 

@@ -24,8 +24,6 @@ from flowclf.modes import evaluating
 if TYPE_CHECKING:
     from flowclf.classifier import InvertibleClassifier
 
-__all__ = ["Plane", "disagreement", "plane_arrays", "scores"]
-
 _MARGIN = 1.25
 _PAIRS = 100
 _STEPS = 41

@@ -17,8 +17,6 @@ from flowclf.modes import evaluating, repeatable
 from flowclf.settings import ProbeSettings
 from flowclf.training.progress import Progress
 
-__all__ = ["TrainedProbes", "nuisance_probe", "train_probes"]
-
 
 @dataclass(frozen=True)
 class TrainedProbes:

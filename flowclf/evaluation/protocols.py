@@ -9,8 +9,6 @@ from typing import Literal
 from flowclf.errors import UsageError
 from flowclf.registry import nearest
 
-__all__ = ["PROTOCOLS", "EvaluationProtocol", "protocol_named"]
-
 
 @dataclass(frozen=True)
 class EvaluationProtocol:

@@ -14,8 +14,6 @@ from flowclf.evaluation import Arrays
 from flowclf.evaluation.metric import describe
 from flowclf.figures.style import BLUE, INK, MUTED, ORANGE, PURPLE, new_figure, tidy
 
-__all__ = ["calibration_diagram", "training_curves"]
-
 
 def calibration_diagram(arrays: Arrays) -> Figure:
     """Accuracy against confidence, with the number of predictions below.

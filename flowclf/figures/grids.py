@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from flowclf.evaluation import Arrays
 from flowclf.figures.style import DPI, INK, WRONG, short
 
-__all__ = ["PictureRow", "interpolation_grid", "metamer_grid", "picture_grid", "sample_grid"]
-
 _GAP, _CAPTION, _MARGIN = 8, 28, 14
 """Pixels of the PNG: between pictures, for a line of text, around everything."""
 

@@ -17,8 +17,6 @@ from flowclf.evaluation import Arrays
 from flowclf.evaluation.planes import disagreement
 from flowclf.figures.style import BLUE, INK, MUTED, ORANGE, PURPLE, new_figure, short
 
-__all__ = ["plane_panels"]
-
 _SOURCES = {"classifier": "classifier on the logits", "probe": "probe of the nuisances"}
 _PLANES = {"pair": ("plane of two data points", ("$x_1$", "$x_2$")), "metamer": ("plane of x and its metamer", ("x", "$x_{met}$"))}
 _PALENESS = 0.72

@@ -20,21 +20,6 @@ from flowclf.errors import UsageError
 from flowclf.evaluation import Arrays
 from flowclf.files import atomic_write, write_json
 
-__all__ = [
-    "BLUE",
-    "DPI",
-    "INK",
-    "MUTED",
-    "ORANGE",
-    "PURPLE",
-    "WRONG",
-    "FigureFile",
-    "new_figure",
-    "save_figure",
-    "short",
-    "tidy",
-]
-
 DPI = 150
 INK = "#22262b"
 MUTED = "#6b7280"

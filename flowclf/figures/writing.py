@@ -14,8 +14,6 @@ from flowclf.figures.grids import interpolation_grid, metamer_grid, sample_grid
 from flowclf.figures.planes import plane_panels
 from flowclf.figures.style import FigureFile, save_figure
 
-__all__ = ["write_figures"]
-
 
 def write_figures(folder: Path, evaluation: Evaluation | None, rows: Sequence[Mapping[str, Any]] = ()) -> list[FigureFile]:
     """Write all figures of a run that there are data for, in the order of a report.

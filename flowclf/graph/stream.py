@@ -26,8 +26,6 @@ from flowclf.fixed_point import LIMIT, Peak
 from flowclf.graph.check import Graph, modules_by_name
 from flowclf.nodes import FlowNode
 
-__all__ = ["GridPeak", "Stream", "grid_peak", "set_stream"]
-
 Stream = Literal["float", "fixed_point"]
 
 _ALLOWED = "additive couplings, permutations, squeezes, factor_out, and a split_head without dct whose logit_scale is a power of 2"

@@ -14,8 +14,6 @@ from flowclf.errors import UsageError
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import Prior
 
-__all__ = ["AdversarialLoss", "AdversarialSum", "Binding", "Loss", "LossTerms", "WeightedSum", "warmed_up", "weighted_sum"]
-
 
 class LossTerms(NamedTuple):
     """A loss on one batch.

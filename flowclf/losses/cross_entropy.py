@@ -9,8 +9,6 @@ from flowclf.argument_types import Fraction
 from flowclf.classifier import Encoding
 from flowclf.losses.base import Loss, LossTerms
 
-__all__ = ["CrossEntropy"]
-
 
 class CrossEntropy(Loss):
     """-log softmax(z_s)_y, mean over the batch, nats.

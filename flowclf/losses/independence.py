@@ -19,8 +19,6 @@ from flowclf.component_schema.sections import Section, from_code
 from flowclf.losses.base import AdversarialLoss, Binding, LossTerms, warmed_up
 from flowclf.losses.likelihood import code_length
 
-__all__ = ["IndependenceCrossEntropy", "NuisanceClassifier", "NuisanceSettings", "TermSettings"]
-
 
 class TermSettings(Section):
     """A term of the loss."""

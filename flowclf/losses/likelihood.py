@@ -7,8 +7,6 @@ from torch import Tensor
 from flowclf.classifier import Encoding
 from flowclf.losses.base import Binding, Loss, LossTerms
 
-__all__ = ["FactorialPriorMLE", "code_length"]
-
 
 def code_length(binding: Binding, encoding: Encoding, labels: Tensor) -> Tensor:
     """-log2 p(x | y) per dimension of the data, mean over the batch, bits."""

@@ -11,8 +11,6 @@ from flowclf.classifier import Encoding, require_invertible
 from flowclf.graph import readout_of
 from flowclf.losses.base import Binding, Loss, LossTerms, warmed_up
 
-__all__ = ["MetamerMatching"]
-
 _LEAST_VARIANCE = 1e-4
 """Added to variances, which are about 1 for latents, but may vanish for pixels that are the same in all images."""
 

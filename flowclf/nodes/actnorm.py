@@ -12,8 +12,6 @@ from flowclf.argument_types import PositiveFloat
 from flowclf.nodes.base import BijectiveNode, Shapes, channels_of, positions
 from flowclf.nodes.gradients import BackwardStep
 
-__all__ = ["ActNorm", "initialize"]
-
 
 class ActNorm(BijectiveNode):
     """Per-channel affine map z = exp(s) x + b (Kingma and Dhariwal, Glow, 2018, section 3.1).

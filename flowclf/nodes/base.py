@@ -17,8 +17,6 @@ from torch import Tensor
 from flowclf.errors import GraphError
 from flowclf.fixed_point import Peak
 
-__all__ = ["BijectiveNode", "FlowNode", "Shape", "Shapes", "channels_of", "elements", "positions", "single_shape"]
-
 Shape = tuple[int, ...]
 Shapes = Iterable[Sequence[int]]
 """What FrEIA passes to a node's constructor and to its shape inference: (C, H, W) or (D,) for each input."""

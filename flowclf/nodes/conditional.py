@@ -20,8 +20,6 @@ from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.nodes.transformers import Transformer
 from flowclf.subnets import Subnet, build_subnet, wants_vectors
 
-__all__ = ["ConditionalNode", "Halves", "Partition", "set_subnet_dtype"]
-
 
 class Partition(Protocol):
     """Two parts of the input.

@@ -14,8 +14,6 @@ from flowclf.nodes.base import BijectiveNode, Shapes, channels_of, positions
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.subnets import pointwise
 
-__all__ = ["InvertibleConv1x1"]
-
 
 class InvertibleConv1x1(BijectiveNode):
     """Invertible 1x1 convolution z = W x over the channels (Kingma and Dhariwal, Glow, 2018, section 3.2).

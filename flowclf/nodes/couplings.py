@@ -8,8 +8,6 @@ from flowclf.nodes.conditional import ConditionalNode, Halves
 from flowclf.nodes.transformers import Additive, Affine, Transformer, build_transformer
 from flowclf.subnets import Subnet
 
-__all__ = ["AdditiveCoupling", "AffineCoupling", "Coupling"]
-
 
 class Coupling(ConditionalNode):
     """z_2 = f(x_2; theta(x_1)), z_1 = x_1: a transformer f, its parameters theta from a subnet (Dinh et al., NICE, 2014, eq. 8).

@@ -12,8 +12,6 @@ from torch import Tensor
 from flowclf.errors import GraphError
 from flowclf.nodes.base import BijectiveNode, Shapes
 
-__all__ = ["DCT2d", "dct2d", "inverse_dct2d"]
-
 
 @functools.lru_cache(maxsize=64)
 def _dct_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -11,8 +11,6 @@ from flowclf.argument_types import PositiveInt
 from flowclf.errors import GraphError
 from flowclf.nodes.base import FlowNode, Shape, Shapes, channels_of, single_shape
 
-__all__ = ["FactorOut"]
-
 
 class FactorOut(FlowNode):
     """Split the channels in two outputs: what goes on, and what is done (Dinh et al., Real NVP, 2017, section 3.6).

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from flowclf.errors import UsageError
 
-__all__ = ["BackwardStep", "gradients"]
-
 
 class BackwardStep(NamedTuple):
     """What a node's ``backward_step`` gives: its input back, and the gradient with respect to all that went in.

@@ -15,8 +15,6 @@ from flowclf.nodes.conditional import ConditionalNode, Halves
 from flowclf.nodes.transformers import Affine, Transformer, bounded_affine
 from flowclf.subnets import Subnet
 
-__all__ = ["LogitCoupling", "check_logit_channels", "mean_map"]
-
 
 class LogitCoupling(ConditionalNode):
     """An affine coupling before the head that leaves the logits unchanged and takes their softmax as a condition.

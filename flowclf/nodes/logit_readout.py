@@ -15,8 +15,6 @@ from flowclf.nodes.logit_coupling import check_logit_channels, mean_map
 from flowclf.nodes.transformers import Transformer
 from flowclf.subnets import Subnet, build_subnet
 
-__all__ = ["LogitReadout"]
-
 
 class LogitReadout(ConditionalNode):
     r"""logits <- logits + r(everything else), with r a network (an additive coupling in the coordinates that the head uses).

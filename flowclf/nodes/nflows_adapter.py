@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from flowclf.errors import GraphError
 from flowclf.nodes.base import BijectiveNode, Shapes
 
-__all__ = ["NflowsTransform"]
-
 
 class NflowsTransform(BijectiveNode):
     """A transform of nflows: ``forward`` and ``inverse``, each returning (outputs, logabsdet).

@@ -12,8 +12,6 @@ from flowclf.argument_types import NonNegativeInt
 from flowclf.nodes.base import BijectiveNode, Shapes, channels_of
 from flowclf.nodes.gradients import BackwardStep
 
-__all__ = ["Permutation"]
-
 
 class Permutation(BijectiveNode):
     """A fixed random permutation of the channels; log-determinant 0. It moves numbers and never rounds one.

@@ -12,8 +12,6 @@ from torch import Tensor
 from flowclf.argument_types import PositiveFloat, PositiveInt, ProperFraction
 from flowclf.nodes.transformers import Transformer
 
-__all__ = ["RationalQuadratic"]
-
 
 class RationalQuadratic(Transformer):
     r"""A monotonic spline of rational quadratics on [-B, B], and the identity outside (Durkan et al., 2019, section 3.1).

@@ -14,8 +14,6 @@ from flowclf.errors import GraphError
 from flowclf.nodes.base import FlowNode, Shape, Shapes, elements
 from flowclf.nodes.dct import dct2d, inverse_dct2d
 
-__all__ = ["SplitHead"]
-
 
 class SplitHead(FlowNode):
     """Last feature map and factored-out parts in, logits (K,) and nuisances (D-K,) out.

@@ -11,8 +11,6 @@ from flowclf.argument_types import PositiveInt
 from flowclf.errors import GraphError
 from flowclf.nodes.base import BijectiveNode, Shape, Shapes
 
-__all__ = ["Squeeze"]
-
 
 class Squeeze(BijectiveNode):
     """(C, H, W) -> (C f^2, H/f, W/f), a permutation of the entries (Dinh et al., Real NVP, 2017, section 3.6).

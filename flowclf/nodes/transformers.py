@@ -17,8 +17,6 @@ from flowclf.component_schema.components import build
 from flowclf.errors import GraphError
 from flowclf.nodes.gradients import gradients
 
-__all__ = ["Additive", "Affine", "Transformer", "bounded_affine", "build_transformer"]
-
 
 class Transformer(nn.Module):
     """An invertible map of each entry of x, (B, C, ...), given ``parameters_per_entry`` parameters for it.

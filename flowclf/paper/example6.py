@@ -12,8 +12,6 @@ from flowclf.data import SpheresOracle, sphere_chunks
 from flowclf.errors import UsageError
 from flowclf.evaluation.interval import error_interval
 
-__all__ = ["MisalignedClassifier", "example6", "moved_outward", "predicted_error"]
-
 
 class MisalignedClassifier(nn.Module):
     """D(x) = sign(||x_1..d-1|| - (R1 + R2) / 2): classifies by the norm of all coordinates but the last (paper, equation 5).

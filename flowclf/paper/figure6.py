@@ -23,8 +23,6 @@ from flowclf.figures import PictureRow, picture_grid, save_figure
 from flowclf.modes import evaluating
 from flowclf.run.opening import open_data, open_model
 
-__all__ = ["draw", "interpolations", "pairs_by_class"]
-
 INK, WRONG = "#22262b", "#b3261e"
 
 

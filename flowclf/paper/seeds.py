@@ -17,8 +17,6 @@ from scipy import stats
 from flowclf.errors import UsageError
 from flowclf.paper.table2 import ROWS, about, share
 
-__all__ = ["expected", "table"]
-
 SAME = ("recipe", "protocol", "model.parameters", "data.bits")
 
 

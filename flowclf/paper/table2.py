@@ -12,8 +12,6 @@ from typing import Any
 
 from flowclf.errors import UsageError
 
-__all__ = ["ROWS", "about", "read_results", "share", "table"]
-
 PAPER: Mapping[str, tuple[str, str]] = {
     "test.error": ("0.39 %", "0.38 %"),
     "train.error": ("0.00 %", "0.37 %"),

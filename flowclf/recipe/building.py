@@ -18,8 +18,6 @@ from flowclf.preprocessing import Preprocessing
 from flowclf.recipe import Recipe
 from flowclf.training import Trainer
 
-__all__ = ["build_data", "build_loss", "build_model", "build_trainer", "resolve_device"]
-
 
 def resolve_device(device: str) -> torch.device:
     """Resolve a device name; ``auto`` is a GPU if there is one, otherwise the CPU.

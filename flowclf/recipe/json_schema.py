@@ -7,8 +7,6 @@ from typing import Any
 from flowclf.component_schema.components import flat_schema, spec_schema
 from flowclf.recipe.schema import Recipe
 
-__all__ = ["json_schema"]
-
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema, draft 2020-12, of a recipe with the components that are registered now.

@@ -20,8 +20,6 @@ from flowclf.recipe.problems import recipe_error
 from flowclf.recipe.schema import Recipe
 from flowclf.registry import nearest
 
-__all__ = ["LoadedRecipe", "bundled", "description", "dump", "find", "load", "loads", "resolved"]
-
 
 @dataclass(frozen=True)
 class LoadedRecipe:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from flowclf.errors import Problem, RecipeError
 from flowclf.recipe.reader import Node, Place, parse
 
-__all__ = ["apply_overrides"]
-
 _MAXIMUM_KEYS = 30
 
 

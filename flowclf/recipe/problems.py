@@ -11,8 +11,6 @@ from flowclf.component_schema.sections import UNKNOWN_KEY
 from flowclf.errors import Problem, RecipeError
 from flowclf.recipe.reader import Node, Place
 
-__all__ = ["recipe_error"]
-
 MAX_PROBLEMS = 50
 
 

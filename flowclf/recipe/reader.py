@@ -19,8 +19,6 @@ from yaml import events as ev
 
 from flowclf.errors import Problem, RecipeError, UsageError
 
-__all__ = ["MAX_BYTES", "Node", "Place", "is_text", "parse", "read_text"]
-
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
 MAX_VALUES = 50_000

@@ -18,8 +18,6 @@ from flowclf.files import write_json, write_text
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["RunFolder", "environment"]
-
 
 class RunFolder:
     """Paths inside a run directory.

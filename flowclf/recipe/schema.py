@@ -20,8 +20,6 @@ from flowclf.component_schema.signature import Component
 from flowclf.component_schema.specs import NodeSpec, Repeat, read_nodes
 from flowclf.settings import AugmentSettings, EvaluateSettings, TrainSettings
 
-__all__ = ["NODE_LIST", "Architecture", "Data", "Loss", "Recipe", "WeightedLoss"]
-
 NODE_LIST = "node_list"
 """Key that stands in the JSON schema where a list of node specs belongs."""
 

@@ -6,8 +6,6 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-__all__ = ["is_loopback", "is_url", "url_problem"]
-
 _MAX_URL = 2000
 
 

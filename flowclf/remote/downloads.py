@@ -16,8 +16,6 @@ from flowclf.files import atomic_write, sha256
 from flowclf.remote.settings import Settings
 from flowclf.remote.transport import Content, TransferError, pieces
 
-__all__ = ["Content", "download_file", "download_text", "ensure_file", "is_right", "locked"]
-
 _FIRST_PAUSE = 0.3
 _LOCK_SECONDS = 3600.0
 

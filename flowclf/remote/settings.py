@@ -24,8 +24,6 @@ from flowclf.registry import nearest
 if TYPE_CHECKING:
     from flowclf.training import Progress
 
-__all__ = ["Options", "Settings", "settings"]
-
 # What each setting is, in words, and the variable that holds it.
 _KEYS = {
     "index": ("text", "FLOWCLF_ZOO"),

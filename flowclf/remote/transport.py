@@ -16,8 +16,6 @@ from urllib.parse import urljoin, urlsplit
 import flowclf
 from flowclf.remote.addresses import is_loopback, url_problem
 
-__all__ = ["Content", "TransferError", "pieces"]
-
 _CHUNK = 2**16
 _MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from flowclf.evaluation.probes import registered_probes
 from flowclf.report.terms import percent
 
-__all__ = ["Table", "tables"]
-
 
 class Table(NamedTuple):
     """A small table with a caption; the first column holds words, the others numbers."""

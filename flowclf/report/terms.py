@@ -7,8 +7,6 @@ from typing import Any
 
 from flowclf.evaluation.metric import describe
 
-__all__ = ["GROUPS", "meaning", "number", "percent", "rough", "scientific"]
-
 GROUPS: Mapping[str, str] = {
     "test": "Test",
     "validation": "Validation",

@@ -21,8 +21,6 @@ from flowclf.files import write_text
 from flowclf.report.tables import tables
 from flowclf.report.terms import GROUPS, meaning, number, percent, rough, scientific
 
-__all__ = ["write_report"]
-
 _TEMPLATES = Path(__file__).parent
 
 

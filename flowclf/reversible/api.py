@@ -15,8 +15,6 @@ from flowclf.graph import Graph, NodeSet
 from flowclf.reversible.backprop import Run, differentiable
 from flowclf.reversible.plan import make_plan
 
-__all__ = ["Recompute", "execute", "recompute"]
-
 
 def execute(
     graph: Graph,

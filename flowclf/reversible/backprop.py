@@ -26,8 +26,6 @@ from flowclf.reversible.state import (
     random_state_as,
 )
 
-__all__ = ["Run", "differentiable"]
-
 Gradients = Sequence[Tensor | None]
 
 

@@ -13,8 +13,6 @@ import torch
 from FrEIA import modules as freia
 from torch import Tensor, nn
 
-__all__ = ["declared", "is_exact"]
-
 APPROXIMATE = (
     freia.IResNetLayer,
     freia.OrthogonalTransform,

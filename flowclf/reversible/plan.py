@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from flowclf.errors import GraphError
 from flowclf.graph import Graph, NodeSet
 
-__all__ = ["Edge", "Plan", "Site", "Step", "make_plan"]
-
 Edge: TypeAlias = tuple[Any, int]
 """An output of a FrEIA node: (node, index)."""
 

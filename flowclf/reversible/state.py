@@ -15,17 +15,6 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from flowclf.reversible.plan import Site
 
-__all__ = [
-    "BufferWatch",
-    "Modes",
-    "autocast_modes",
-    "buffers_as",
-    "in_autocast",
-    "parameters_as",
-    "random_state",
-    "random_state_as",
-]
-
 
 def random_state(device: torch.device) -> tuple[Tensor, ...]:
     """States of torch's global random number generators, on the CPU and on the device of the data."""

@@ -25,8 +25,6 @@ from flowclf.training import Progress, SilentProgress, Trainer
 from flowclf.training.interrupts import Interrupts, interrupts
 from flowclf.training.state import load_state, save_state
 
-__all__ = ["RunResult", "resume", "run"]
-
 
 @dataclass(frozen=True)
 class RunResult:

@@ -17,8 +17,6 @@ from flowclf.modes import evaluating
 from flowclf.run.opening import image_shape, open_data, open_model, open_oracle
 from flowclf.training import Progress
 
-__all__ = ["evaluate_model", "metamers", "predict"]
-
 _GRID_COLUMNS = 12
 
 

@@ -15,8 +15,6 @@ from flowclf.recipe import Recipe, load
 from flowclf.recipe.building import build_data, resolve_device
 from flowclf.recipe.run_folder import RunFolder
 
-__all__ = ["OpenedModel", "image_shape", "open_data", "open_model", "open_oracle"]
-
 
 @dataclass(frozen=True)
 class OpenedModel:

@@ -16,8 +16,6 @@ from flowclf.figures import plane_panels, save_figure
 from flowclf.run.opening import open_data, open_model
 from flowclf.training import Progress, SilentProgress
 
-__all__ = ["planes"]
-
 _POINTS = 10_000
 
 

@@ -11,8 +11,6 @@ from flowclf.recipe import LoadedRecipe
 from flowclf.recipe.building import build_trainer, resolve_device
 from flowclf.run.opening import open_oracle
 
-__all__ = ["Plan", "plan"]
-
 
 @dataclass(frozen=True)
 class Plan:

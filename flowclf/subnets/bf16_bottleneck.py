@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["bottleneck", "is_fast"]
-
 _TAPS = 2.6
 """Up to so many taps a hidden channel, k^2 C of the first layer and k^2 D of the last, matrix products were the faster way."""
 

@@ -13,8 +13,6 @@ from flowclf.component_schema.components import build
 from flowclf.component_schema.specs import name_and_arguments
 from flowclf.errors import GraphError
 
-__all__ = ["Subnet", "build_subnet", "starts_at_zero", "takes_maps", "takes_vectors", "wants_vectors"]
-
 Subnet = SubnetSpec | Callable[[int, int], nn.Module] | None
 """A registered name, a mapping of one name to its arguments, a function (channels_in, channels_out) -> module, or the default."""
 

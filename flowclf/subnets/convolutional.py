@@ -14,8 +14,6 @@ from flowclf.errors import GraphError
 from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
 from flowclf.subnets.building import starts_at_zero, takes_maps
 
-__all__ = ["PointwiseConv2d", "conv", "is_hooked", "pointwise", "residual"]
-
 
 class PointwiseConv2d(nn.Conv2d):
     """A 1x1 convolution by :func:`pointwise`.

@@ -7,8 +7,6 @@ from torch import nn
 from flowclf.argument_types import NonNegativeInt, PositiveInt
 from flowclf.subnets.building import starts_at_zero, takes_vectors
 
-__all__ = ["dense"]
-
 
 @takes_vectors
 def dense(channels_in: int, channels_out: int, *, width: PositiveInt = 128, hidden_layers: NonNegativeInt = 2) -> nn.Module:

@@ -20,8 +20,6 @@ from flowclf.errors import UsageError
 from flowclf.losses import AdversarialLoss, Loss
 from flowclf.subnets import is_hooked
 
-__all__ = ["Passes", "replays_are_safe"]
-
 _KNOWN = ("flowclf.", "torch.nn.", "FrEIA.")
 """Packages whose modules compute on the device alone, unless they have hooks. Several of nflows' ask for numbers on the host."""
 

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MovingAverage"]
-
 
 class MovingAverage:
     """Exponential moving average of every floating-point parameter; buffers are copied as they are.

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["Interrupts", "interrupts"]
-
 
 class Interrupts:
     """Whether a signal came, and which.

@@ -28,8 +28,6 @@ from flowclf.training.precision import subnet_dtype
 from flowclf.training.progress import Progress, SilentProgress, Task
 from flowclf.training.schedules import build_schedule
 
-__all__ = ["Row", "Trainer"]
-
 Row = dict[str, Any]
 _INITIALIZATION_SAMPLES = 512
 _READ_EVERY = 16

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from flowclf.errors import NonFiniteLossError
 
-__all__ = ["Meters"]
-
 
 class Meters:
     """Means over steps of scalars by name, read from the device a few steps at a time, for every look at a GPU waits for it.

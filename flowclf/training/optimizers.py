@@ -18,8 +18,6 @@ from flowclf import registry
 from flowclf.argument_types import Decay, NonNegativeFloat, PositiveFloat
 from flowclf.errors import UsageError
 
-__all__ = ["adam", "adamax", "adamw", "build_optimizer", "sgd"]
-
 Groups: TypeAlias = list[dict[str, Any]]
 
 

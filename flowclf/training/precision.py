@@ -8,8 +8,6 @@ import torch
 
 from flowclf.errors import UsageError
 
-__all__ = ["Precision", "native_bf16", "subnet_dtype"]
-
 Precision = Literal["auto", "fp32", "bf16"]
 
 

@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-__all__ = ["Progress", "SilentProgress", "Task"]
-
 
 class Task(Protocol):
     """Work with a known number of steps."""

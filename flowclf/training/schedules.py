@@ -14,8 +14,6 @@ from flowclf import registry
 from flowclf.argument_types import Fraction, PositiveFraction, PositiveInt, ProperFraction
 from flowclf.errors import UsageError
 
-__all__ = ["Schedule", "build_schedule", "constant", "cosine", "one_cycle", "step", "trapezoid"]
-
 Schedule: TypeAlias = Callable[[int], float]
 """From the step, counted from 0, to the factor on the learning rate. It depends on nothing else, so resuming needs no state."""
 

@@ -18,8 +18,6 @@ from flowclf.errors import CheckpointError, UsageError
 from flowclf.files import check_sha256, write_bytes, write_json
 from flowclf.training.loop import Trainer
 
-__all__ = ["load_state", "save_state"]
-
 _POINTER = "state.json"
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from flowclf.classifier import InvertibleClassifier, PlainClassifier
 
-__all__ = ["download", "fetch_files", "info", "list_models", "load", "load_entry", "model_folder"]
-
 
 def list_models(**options: Unpack[Options]) -> list[ZooEntry]:
     """All models of a zoo, in the order of its index.

@@ -26,8 +26,6 @@ from flowclf.zoo.schema import CARD, INDEX, NAME, RECIPE, DataRecord, Measured, 
 if TYPE_CHECKING:
     from flowclf.training import Progress
 
-__all__ = ["CITATION", "MAX_WEIGHT_BYTES", "add"]
-
 MAX_WEIGHT_BYTES = 12_000_000
 """A zoo travels in a package; larger weights do not belong there."""
 

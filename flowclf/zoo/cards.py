@@ -12,8 +12,6 @@ import jinja2
 from flowclf.evaluation.metric import describe, registered_metrics
 from flowclf.zoo.schema import ZooEntry
 
-__all__ = ["model_card"]
-
 _TITLES = {
     "metamers": "Metamers: the logits of the upper picture with the nuisances of the lower one",
     "samples": "Samples from the prior, one class per row",

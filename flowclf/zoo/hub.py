@@ -19,8 +19,6 @@ from flowclf.zoo.access import download
 from flowclf.zoo.index import open_zoo
 from flowclf.zoo.schema import INDEX, ZooEntry, ZooIndex
 
-__all__ = ["pull", "push"]
-
 
 def push(
     repository: str,

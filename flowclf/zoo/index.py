@@ -19,8 +19,6 @@ from flowclf.remote.settings import Options, Settings, settings
 from flowclf.strict_json import json_object
 from flowclf.zoo.schema import INDEX, MAX_INDEX_BYTES, ZooEntry, ZooFile, ZooIndex, parse_index
 
-__all__ = ["Zoo", "bundled_zoo", "open_zoo", "read_index"]
-
 
 @dataclass(frozen=True)
 class Zoo:

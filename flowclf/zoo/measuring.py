@@ -22,8 +22,6 @@ from flowclf.zoo.schema import DataRecord
 if TYPE_CHECKING:
     from flowclf.training import Progress
 
-__all__ = ["PROBE_TOLERANCE", "measure", "probe_error", "test_data", "tolerance"]
-
 _MEASURED = ("test.error", "test.cross_entropy_nats", "test.bits_per_dim", "numerics.inverse_error_max")
 
 PROBE_TOLERANCE = 0.02

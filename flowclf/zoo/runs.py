@@ -17,8 +17,6 @@ from flowclf.recipe.run_folder import RunFolder
 from flowclf.strict_json import json_object
 from flowclf.zoo.schema import RecipeRecord, Training
 
-__all__ = ["FinishedRun", "read_run"]
-
 _MAX_CHANGES = 200
 _FIGURES = (("metamers", "samples"), ("planes",), ("calibration",))
 

@@ -18,23 +18,6 @@ from flowclf.remote.addresses import is_url, url_problem
 from flowclf.remote.transport import Content
 from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, json_object
 
-__all__ = [
-    "CARD",
-    "INDEX",
-    "MAX_INDEX_BYTES",
-    "NAME",
-    "RECIPE",
-    "DataRecord",
-    "Measured",
-    "RecipeRecord",
-    "Training",
-    "ZooEntry",
-    "ZooFile",
-    "ZooIndex",
-    "parse_index",
-    "relative_path_problem",
-]
-
 INDEX = "index.json"
 RECIPE = "recipe.yaml"
 CARD = "README.md"

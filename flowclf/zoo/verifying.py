@@ -17,8 +17,6 @@ from flowclf.zoo.schema import RECIPE, ZooEntry
 if TYPE_CHECKING:
     from flowclf.training import Progress
 
-__all__ = ["Comparison", "Verification", "verify"]
-
 
 @dataclass(frozen=True)
 class Comparison:

@@ -11,8 +11,6 @@ from flowclf.errors import UsageError
 from flowclf.evaluation.metric import Metric
 from flowclf.evaluation.metrics.error import check_outputs
 
-__all__ = ["METRICS", "ReliabilityBins", "expected_calibration_error", "reliability_bins"]
-
 
 class ReliabilityBins(NamedTuple):
     """Predictions grouped by their confidence; each field is (bins,), float64.

@@ -11,8 +11,6 @@ from flowclf.errors import UsageError
 from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.metric import Metric
 
-__all__ = ["METRICS", "check_outputs", "error"]
-
 
 def error(logits: Tensor, labels: Tensor) -> float:
     """Fraction of examples whose largest logit is not that of their label.

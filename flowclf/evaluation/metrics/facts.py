@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from flowclf.evaluation.metric import Metric
 
-__all__ = ["METRICS"]
-
 METRICS = (
     Metric("recipe", "text", "name of the recipe"),
     Metric("seed", "text", "random seed of the run"),

@@ -11,8 +11,6 @@ from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.metric import Metric
 from flowclf.evaluation.metrics.error import check_outputs
 
-__all__ = ["METRICS", "cross_entropy_nats"]
-
 
 def cross_entropy_nats(logits: Tensor, labels: Tensor) -> float:
     """Mean of -log softmax(logits)[label], nats, summed in float64.

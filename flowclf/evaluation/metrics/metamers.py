@@ -10,8 +10,6 @@ from flowclf.evaluation.metamers import metamer_statistics
 from flowclf.evaluation.metric import Metric, Unit
 from flowclf.evaluation.oracles import oracle_errors
 
-__all__ = ["METRICS"]
-
 
 def _statistics(context: MetricContext) -> dict[str, float]:
     clf, (x, labels), pairs = context.invertible, context.test_sample, context.protocol.pairs

@@ -11,8 +11,6 @@ from flowclf.evaluation.encoding import network_inputs
 from flowclf.evaluation.inverse_error import InverseError, forward_inverse_error, inverse_error
 from flowclf.evaluation.metric import Metric
 
-__all__ = ["METRICS"]
-
 _EXAMPLES = 1000
 
 

@@ -9,8 +9,6 @@ from flowclf.evaluation.metric import Metric, Unit
 from flowclf.evaluation.planes import plane_arrays
 from flowclf.evaluation.probing import train_probes
 
-__all__ = ["METRICS", "planes_of"]
-
 
 def planes_of(context: MetricContext) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays and numbers of :func:`plane_arrays`, compared with the truth that the data know."""

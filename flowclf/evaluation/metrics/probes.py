@@ -9,8 +9,6 @@ from flowclf.evaluation.metric import Metric, Unit
 from flowclf.evaluation.probes import entropy_nats, mutual_information_nats
 from flowclf.evaluation.probing import train_probes
 
-__all__ = ["METRICS"]
-
 
 def _score(context: MetricContext, probe: str = "", *, name: str) -> float:
     """``<split>_error`` or ``<split>_cross_entropy_nats`` of a probe, by default of the selected one."""

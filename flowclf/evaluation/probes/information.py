@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["entropy_nats", "mutual_information_nats"]
-
 
 def entropy_nats(labels: Tensor) -> float:
     """H(y) of the classes' frequencies among labels (N,), nats.

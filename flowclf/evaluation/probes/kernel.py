@@ -11,8 +11,6 @@ from torch.nn import functional
 from flowclf.errors import UsageError
 from flowclf.evaluation.probes.training import Probe, check_features, score_probe, standardization
 
-__all__ = ["KERNEL_BANDWIDTHS", "KernelMachine", "train_kernel_probe"]
-
 KERNEL_BANDWIDTHS = (0.35, 0.7, 1.4)
 """Candidates for a kernel probe's bandwidth, in units of the median distance between centres."""
 

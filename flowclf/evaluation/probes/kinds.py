@@ -22,8 +22,6 @@ from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, train_kernel_pro
 from flowclf.evaluation.probes.training import Probe, train_probe
 from flowclf.settings import ProbeSettings
 
-__all__ = ["CONV", "KERNEL", "MLP", "ProbeKind", "probe_kinds", "registered_probes"]
-
 
 @dataclass(frozen=True)
 class ProbeKind:

@@ -14,8 +14,6 @@ from flowclf.architectures.nuisance_classifiers import mlp
 from flowclf.errors import UsageError
 from flowclf.modes import evaluating
 
-__all__ = ["Probe", "ProbeScore", "check_features", "score_probe", "standardization", "train_probe"]
-
 
 class ProbeScore(NamedTuple):
     """Errors of a probe on a split.
