@@ -20,6 +20,9 @@ LIGHT = [
     "flowclf.strict_json",
     "flowclf.recipe.run_folder",
 ]
+HEAVY_PARTS = ("flowclf.zoo.adding", "flowclf.zoo.cards", "flowclf.zoo.measuring", "flowclf.recipe.building")
+"""What measures, shows or builds models is imported when a model is measured, shown or built."""
+
 HEAVY = ("torch", "torchvision", "FrEIA", "nflows", "matplotlib", "scipy")
 
 
@@ -34,8 +37,7 @@ def light_modules() -> list[str]:
         info.name
         for package in (flowclf.component_schema, flowclf.recipe, flowclf.remote, flowclf.zoo)
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
-        # What measures or builds models is imported when a model is measured or built.
-        if info.name not in ("flowclf.zoo.measuring", "flowclf.recipe.building")
+        if info.name not in HEAVY_PARTS
     ]
     return [*LIGHT, "flowclf.recipe", "flowclf.zoo", *inner]
 

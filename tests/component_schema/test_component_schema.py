@@ -29,7 +29,9 @@ from flowclf.recipe import dump, loads
 if TYPE_CHECKING:
     from decimal import Decimal as OnlyForTypeCheckers
 
-COMPONENTS = [(kind, name) for kind, known in registry.registries.items() for name in known.names()]
+# A metric and a probe are objects, which no recipe gives arguments to.
+KINDS = registry.registries.keys() - {"metrics", "probes"}
+COMPONENTS = [(kind, name) for kind in sorted(KINDS) for name in registry.registries[kind].names()]
 Fraction = Annotated[int, Interval(ge=1, le=9)]
 """A plug-in's own alias, with the name of one of flowclf's."""
 
