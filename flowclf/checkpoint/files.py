@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from flowclf.component_schema.sections import plain
 from flowclf.component_schema.specs import name_and_arguments
 from flowclf.errors import CheckpointError, UsageError
 from flowclf.files import atomic_write, check_sha256, sha256, write_json
-from flowclf.graph import describe_graph, graph_from_description
+from flowclf.graph import describe_graph, graph_from_description, modules_by_name
 from flowclf.nodes import set_subnet_dtype
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import FactorialPrior
@@ -198,7 +198,7 @@ def load(
             classifier = rebuild(description, where)
     except UsageError as error:
         raise CheckpointError(f"{where}: {error}") from error
-    _load_weights(classifier, weights, shapes)
+    _load_weights(classifier, weights, shapes, description)
     return classifier.to(device=device, dtype=dtype).eval()
 
 
@@ -211,7 +211,27 @@ def _check_dimensions(description: Mapping[str, Any], shapes: Mapping[str, tuple
         raise CheckpointError(f"{where}: an input of {dimensions} dimensions, but the weights hold {held} numbers")
 
 
-def _load_weights(classifier: Classifier, weights: Path, found: Mapping[str, tuple[int, ...]]) -> None:
+def _by_node(names: Iterable[str], classifier: Classifier, description: Mapping[str, Any]) -> dict[str, str]:
+    """The names of weights in a file to those in the classifier, which both count nodes, each in its own order.
+
+    Earlier versions saved graphs with branches in an order that changed from build to build.
+    """
+    rows = description.get("graph", {}).get("nodes", [])
+    now = {name: index for index, name in enumerate(modules_by_name(classifier.graph))} if rows else {}
+    prefixes = {f"graph.module_list.{index}": f"graph.module_list.{now[row['name']]}" for index, row in enumerate(rows)}
+
+    def renamed(name: str) -> str:
+        parts = name.split(".")
+        return ".".join([prefixes.get(".".join(parts[:3]), ".".join(parts[:3])), *parts[3:]])
+
+    return {name: renamed(name) for name in names}
+
+
+def _load_weights(
+    classifier: Classifier, weights: Path, shapes: Mapping[str, tuple[int, ...]], description: Mapping[str, Any]
+) -> None:
+    names = _by_node(shapes, classifier, description)
+    found = {names[name]: shape for name, shape in shapes.items()}
     expected = {name: tuple(value.shape) for name, value in classifier.state_dict().items()}
     if expected != found:
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
@@ -221,7 +241,7 @@ def _load_weights(classifier: Classifier, weights: Path, found: Mapping[str, tup
             f"{expected.get(name, 'none')}, found {found.get(name, 'none')}"
         )
     try:
-        state = safetensors.torch.load_file(weights)
+        state = {names[name]: value for name, value in safetensors.torch.load_file(weights).items()}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
     try:

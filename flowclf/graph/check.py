@@ -7,8 +7,8 @@ error with the node's name.
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from FrEIA.framework import ConditionNode, GraphINN, InputNode, Node, OutputNode
@@ -64,12 +64,42 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
     if [tuple(node.inputs[0]) for node in outputs] != [(heads[0], 0), (heads[0], 1)]:
         ends = [f"output {node.inputs[0][1]} of '{node.inputs[0][0].name}'" for node in outputs]
         raise GraphError(f"the graph's outputs must be outputs 0 and 1 of SplitHead '{heads[0].name}', found {ends}")
-    if isinstance(graph, GraphINN):
-        return graph
-    try:
-        return GraphINN(node_list)
-    except (ValueError, TypeError) as error:
-        raise GraphError(f"FrEIA refuses the graph: {error}") from error
+    if not isinstance(graph, GraphINN):
+        try:
+            graph = GraphINN(node_list)
+        except (ValueError, TypeError) as error:
+            raise GraphError(f"FrEIA refuses the graph: {error}") from error
+    graph.node_list = _ordered(graph.out_nodes)
+    graph.module_list = nn.ModuleList(node.module for node in steps_of(graph))
+    return graph
+
+
+def _ordered(ends: Sequence[Node]) -> list[Node]:
+    """The nodes in an order of execution that follows from the graph alone.
+
+    FrEIA's order of the nodes of two branches depends on addresses in memory (its issue 168), and with it the names of the weights.
+    This is its algorithm (Kahn's, from the outputs backwards) with the inputs of each node in their own order.
+    """
+    waiting = Counter(source for node in _reached(ends) for source in dict.fromkeys(source for source, _ in node.inputs))
+    ready, ordered = deque(ends), []
+    while ready:
+        node = ready.popleft()
+        ordered.append(node)
+        for source in dict.fromkeys(source for source, _ in node.inputs):
+            waiting[source] -= 1
+            if not waiting[source]:
+                ready.append(source)
+    return ordered[::-1]
+
+
+def _reached(ends: Sequence[Node]) -> set[Node]:
+    """The nodes that the ends depend on."""
+    found, open_ = set(ends), list(ends)
+    while open_:
+        new = {source for source, _ in open_.pop().inputs} - found
+        found |= new
+        open_ += new
+    return found
 
 
 def copy_nodes(graph: Graph, memo: dict[int, Any]) -> None:
