@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowclf.modes import is_traced
+
 RESOLUTION = 2.0**-16
 """Distance between neighbouring numbers on the grid."""
 
@@ -33,9 +35,15 @@ def round_to_grid(values: Tensor) -> Tensor:
 
 
 class _Round(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
+    def forward(values: Tensor) -> Tensor:
         return values.div(RESOLUTION).round_().mul_(RESOLUTION)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is saved: the gradient passes straight through."""
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -68,7 +76,7 @@ class Peak:
     @torch.no_grad()
     def see(self, values: Tensor) -> None:
         """Include values; NaN counts as larger than any number."""
-        if not values.numel():
+        if not values.numel() or is_traced():
             return
         low, high = torch.aminmax(values)
         largest = torch.maximum(-low, high)

@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def is_traced() -> bool:
+    """Whether tensors may be stand-ins now, not to be kept: in compile, export, functorch, jit, or under a dispatch mode."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
+def cached_constant(make: Callable[P, R]) -> Callable[P, R]:
+    """Decorator for a function that makes constant tensors: they are kept, but for those made while :func:`is_traced`.
+
+    They are made outside of inference mode, in which no tensor could be trained with later.
+    """
+    cached = functools.lru_cache(maxsize=64)(make)
+
+    @functools.wraps(make)
+    def constant(*args: P.args, **kwargs: P.kwargs) -> R:
+        if is_traced():
+            return make(*args, **kwargs)
+        with torch.inference_mode(False):
+            return cached(*args, **kwargs)  # type: ignore[arg-type]
+
+    constant.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
+    return constant
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -10,19 +9,18 @@ import torch
 from torch import Tensor
 
 from flowclf.errors import GraphError
+from flowclf.modes import cached_constant
 from flowclf.nodes.base import BijectiveNode, Shapes
 
 
-@functools.lru_cache(maxsize=64)
+@cached_constant
 def _dct_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # A tensor made in inference mode could never be trained with; this one is kept for all modes.
-    with torch.inference_mode(False):
-        # Made in float64 and rounded once, so that a double network stays orthogonal to double precision.
-        frequency = torch.arange(size, dtype=torch.float64)[:, None]
-        position = torch.arange(size, dtype=torch.float64)[None, :]
-        matrix = torch.cos(math.pi / size * (position + 0.5) * frequency) * math.sqrt(2 / size)
-        matrix[0] /= math.sqrt(2)
-        return matrix.to(device=device, dtype=dtype)
+    # Made in float64 and rounded once, so that a double network stays orthogonal to double precision.
+    frequency = torch.arange(size, dtype=torch.float64)[:, None]
+    position = torch.arange(size, dtype=torch.float64)[None, :]
+    matrix = torch.cos(math.pi / size * (position + 0.5) * frequency) * math.sqrt(2 / size)
+    matrix[0] /= math.sqrt(2)
+    return matrix.to(device=device, dtype=dtype)
 
 
 def dct2d(x: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from flowclf.modes import cached_constant
+
 _TAPS = 2.6
 """Up to so many taps a hidden channel, k^2 C of the first layer and k^2 D of the last, matrix products were the faster way."""
 
@@ -172,7 +174,7 @@ def _collect(rows: Tensor, taps: Tensor, like: Tensor, size: int) -> Tensor:
     return _maps(torch.embedding_bag(held, places, starts, include_last_offset=True)[0], like)
 
 
-@functools.lru_cache(maxsize=16)
+@cached_constant
 def _neighbours(batch: int, height: int, width: int, size: int) -> tuple[Tensor, Tensor]:
     """Where each pixel finds what its neighbours hold for it, and where each pixel's list starts."""
     side = size // 2

@@ -1,7 +1,7 @@
 """Graphs with branches, built by hand from nodes of flowclf and of FrEIA.
 
-``python branching_graphs.py FOLDER COUNT`` builds each graph COUNT times and compares it with the model that FOLDER has of it, which the
-first call saves; it fails if the same weights compute another function.
+``python branching_graphs.py FOLDER COUNT`` builds each graph COUNT times and compares it with the model in FOLDER, which the first
+call saves; it fails if the same weights compute another function.
 """
 
 from __future__ import annotations
