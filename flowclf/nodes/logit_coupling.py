@@ -1,4 +1,4 @@
-"""Couplings that keep the logits and let the nuisances be transformed given them."""
+"""Couplings that transform the nuisances given the logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowclf.argument_types import PositiveFloat
 from flowclf.errors import GraphError
-from flowclf.nodes.base import Shape, Shapes, channels_of, positions, single_shape
+from flowclf.nodes.base import Shape, Shapes, positions, single_shape
 from flowclf.nodes.conditional import ConditionalNode, Halves
 from flowclf.nodes.transformers import Affine, Transformer, bounded_affine
 from flowclf.subnets import Subnet
@@ -19,20 +19,17 @@ from flowclf.subnets import Subnet
 class LogitCoupling(ConditionalNode):
     """An affine coupling before the head that leaves the logits unchanged and takes their softmax as a condition.
 
-    A :class:`SplitHead` with ``dct=True`` reads the logits from the means of the first K channels, times sqrt(H W). This node sees
-    them, never changes them, and transforms everything else given the class probabilities that they mean: a channel
-    that carries a logit keeps its mean, is scaled around it by one factor for all pixels, and is shifted by a map
-    without mean. So the flow can take out of the nuisances whatever the logits explain, which is what a factorial
-    prior asks for.
-
-    On vectors the logits are the first K entries, which pass unchanged.
+    A :class:`SplitHead` with ``dct=True`` reads the logits from the means of the first K channels, times sqrt(H W). These channels
+    keep their means; around it each is scaled by one factor for all pixels and shifted by a map of mean 0. So the flow can remove
+    from the nuisances what the logits explain, as a factorial prior requires. On vectors the logits are the first K entries, which
+    pass unchanged.
 
     Args:
         classes: K, at most the number of channels.
         subnet: as in :class:`AffineCoupling`.
         bound: as in :class:`AffineCoupling`.
         swap: transform the first half, given the second.
-        logit_scale: that of the head, so that the probabilities are the classifier's own.
+        logit_scale: as in the head, so that the probabilities are the classifier's.
 
     Raises:
         GraphError: if there are fewer channels than classes.
@@ -56,10 +53,9 @@ class LogitCoupling(ConditionalNode):
         swap: bool = False,
         logit_scale: PositiveFloat = 1.0,
     ) -> None:
-        dims_in = list(dims_in)
         shape = check_logit_channels(dims_in, classes, "LogitCoupling")
         halves = Halves(shape, swap, "LogitCoupling")
-        # How many of the transformed channels carry a logit; they come first.
+        # The transformed channels that carry a logit come first.
         protected = max(0, min(classes - (0 if swap else halves.given), halves.changed))
         super().__init__(
             dims_in,
@@ -74,7 +70,7 @@ class LogitCoupling(ConditionalNode):
 
 
 def _class_probabilities(x: Tensor, classes: int, scale: float) -> Tensor:
-    # Logits are the same on both ways only up to rounding; their softmax is smooth and bounded, so that does not grow.
+    # Logits of the two directions differ by rounding; their softmax is smooth and bounded, so that does not grow.
     return (scale * mean_map(x[:, :classes])).flatten(1).softmax(1)
 
 
@@ -90,7 +86,7 @@ class _AffineAroundMeans(Transformer):
         self.bound = bound
 
     def _parts(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The means that are kept, 0 in other channels; log-scale and shift of what lies around them."""
+        """The means that are kept, 0 in other channels; log-scale and shift around them."""
         log_scale, shift = bounded_affine(parameters, self.bound)
         n = self.protected
         if n:
@@ -117,17 +113,13 @@ class _AffineAroundMeans(Transformer):
 
 
 def mean_map(x: Tensor) -> Tensor:
-    """Each channel's mean over its pixels, (B, C, 1, 1); vectors (B, D) are their own."""
+    """Each channel's mean over its pixels, (B, C, 1, 1); vectors (B, D) as they are."""
     return x.mean((2, 3), keepdim=True) if x.dim() == 4 else x
 
 
 def check_logit_channels(dims_in: Shapes, classes: int, node: str) -> Shape:
-    """The one input shape of a node before the head, with a channel for each logit.
-
-    Raises:
-        GraphError: if there are fewer channels than classes.
-    """
+    """The one input shape of a node before the head; a GraphError if there are fewer channels than classes."""
     shape = single_shape(dims_in, node)
-    if channels_of(shape) < classes:
+    if shape[0] < classes:
         raise GraphError(f"{node} needs a channel for each of {classes} classes, found shape {shape}")
     return shape

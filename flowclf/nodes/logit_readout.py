@@ -1,4 +1,4 @@
-"""A network that reads the class from everything else and adds what it found to the logits."""
+"""A network that adds to the logits a function of all other latents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flowclf.argument_types import PositiveFloat, PositiveInt
 from flowclf.errors import GraphError
-from flowclf.nodes.base import Shape, Shapes, channels_of, elements, positions
+from flowclf.nodes.base import Shape, Shapes, positions
 from flowclf.nodes.conditional import ConditionalNode
 from flowclf.nodes.logit_coupling import check_logit_channels, mean_map
 from flowclf.nodes.transformers import Transformer
@@ -17,22 +17,21 @@ from flowclf.subnets import Subnet, build_subnet
 
 
 class LogitReadout(ConditionalNode):
-    r"""logits <- logits + r(everything else), with r a network (an additive coupling in the coordinates that the head uses).
+    r"""logits <- logits + r(all other latents), with a network r: an additive coupling in the coordinates of the head.
 
-    A :class:`SplitHead` with ``dct=True`` reads the logits from the means of the first K channels, times sqrt(H W). This node
-    changes those means and nothing else. So r may be any classifier, as deep as one likes and without an inverse, the
-    map stays a bijection of log-determinant 0, and the nuisances need not be bent for the logits' sake: what is read is one
-    thing, what is left is another. On vectors the logits are the first K entries.
+    A :class:`SplitHead` with ``dct=True`` reads the logits from the means of the first K channels, times sqrt(H W); this node
+    changes those means and nothing else. So r may be any classifier, and the map is a bijection of log-determinant 0. On vectors
+    the logits are the first K entries.
 
     Args:
         classes: K, at most the number of channels.
-        subnet: spec of a registered subnet, by default ``residual`` for feature maps and ``dense`` for vectors. Of feature maps it
-            gives ``features`` maps, which a linear layer turns into K numbers.
-        features: maps before the linear layer; vectors have none.
-        logit_scale: that of the head, so that r speaks in logits.
+        subnet: spec of a registered subnet, by default ``residual`` for feature maps and ``dense`` for vectors. For feature maps it
+            returns ``features`` maps, from which a linear layer computes K numbers.
+        features: maps before the linear layer; unused for vectors.
+        logit_scale: as in the head, so that the output of r is in logits.
 
     Raises:
-        GraphError: if there are fewer channels than classes, or a vector holds nothing but logits.
+        GraphError: if there are fewer channels than classes, or no latents besides the logits.
 
     Example:
         >>> node = LogitReadout([(16, 7, 7)], classes=10, subnet={"residual": {"width": 8}})
@@ -52,9 +51,8 @@ class LogitReadout(ConditionalNode):
         features: PositiveInt = 32,
         logit_scale: PositiveFloat = 1.0,
     ) -> None:
-        dims_in = list(dims_in)
         shape = check_logit_channels(dims_in, classes, "LogitReadout")
-        if elements(shape) <= classes:
+        if math.prod(shape) <= classes:
             raise GraphError(f"LogitReadout needs more to read from than {classes} logits, found shape {shape}")
 
         def with_linear_layer(channels_in: int, channels_out: int) -> nn.Module:
@@ -72,15 +70,15 @@ class LogitReadout(ConditionalNode):
         )
 
     def reading(self, z: Tensor) -> Tensor:
-        """What r finds in an input or an output of the node, (B, K), in logits."""
+        """The output of r, (B, K), in logits, from an input or an output of the node."""
         return self.parameters_of(self.partition.split(z)[0], ())
 
 
 class _Logits:
-    """Everything else is given, and the latents that a head reads the K logits from, (B, K), are changed."""
+    """The latents from which a head reads the K logits, (B, K), are changed, and all others are given."""
 
     def __init__(self, shape: Shape, classes: int) -> None:
-        channels = channels_of(shape)
+        channels = shape[0]
         self.changed = classes
         self.given = channels if len(shape) == 3 else channels - classes
         self.scale = math.sqrt(positions(shape))
