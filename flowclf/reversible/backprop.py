@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,21 @@ from flowclf.nodes.gradients import gradients
 from flowclf.reversible.exactness import declared, is_exact
 from flowclf.reversible.plan import Edge, Plan, Step
 from flowclf.reversible.state import (
-    BufferWatch,
-    Modes,
     autocast_modes,
     buffers_as,
+    changed_buffers,
     in_autocast,
+    modes_as,
+    modes_of,
     parameters_as,
     random_state,
     random_state_as,
+    watch_buffers,
 )
 
-Gradients = Sequence[Tensor | None]
+Gradients: TypeAlias = Sequence[Tensor | None]
+Back: TypeAlias = tuple[Sequence[Tensor], Gradients, Gradients, Gradients]
+"""Inputs of a node, and the gradients with respect to its inputs, conditions and parameters."""
 
 
 @dataclass
@@ -46,25 +50,8 @@ class Note:
     before: list[int | None] = field(default_factory=list)
 
 
-@dataclass
-class Back:
-    """Result of a backward step: the node's inputs, and the gradients with respect to inputs, conditions and parameters."""
-
-    inputs: Sequence[Tensor]
-    grad_inputs: Gradients
-    grad_conditions: Gradients
-    grad_parameters: Gradients
-
-
 class Run:
-    """One execution of a plan; the only tensors it refers to are the plan's parameters.
-
-    Args:
-        plan: the plan to execute.
-        device: device of the data.
-        log_det: compute the log-determinant.
-        keep_every: store the inputs of every k-th step; None for no step.
-    """
+    """One execution of a plan; the only tensors it refers to are the plan's parameters."""
 
     def __init__(self, plan: Plan, device: torch.device, *, log_det: bool, keep_every: int | None) -> None:
         self.plan = plan
@@ -72,7 +59,8 @@ class Run:
         self.log_det = log_det
         self.keep_every = keep_every
         self.autocast = autocast_modes(device)
-        self.modes = Modes([module for step in plan.steps for module in step.modules])
+        self.modules = [module for step in plan.steps for module in step.modules]
+        self.modes = modes_of(self.modules)
         self.notes: list[Note] = []
 
     def forward(self, values: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
@@ -85,13 +73,16 @@ class Run:
             for step in self.plan.steps:
                 inputs = [live.pop(edge) for edge in step.reads]
                 own = [conditions[number] for number in step.conditions]
-                watch = BufferWatch(step.modules) if step.needed else None
+                watched = watch_buffers(step.modules) if step.needed else []
                 outputs, jacobian = self._forward(step, inputs, own)
                 before, after = after, random_state(self.device)
                 note = Note()
-                if watch is not None:
-                    drew = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-                    note = self._note(watch, before if drew else (), extra)
+                if step.needed:
+                    if not all(map(torch.equal, before, after)):
+                        note.random = _store(extra, before)
+                    for owner, name, old in changed_buffers(watched):
+                        note.buffers.append((owner, name))
+                        note.before.append(None if old is None else _store(extra, [old])[0])
                     if self._keeps(step, inputs, outputs, own, note, extra):
                         note.kept = _store(extra, inputs)
                 self.notes.append(note)
@@ -110,14 +101,6 @@ class Run:
             starts = _leaves(inputs, [True] * len(inputs))
             outputs, jacobian = _call(step, starts, conditions, rev=self.plan.rev, log_det=self.log_det)
         return [output.detach() for output in outputs], jacobian.detach() if isinstance(jacobian, Tensor) else jacobian
-
-    @staticmethod
-    def _note(watch: BufferWatch, random: Sequence[Tensor], extra: list[Tensor]) -> Note:
-        note = Note(random=_store(extra, random))
-        for owner, name, before in watch.changed():
-            note.buffers.append((owner, name))
-            note.before.append(None if before is None else _store(extra, [before])[0])
-        return note
 
     def _keeps(
         self,
@@ -174,7 +157,7 @@ class Run:
         grads: dict[Edge, Tensor | None] = dict(zip(plan.sinks, grad_results, strict=True))
         grad_conditions: list[Tensor | None] = [None] * len(conditions)
         grad_parameters: list[Tensor | None] = [None] * len(parameters)
-        with self.modes.again(), in_autocast(self.autocast):
+        with modes_as(self.modules, self.modes), in_autocast(self.autocast):
             for step, note in zip(reversed(plan.steps), reversed(self.notes), strict=True):
                 # All steps before one that needs no gradient need none either.
                 if not step.needed:
@@ -183,11 +166,13 @@ class Run:
                 grad_outputs = [grads.pop(edge) for edge in step.writes]
                 own = [conditions[number] for number in step.conditions]
                 with parameters_as(step.sites, parameters) as leaves:
-                    back = self._backward(step, note, outputs, own, extra, grad_outputs, grad_log_det, list(leaves.values()))
-                live.update(zip(step.reads, back.inputs, strict=True))
-                grads.update(zip(step.reads, back.grad_inputs, strict=True))
-                _add(grad_conditions, step.conditions, back.grad_conditions)
-                _add(grad_parameters, leaves, back.grad_parameters)
+                    inputs, grad_inputs, *of_others = self._backward(
+                        step, note, outputs, own, extra, grad_outputs, grad_log_det, list(leaves.values())
+                    )
+                live.update(zip(step.reads, inputs, strict=True))
+                grads.update(zip(step.reads, grad_inputs, strict=True))
+                _add(grad_conditions, step.conditions, of_others[0])
+                _add(grad_parameters, leaves, of_others[1])
         return [*(grads.get(edge) for edge in plan.sources), *grad_conditions, *grad_parameters]
 
     def _backward(
@@ -205,10 +190,10 @@ class Run:
             module: Any = step.module
             with self._as_then(note, extra):
                 x, grad_x, *others = module.backward_step(outputs[0], conditions, grad_outputs[0], grad_log_det, parameters)
-            return Back([x], [grad_x], *others)
+            return [x], [grad_x], *others
         inputs = [extra[number] for number in note.kept] or self._inverse(step, outputs, conditions, note, extra)
         if grad_log_det is None and all(grad is None for grad in grad_outputs):
-            return Back(inputs, [None] * len(inputs), [None] * len(conditions), [None] * len(parameters))
+            return inputs, [None] * len(inputs), [None] * len(conditions), [None] * len(parameters)
         with torch.enable_grad(), self._as_then(note, extra):
             starts = _leaves(inputs, [edge in self.plan.live for edge in step.reads])
             given = _leaves(conditions, [value.requires_grad for value in conditions])
@@ -218,7 +203,7 @@ class Run:
                 pairs.append((jacobian.expand(len(grad_log_det)), grad_log_det))
         found = gradients([value for value, _ in pairs], [*starts, *given, *parameters], [grad for _, grad in pairs])
         first, second = len(inputs), len(inputs) + len(conditions)
-        return Back(inputs, found[:first], found[first:second], found[second:])
+        return inputs, found[:first], found[first:second], found[second:]
 
 
 def _unhooked() -> Any:

@@ -1,7 +1,4 @@
-"""Execution plan: a GraphINN as a list of steps that read and write edges, with what needs a gradient.
-
-Only the structure of graphs belongs here, no computation on tensors.
-"""
+"""Execution plan: a GraphINN as a list of steps that read and write edges, with what needs a gradient."""
 
 from __future__ import annotations
 
@@ -28,7 +25,6 @@ class Step:
 
     Attributes:
         index: position in the order of execution.
-        name: the node's name.
         module: the node's module.
         modules: the module and all its submodules.
         reads: edges that the step reads.
@@ -39,7 +35,6 @@ class Step:
     """
 
     index: int
-    name: str
     module: nn.Module
     modules: tuple[nn.Module, ...]
     reads: tuple[Edge, ...]
@@ -85,14 +80,7 @@ def _check(graph: Graph) -> None:
 def make_plan(
     graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool, left_out: NodeSet = frozenset()
 ) -> Plan:
-    """Plan the execution of a graph for given tensors, which determine what needs a gradient.
-
-    Args:
-        graph: any GraphINN.
-        values: the inputs, or with ``rev`` the outputs, in the graph's order.
-        conditions: the conditions, in the graph's order.
-        rev: run the inverse.
-        left_out: nodes with one input and one output that are skipped; forward only.
+    """Plan the execution of a graph for given tensors, which determine what needs a gradient; arguments as for ``execute``.
 
     Raises:
         GraphError: if an output is used twice or not at all, or the number of values or conditions is not the graph's.
@@ -119,7 +107,7 @@ def make_plan(
         if rev:
             reads, writes = writes, reads
         chosen = tuple(graph.condition_nodes.index(condition) for condition in node.conditions)
-        step = Step(len(steps), node.name, node.module, tuple(node.module.modules()), reads, writes, chosen)
+        step = Step(len(steps), node.module, tuple(node.module.modules()), reads, writes, chosen)
         for module in step.modules:
             for name, parameter in module._parameters.items():
                 if parameter is not None and parameter.requires_grad:
