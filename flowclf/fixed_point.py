@@ -39,16 +39,6 @@ class _Round(torch.autograd.Function):
         return grad
 
 
-def on_grid(values: Tensor) -> bool:
-    """Check whether all values are on the grid.
-
-    Example:
-        >>> on_grid(torch.tensor([0.5, -3.0])), on_grid(torch.tensor([0.1])), on_grid(torch.tensor([128.0]))
-        (True, False, False)
-    """
-    return bool((values.abs() < LIMIT).all()) and torch.equal(round_to_grid(values), values)
-
-
 class Peak:
     """Running maximum of magnitudes, kept on the device: only :meth:`take` waits for it.
 

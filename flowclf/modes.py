@@ -43,7 +43,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Context in which the same computation on the same device gives the same bits; torch's settings are restored afterwards.
+    """Context in which a computation returns the same bits each time on one device; torch's settings are restored afterwards.
 
     A CPU needs no settings. On a GPU, operations use deterministic algorithms, and cuDNN does not select algorithms by timing;
     operations without a deterministic algorithm still run, with a warning. ``CUBLAS_WORKSPACE_CONFIG`` is set, unless it already

@@ -38,15 +38,12 @@ class InvertibleClassifier(Classifier):
 
     Args:
         graph: a ``FrEIA.framework.GraphINN``, or the list of FrEIA nodes for one, that ends with a ``SplitHead``.
-        preprocessing: map from images in [0, 1] to network inputs; by default 8-bit images without padding, or the identity for
-            vectors.
+        preprocessing: as for :class:`Classifier`, like ``class_names``.
         prior: distribution of logits and nuisances: a registered name, a mapping of one name to its arguments, or a
             :class:`flowclf.priors.Prior`; by default the factorial prior with the head's m.
-        class_names: names of the K classes; by default "0" to "K-1".
         stream: ``float``; or ``fixed_point``, for exact inverses of graphs of additive couplings, see :mod:`flowclf.graph.stream`.
 
     Attributes:
-        stream: ``float`` or ``fixed_point``.
         prior_spec: name and arguments of the prior; None if it was given as an object.
         activations: ``store`` activations for the backward pass, or ``recompute`` them, see :mod:`flowclf.reversible`.
         keep_every: with ``recompute``, also store the input of every k-th node; None for no node.

@@ -6,8 +6,7 @@ from flowclf.nodes.conditional import set_subnet_dtype
 from flowclf.nodes.conv1x1 import InvertibleConv1x1
 from flowclf.nodes.couplings import AdditiveCoupling, AffineCoupling, Coupling
 from flowclf.nodes.dct import DCT2d, dct2d, inverse_dct2d
-from flowclf.nodes.logit_coupling import LogitCoupling
-from flowclf.nodes.logit_readout import LogitReadout
+from flowclf.nodes.logits import LogitCoupling, LogitReadout
 from flowclf.nodes.multiscale import FactorOut, Squeeze
 from flowclf.nodes.nflows_adapter import NflowsTransform
 from flowclf.nodes.permutation import Permutation

@@ -64,24 +64,6 @@ class FlowNode(InvertibleModule):
             nuisances; your own head derives from :class:`~flowclf.nodes.SplitHead`.
         preserves_logits_of: K, if the node never changes what a ``SplitHead`` for K classes with ``dct=True`` reads as logits;
             otherwise 0.
-
-    Example:
-        >>> import torch
-        >>> class EveryOther(FlowNode):
-        ...     branches = True
-        ...
-        ...     def forward(self, x_or_z, c=None, rev=False, jac=True):
-        ...         values = tuple(x_or_z)
-        ...         outputs = (torch.stack(values, 2).flatten(1, 2),) if rev else (values[0][:, ::2], values[0][:, 1::2])
-        ...         return outputs, values[0].new_zeros(len(values[0]))
-        ...
-        ...     def output_dims(self, input_dims):
-        ...         ((channels, *size),) = input_dims
-        ...         return [(channels // 2, *size)] * 2
-        >>> node = EveryOther([(6,)])
-        >>> (kept, out), _ = node((torch.arange(6.0)[None],))
-        >>> kept, node((kept, out), rev=True)[0][0]
-        (tensor([[0., 2., 4.]]), tensor([[0., 1., 2., 3., 4., 5.]]))
     """
 
     exact_inverse: bool | None = None
@@ -98,6 +80,16 @@ class BijectiveNode(FlowNode):
 
     A subclass implements :meth:`transform` and :meth:`invert`, each with the log-determinant of its own direction, and overrides
     :meth:`output_shape` if the shape changes.
+
+    Example:
+        >>> import torch
+        >>> class Reversed(BijectiveNode):
+        ...     def transform(self, x, conditions, log_det):
+        ...         return x.flip(1), None
+        ...
+        ...     invert = transform
+        >>> Reversed([(3,)])((torch.tensor([[1.0, 2.0, 3.0]]),))
+        ((tensor([[3., 2., 1.]]),), tensor([0.]))
     """
 
     def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None) -> None:

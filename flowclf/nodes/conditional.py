@@ -22,12 +22,7 @@ from flowclf.subnets import Subnet, build_subnet, wants_vectors
 
 
 class Partition(Protocol):
-    """Two parts of the input.
-
-    Attributes:
-        given: channels of the part that the subnet sees.
-        changed: channels of the part that the transformer changes.
-    """
+    """Two parts of the input: ``given`` channels for the subnet, and ``changed`` channels for the transformer."""
 
     given: int
     changed: int

@@ -28,8 +28,9 @@ from flowclf.reversible.state import (
     watch_buffers,
 )
 
+Tensors: TypeAlias = Sequence[Tensor]
 Gradients: TypeAlias = Sequence[Tensor | None]
-Back: TypeAlias = tuple[Sequence[Tensor], Gradients, Gradients, Gradients]
+Back: TypeAlias = tuple[Tensors, Gradients, Gradients, Gradients]
 """Inputs of a node, and the gradients with respect to its inputs, conditions and parameters."""
 
 
@@ -63,7 +64,7 @@ class Run:
         self.modes = modes_of(self.modules)
         self.notes: list[Note] = []
 
-    def forward(self, values: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
+    def forward(self, values: Tensors, conditions: Tensors) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
         """Run forward; return the outputs, the log-determinant, and the extra tensors that the backward run needs."""
         live: dict[Edge, Tensor] = dict(zip(self.plan.sources, values, strict=True))
         extra: list[Tensor] = []
@@ -92,7 +93,7 @@ class Run:
         results = [_apart(live[edge], values) for edge in self.plan.sinks]
         return results, results[0].new_zeros(len(results[0])) + total if self.log_det else None, extra
 
-    def _forward(self, step: Step, inputs: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[Sequence[Tensor], Any]:
+    def _forward(self, step: Step, inputs: Tensors, conditions: Tensors) -> tuple[Tensors, Any]:
         if declared(step.module):
             return _call(step, inputs, conditions, rev=self.plan.rev, log_det=self.log_det)
         # A node may use autograd internally, e.g. for its log-determinant, so gradients are enabled. Tensors saved for that are
@@ -102,15 +103,7 @@ class Run:
             outputs, jacobian = _call(step, starts, conditions, rev=self.plan.rev, log_det=self.log_det)
         return [output.detach() for output in outputs], jacobian.detach() if isinstance(jacobian, Tensor) else jacobian
 
-    def _keeps(
-        self,
-        step: Step,
-        inputs: Sequence[Tensor],
-        outputs: Sequence[Tensor],
-        conditions: Sequence[Tensor],
-        note: Note,
-        extra: Sequence[Tensor],
-    ) -> bool:
+    def _keeps(self, step: Step, inputs: Tensors, outputs: Tensors, conditions: Tensors, note: Note, extra: Tensors) -> bool:
         """Whether a step's inputs must be stored: because of ``keep_every``, or because its inverse would not recover them."""
         if self.keep_every is not None and step.index and step.index % self.keep_every == 0:
             return True
@@ -120,7 +113,7 @@ class Run:
         if (note.random or any(number is not None for number in note.before)) and not self._goes_back(step):
             return True
 
-        def invert(values: Sequence[Tensor]) -> Sequence[Tensor]:
+        def invert(values: Tensors) -> Tensors:
             with random_state_as(random_state(self.device), self.device):
                 return self._inverse(step, values, conditions, note, extra)
 
@@ -129,14 +122,12 @@ class Run:
     def _goes_back(self, step: Step) -> bool:
         return not self.plan.rev and hasattr(step.module, "backward_step")
 
-    def _inverse(
-        self, step: Step, outputs: Sequence[Tensor], conditions: Sequence[Tensor], note: Note, extra: Sequence[Tensor]
-    ) -> Sequence[Tensor]:
+    def _inverse(self, step: Step, outputs: Tensors, conditions: Tensors, note: Note, extra: Tensors) -> Tensors:
         with torch.no_grad(), self._as_then(note, extra):
             return _call(step, outputs, conditions, rev=not self.plan.rev, log_det=False)[0]
 
     @contextmanager
-    def _as_then(self, note: Note, extra: Sequence[Tensor]) -> Iterator[None]:
+    def _as_then(self, note: Note, extra: Tensors) -> Iterator[None]:
         """Restore the random states and buffers that the step found in the forward run; put the present ones back afterwards."""
         values = [None if number is None else extra[number] for number in note.before]
         with random_state_as([extra[number] for number in note.random], self.device), buffers_as(note.buffers, values):
@@ -144,10 +135,10 @@ class Run:
 
     def backward(
         self,
-        results: Sequence[Tensor],
-        conditions: Sequence[Tensor],
-        parameters: Sequence[Tensor],
-        extra: Sequence[Tensor],
+        results: Tensors,
+        conditions: Tensors,
+        parameters: Tensors,
+        extra: Tensors,
         grad_results: Gradients,
         grad_log_det: Tensor | None,
     ) -> list[Tensor | None]:
@@ -179,12 +170,12 @@ class Run:
         self,
         step: Step,
         note: Note,
-        outputs: Sequence[Tensor],
-        conditions: Sequence[Tensor],
-        extra: Sequence[Tensor],
+        outputs: Tensors,
+        conditions: Tensors,
+        extra: Tensors,
         grad_outputs: Gradients,
         grad_log_det: Tensor | None,
-        parameters: Sequence[Tensor],
+        parameters: Tensors,
     ) -> Back:
         if not note.kept and self._goes_back(step) and grad_outputs[0] is not None:
             module: Any = step.module
@@ -211,9 +202,7 @@ def _unhooked() -> Any:
     return torch.autograd.graph.saved_tensors_hooks(lambda value: value.detach(), lambda value: value)
 
 
-def _call(
-    step: Step, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool, log_det: bool
-) -> tuple[Sequence[Tensor], Any]:
+def _call(step: Step, values: Tensors, conditions: Tensors, *, rev: bool, log_det: bool) -> tuple[Tensors, Any]:
     """Run a node; return its outputs and log-determinant, 0 if it has none."""
     module = step.module
     if not isinstance(module, FlowNode):
@@ -224,7 +213,7 @@ def _call(
     return tuple(outputs), 0.0 if jacobian is None else jacobian
 
 
-def _leaves(values: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
+def _leaves(values: Tensors, wanted: Sequence[bool]) -> list[Tensor]:
     return [value.detach().requires_grad_(flag) for value, flag in zip(values, wanted, strict=True)]
 
 
@@ -234,7 +223,7 @@ def _store(extra: list[Tensor], values: Iterable[Tensor]) -> list[int]:
     return list(range(start, len(extra)))
 
 
-def _apart(result: Tensor, values: Sequence[Tensor]) -> Tensor:
+def _apart(result: Tensor, values: Tensors) -> Tensor:
     """Return a result that shares no memory with the caller's tensors and is not a view."""
     shared = any(result.untyped_storage().data_ptr() == value.untyped_storage().data_ptr() for value in values)
     return result.clone() if shared else result.detach()
@@ -274,6 +263,6 @@ class _Recomputed(torch.autograd.Function):
         return None, None, *run.backward(results, conditions, parameters, extra, grads[: len(results)], grad_log_det)
 
 
-def differentiable(run: Run, values: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def differentiable(run: Run, values: Tensors, conditions: Tensors) -> tuple[Tensor, ...]:
     """Execute a run as one differentiable operation; return the results and, if requested, the log-determinant."""
     return _Recomputed.apply(run, len(conditions), *values, *conditions, *run.plan.parameters)  # type: ignore[no-untyped-call,no-any-return]

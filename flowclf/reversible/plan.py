@@ -21,17 +21,10 @@ Site: TypeAlias = tuple[nn.Module, str, int]
 
 @dataclass
 class Step:
-    """Execution of one node in a run.
+    """Execution of one node, whose submodules are in ``modules``.
 
-    Attributes:
-        index: position in the order of execution.
-        module: the node's module.
-        modules: the module and all its submodules.
-        reads: edges that the step reads.
-        writes: edges that the step writes.
-        conditions: indices of the graph's conditions that the step uses.
-        sites: places of the parameters that need a gradient.
-        needed: whether an input, a condition or a parameter needs a gradient.
+    ``conditions`` are indices of the graph's conditions, ``sites`` the places of the parameters that need a gradient; ``needed`` is
+    whether an input, a condition or a parameter needs one.
     """
 
     index: int
@@ -46,16 +39,7 @@ class Step:
 
 @dataclass
 class Plan:
-    """Execution plan of a graph in one direction.
-
-    Attributes:
-        rev: whether the plan is for the inverse.
-        steps: steps in order of execution.
-        sources: edges from which the run starts.
-        sinks: edges at which it ends.
-        parameters: parameters that need a gradient, each once.
-        live: edges that need a gradient.
-    """
+    """Steps in order of execution, from sources to sinks, and the parameters and edges (``live``) that need a gradient."""
 
     rev: bool
     steps: list[Step]
