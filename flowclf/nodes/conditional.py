@@ -115,7 +115,7 @@ class ConditionalNode(BijectiveNode):
         """The transformer's parameters, from the given part and all conditions, the context included."""
         size = given.shape[2:]
         if self.fixed_point:
-            # Strides can choose a kernel, and kernels round in their own ways; both ways must meet the same.
+            # Strides can choose a kernel, and kernels round differently; both directions must use the same one.
             given = given.clone(memory_format=torch.channels_last if given.dim() == 4 else torch.contiguous_format)
         if self.whole_maps:
             given = torch.cat([value.flatten(1) for value in (given, *conditions)], dim=1)
@@ -127,7 +127,7 @@ class ConditionalNode(BijectiveNode):
         return round_to_grid(output) if self.fixed_point else output
 
     def _run_subnet(self, given: Tensor) -> Tensor:
-        # Rounding to bfloat16 enlarges differences between the two ways; on the grid there are none.
+        # Rounding to bfloat16 enlarges differences between the two directions; on the grid there are none.
         if self.subnet_dtype is None or not (self.training or self.fixed_point):
             return self.subnet(given)  # type: ignore[no-any-return]
         with torch.autocast(given.device.type, dtype=self.subnet_dtype):
