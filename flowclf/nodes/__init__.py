@@ -1,4 +1,4 @@
-"""Nodes: FrEIA ``InvertibleModule``s, one small file each, that work in anyone's ``FrEIA.framework.GraphINN``."""
+"""Nodes: FrEIA ``InvertibleModule``s for any ``FrEIA.framework.GraphINN``."""
 
 from flowclf.nodes.actnorm import ActNorm, initialize
 from flowclf.nodes.base import BijectiveNode, FlowNode
@@ -6,14 +6,12 @@ from flowclf.nodes.conditional import set_subnet_dtype
 from flowclf.nodes.conv1x1 import InvertibleConv1x1
 from flowclf.nodes.couplings import AdditiveCoupling, AffineCoupling, Coupling
 from flowclf.nodes.dct import DCT2d, dct2d, inverse_dct2d
-from flowclf.nodes.factor_out import FactorOut
-from flowclf.nodes.logit_coupling import LogitCoupling
-from flowclf.nodes.logit_readout import LogitReadout
+from flowclf.nodes.logits import LogitCoupling, LogitReadout
+from flowclf.nodes.multiscale import FactorOut, Squeeze
 from flowclf.nodes.nflows_adapter import NflowsTransform
 from flowclf.nodes.permutation import Permutation
 from flowclf.nodes.rational_quadratic import RationalQuadratic
 from flowclf.nodes.split_head import SplitHead
-from flowclf.nodes.squeeze import Squeeze
 from flowclf.nodes.transformers import Additive, Affine, Transformer
 
 __all__ = [
