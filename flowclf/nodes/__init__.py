@@ -6,12 +6,13 @@ from flowclf.nodes.conditional import set_subnet_dtype
 from flowclf.nodes.conv1x1 import InvertibleConv1x1
 from flowclf.nodes.couplings import AdditiveCoupling, AffineCoupling, Coupling
 from flowclf.nodes.dct import DCT2d, dct2d, inverse_dct2d
+from flowclf.nodes.factor_out import FactorOut
 from flowclf.nodes.logits import LogitCoupling, LogitReadout
-from flowclf.nodes.multiscale import FactorOut, Squeeze
 from flowclf.nodes.nflows_adapter import NflowsTransform
 from flowclf.nodes.permutation import Permutation
 from flowclf.nodes.rational_quadratic import RationalQuadratic
 from flowclf.nodes.split_head import SplitHead
+from flowclf.nodes.squeeze import Squeeze
 from flowclf.nodes.transformers import Additive, Affine, Transformer
 
 __all__ = [

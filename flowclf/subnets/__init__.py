@@ -18,7 +18,8 @@ Example:
 """
 
 from flowclf.subnets.building import Subnet, build_subnet, starts_at_zero, takes_maps, takes_vectors, wants_vectors
-from flowclf.subnets.networks import conv, dense, is_hooked, pointwise, residual
+from flowclf.subnets.convolutional import conv, is_hooked, pointwise, residual
+from flowclf.subnets.dense import dense
 
 __all__ = [
     "Subnet",

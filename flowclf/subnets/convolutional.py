@@ -1,4 +1,4 @@
-"""Convolutional subnets for feature maps and a fully connected one for vectors."""
+"""Convolutional subnets for feature maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 from flowclf.argument_types import NonNegativeInt, PositiveInt
 from flowclf.errors import GraphError
 from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
-from flowclf.subnets.building import starts_at_zero, takes_maps, takes_vectors
+from flowclf.subnets.building import starts_at_zero, takes_maps
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -124,21 +124,3 @@ def residual(
 def _check_odd(subnet: str, kernel: int) -> None:
     if kernel % 2 == 0:
         raise GraphError(f"subnet {subnet}: kernel must be odd, so that height and width stay; found {kernel}")
-
-
-@takes_vectors
-def dense(channels_in: int, channels_out: int, *, width: PositiveInt = 128, hidden_layers: NonNegativeInt = 2) -> nn.Module:
-    """Fully connected ReLU network for vectors (B, D).
-
-    Args:
-        channels_in: size of the input.
-        channels_out: size of the output.
-        width: units of each hidden layer.
-        hidden_layers: number of hidden layers.
-    """
-    layers: list[nn.Module] = []
-    size = channels_in
-    for _ in range(hidden_layers):
-        layers += [nn.Linear(size, width), nn.ReLU()]
-        size = width
-    return nn.Sequential(*layers, starts_at_zero(nn.Linear(size, channels_out)))

@@ -1,58 +1,15 @@
-"""Nodes of a multi-scale architecture: squeezing, and factoring out channels (Dinh et al., Real NVP, 2017, section 3.6)."""
+"""Part of the channels leaves the stream early."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from flowclf.argument_types import PositiveInt
 from flowclf.errors import GraphError
-from flowclf.nodes.base import BijectiveNode, FlowNode, Shape, Shapes, single_shape
-
-
-class Squeeze(BijectiveNode):
-    """(C, H, W) -> (C f^2, H/f, W/f), a permutation of the entries (Dinh et al., Real NVP, 2017, section 3.6).
-
-    Channel c f^2 + f i + j of the output is pixel (i, j) of each f x f patch of channel c.
-
-    Args:
-        factor: f.
-
-    Raises:
-        GraphError: if the input is a vector, or ``factor`` does not divide the height and the width.
-
-    Example:
-        >>> Squeeze([(1, 28, 28)]).output_dims([(1, 28, 28)])
-        [(4, 14, 14)]
-    """
-
-    exact_inverse = True
-    keeps_grid = True
-
-    def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, factor: PositiveInt = 2) -> None:
-        super().__init__(dims_in, dims_c)
-        self.factor = factor
-        self.output_shape(self.shape)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of ``shape``."""
-        if len(shape) != 3 or shape[1] % self.factor or shape[2] % self.factor:
-            raise GraphError(
-                f"Squeeze needs feature maps (C, H, W) with H and W divisible by {self.factor}, found {shape}; padding may help"
-            )
-        channels, height, width = shape
-        return channels * self.factor**2, height // self.factor, width // self.factor
-
-    def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """Space to channels."""
-        return functional.pixel_unshuffle(x, self.factor), None
-
-    def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """Channels to space."""
-        return functional.pixel_shuffle(z, self.factor), None
+from flowclf.nodes.base import FlowNode, Shape, Shapes, single_shape
 
 
 class FactorOut(FlowNode):
