@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from flowclf import subnets
 from flowclf.subnets import bf16_bottleneck as module
-from flowclf.subnets import networks
+from flowclf.subnets import convolutional
 from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
 
 SHAPES = [
@@ -138,7 +138,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         seen.append(x)
         return bottleneck(x, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(networks, "bottleneck", watched)
+    monkeypatch.setattr(convolutional, "bottleneck", watched)
     return seen
 
 
