@@ -1,8 +1,6 @@
 """Fixed-point arithmetic: multiples of 2^-16 below 2^7 in magnitude, whose sums are exact in float32.
 
-A network that only permutes such numbers and adds such numbers to them can be inverted bit for bit, at any depth, whatever the
-precision in which the increments are computed. Only the arithmetic belongs here; :mod:`flowclf.graph.stream` determines which
-graphs stay on the grid.
+A network that only permutes and adds such numbers can be inverted bit for bit, at any depth, see :mod:`flowclf.graph.stream`.
 """
 
 from __future__ import annotations
@@ -22,10 +20,9 @@ LIMIT = 2.0**7
 
 
 def round_to_grid(values: Tensor) -> Tensor:
-    """Round to the nearest multiples of the resolution, with a straight-through gradient.
+    """Round float32 or float64 values to the nearest multiples of the resolution, with a straight-through gradient.
 
-    Args:
-        values: float32 or float64, of any shape. They are not clipped to :data:`LIMIT`; a :class:`Peak` detects overflow.
+    They are not clipped to :data:`LIMIT`; a :class:`Peak` detects overflow.
 
     Example:
         >>> round_to_grid(torch.tensor([0.1, 1.0])) * 2**16
@@ -48,16 +45,6 @@ class _Round(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad
-
-
-def on_grid(values: Tensor) -> bool:
-    """Check whether all values are on the grid.
-
-    Example:
-        >>> on_grid(torch.tensor([0.5, -3.0])), on_grid(torch.tensor([0.1])), on_grid(torch.tensor([128.0]))
-        (True, False, False)
-    """
-    return bool((values.abs() < LIMIT).all()) and torch.equal(round_to_grid(values), values)
 
 
 class Peak:

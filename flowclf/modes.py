@@ -47,8 +47,7 @@ def cached_constant(make: Callable[P, R]) -> Callable[P, R]:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Context with eval mode, no gradients and no TF32 in convolutions; all previous settings are restored afterwards.
 
-    By default torch lets a GPU round the factors in float32 convolutions to TF32, with 10 bits of mantissa. The measurement of an
-    inverse error would then be off by a thousandth, although the inverse is not. Each submodule's own mode is restored.
+    TF32, torch's default for float32 convolutions on a GPU, has 10 bits of mantissa: inverse errors would be measured as 1e-3.
 
     Example:
         >>> net = nn.Dropout()
@@ -76,11 +75,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Context in which the same computation on the same device gives the same bits; torch's settings are restored afterwards.
+    """Context in which a computation returns the same bits each time on one device; torch's settings are restored afterwards.
 
-    A CPU needs no settings. On a GPU, operations sum in a fixed order (``torch.use_deterministic_algorithms``), and cuDNN does not
-    select algorithms by timing. Operations without a deterministic algorithm still run, and torch warns of them. The environment
-    variable ``CUBLAS_WORKSPACE_CONFIG`` is set, unless it already is, and stays set.
+    A CPU needs no settings. On a GPU, operations use deterministic algorithms, and cuDNN does not select algorithms by timing;
+    operations without a deterministic algorithm still run, with a warning. ``CUBLAS_WORKSPACE_CONFIG`` is set, unless it already
+    is, and stays set.
 
     Example:
         >>> with repeatable(torch.device("cpu")):

@@ -21,12 +21,10 @@ class Preprocessing(nn.Module):
     For training, a pixel value v in 0..255 is reduced to the level q = floor(v / 2^(8 - bits)), and the network's input is
     x = 2 (q + u) / 2^bits - 1 with dequantisation noise u uniform in [0, 1). Padding is level 0 with the same noise. An image
     without noise is mapped by x = (2 image - 1) (1 - 2^-bits), which takes black and white to the centres of the first and the
-    last level: their means in training, whereas no training image has its whole background at the edge of a level. At 8 bits
-    every v / 255 goes to the centre of its level.
+    last level, and at 8 bits every v / 255 to the centre of its level.
 
-    With ``fixed_point`` all values are on the grid of :mod:`flowclf.fixed_point`. Then u takes N = 2^(16 - bits) values,
-    (k + 1/2) / N: the centres of N equal parts of [0, 1), so that the mean over them is the midpoint rule for the integral over
-    continuous u, and code lengths have the same meaning.
+    With ``fixed_point`` all values are on the grid of :mod:`flowclf.fixed_point`, and u takes N = 2^(16 - bits) values,
+    (k + 1/2) / N: the midpoint rule for the integral over continuous u, so that code lengths have the same meaning.
 
     Args:
         image_shape: (C, H, W) of the images before padding, or (D,) of vectors.
@@ -54,20 +52,15 @@ class Preprocessing(nn.Module):
         if len(self.image_shape) != 3 and (bits is not None or pad):
             raise UsageError(f"preprocessing: bits and pad need images (C, H, W), found data of shape {self.image_shape}")
         if bits is None and pad:
-            raise UsageError(
-                f"preprocessing: padding is filled with dequantisation noise and needs bits; found pad {pad}, bits None"
-            )
+            raise UsageError(f"preprocessing: padding consists of dequantisation noise and needs bits; found pad {pad}, bits None")
         self.bits = bits
         self.pad = pad
-        self.fixed_point = bool(fixed_point)
+        self.fixed_point = fixed_point
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of a network input, without the batch dimension."""
-        if not self.pad:
-            return self.image_shape
-        channels, height, width = self.image_shape
-        return channels, height + 2 * self.pad, width + 2 * self.pad
+        return self.image_shape[:1] + tuple(size + 2 * self.pad for size in self.image_shape[1:])
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments as JSON."""
@@ -90,10 +83,7 @@ class Preprocessing(nn.Module):
         return functional.pad(x, (self.pad,) * 4, value=2.0**-self.bits - 1) if self.pad else x
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Map network inputs to images, without the padding.
-
-        The result is not clipped: for x in [-1, 1] it exceeds [0, 1] by up to half a level, otherwise by more.
-        """
+        """Map network inputs to images without the padding; x in [-1, 1] to values up to half a level beyond [0, 1]."""
         x = self._without_padding(x)
         return x if self.bits is None else (x / (1 - 2.0**-self.bits) + 1) / 2
 
@@ -106,7 +96,7 @@ class Preprocessing(nn.Module):
 
         Args:
             data: pixel values (B, C, H, W), uint8, 0..255; or continuous data, which pass unchanged.
-            generator: random number generator for the noise, which is drawn on the generator's device.
+            generator: random number generator; the noise is drawn on its device.
 
         Raises:
             UsageError: if the data have the wrong shape, or pixel values are not uint8.
@@ -131,13 +121,11 @@ class Preprocessing(nn.Module):
         """Compute the code length of the data, (B,), bits per dimension, from log p(x) of the network's input in nats.
 
         The density is that of the level q + u at the depth ``bits``: -log2 p(x) - D log2(dx/dq), divided by the D_data dimensions
-        of the image. Padding is noise of known density, whose log is added; it does not count towards D_data.
+        of the image, without padding.
         """
         dimensions = math.prod(self.image_shape)
         bits = -log_prob / (dimensions * math.log(2))
-        if self.bits is None:
-            return bits
-        return bits + (self.bits - 1) * math.prod(self.input_shape) / dimensions
+        return bits if self.bits is None else bits + (self.bits - 1) * math.prod(self.input_shape) / dimensions
 
     def _without_padding(self, x: Tensor) -> Tensor:
         return x[..., self.pad : -self.pad, self.pad : -self.pad] if self.pad else x

@@ -1,6 +1,6 @@
-"""Priors over logits and nuisances: what every prior has, the factorial one, and priors by their registered names.
+"""Priors over logits and nuisances.
 
-A prior is registered in the group ``flowclf.priors`` and called as ``prior(classes, nuisances, logit_mean=m, ...)``, with the m of
+Your own is registered in the group ``flowclf.priors`` and called as ``prior(classes, nuisances, logit_mean=m, ...)``, with the m of
 the graph's head; its other keyword arguments are saved with a classifier.
 """
 
@@ -41,17 +41,22 @@ class Prior(nn.Module):
         raise NotImplementedError
 
     def sample(self, labels: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) and nuisances (B, D-K) drawn given labels (B,); see :meth:`FactorialPrior.sample`."""
+        """Draw logits (B, K) and nuisances (B, D-K) given labels (B,).
+
+        Args:
+            labels: classes, 0..K-1.
+            temperature: factor on all standard deviations.
+            generator: random number generator; the noise is drawn on its device.
+        """
         raise NotImplementedError
 
 
 class FactorialPrior(Prior):
     r"""p(z_s, z_n | y) = N(z_s; m e_y, m I) prod_k N(z_n,k; mu_k, sigma_k^2).
 
-    With this choice the logits are their own Bayes logits: log p(z_s | y) = z_s,y - (||z_s||^2 + m^2) / (2 m) + const, so under
-    equal class priors p(y | z_s) = softmax(z_s) exactly. Unlike the paper's Cat(softmax z_s) (Lemma 10), it is a
-    density on the logits and bounds the log-determinant that the flow can gain along them. Means and scales of the nuisances are
-    learned.
+    log p(z_s | y) = z_s,y - (||z_s||^2 + m^2) / (2 m) + const, so under equal class priors p(y | z_s) = softmax(z_s). Unlike
+    the paper's Cat(softmax z_s) (Lemma 10), it is a density on the logits and bounds the log-determinant that the flow can gain
+    along them. Means and scales of the nuisances are learned.
 
     Args:
         classes: K.
@@ -85,33 +90,20 @@ class FactorialPrior(Prior):
         return -standard.square().sum(1) / 2 - constant
 
     def log_prob(self, logits: Tensor, nuisance: Tensor, labels: Tensor | None = None) -> Tensor:
-        """log p(z_s, z_n | y), or with no labels log sum_y pi_y p(z_s, z_n | y); (B,), nats.
-
-        Raises:
-            UsageError: if labels are not (B,).
-        """
-        if labels is not None and labels.shape != logits.shape[:1]:
-            raise UsageError(f"expected labels of shape ({len(logits)},), found {tuple(labels.shape)}")
-        per_class = self.logits_log_prob(logits)
+        """As :meth:`Prior.log_prob`; a UsageError if labels are not (B,)."""
+        of_logits = self.logits_log_prob(logits)
         if labels is None:
-            of_logits = torch.logsumexp(per_class + self.log_class_prior, dim=1)
-        else:
-            of_logits = per_class.gather(1, labels[:, None]).squeeze(1)
-        return of_logits + self.nuisance_log_prob(nuisance)
+            return torch.logsumexp(of_logits + self.log_class_prior, dim=1) + self.nuisance_log_prob(nuisance)
+        if labels.shape != logits.shape[:1]:
+            raise UsageError(f"expected labels of shape ({len(logits)},), found {tuple(labels.shape)}")
+        return of_logits.gather(1, labels[:, None]).squeeze(1) + self.nuisance_log_prob(nuisance)
 
     def sample(self, labels: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) and nuisances (B, D-K) drawn given labels (B,).
-
-        Args:
-            labels: classes, 0..K-1.
-            temperature: factor on all standard deviations; 1 draws from the prior itself.
-            generator: source of randomness; the noise is drawn on its device.
-        """
+        """Draw logits (B, K) and nuisances (B, D-K) given labels (B,); see :meth:`Prior.sample`."""
         device = self.mean.device if generator is None else generator.device
 
         def noise(size: int) -> Tensor:
-            drawn = torch.randn(len(labels), size, generator=generator, device=device)
-            return temperature * drawn.to(self.mean)
+            return temperature * torch.randn(len(labels), size, generator=generator, device=device).to(self.mean)
 
         one_hot = functional.one_hot(labels, self.classes).to(self.mean)
         logits = self.logit_mean * one_hot + self.logit_mean.sqrt() * noise(self.classes)
@@ -124,17 +116,11 @@ class FactorialPrior(Prior):
 
 
 def build_prior(spec: str | Mapping[str, Mapping[str, Any]], classes: int, nuisances: int, logit_mean: float) -> Prior:
-    """A registered prior.
-
-    Args:
-        spec: the registered name, or a mapping of it to the prior's own arguments.
-        classes: K.
-        nuisances: D - K.
-        logit_mean: m of the graph's head.
+    """Build a prior from its registered name or a mapping of the name to its arguments, with the m of the graph's head.
 
     Raises:
         RegistryError: if the name is not registered.
-        UsageError: if ``spec`` is of another form, an argument is not valid, or what is registered is not a :class:`Prior`.
+        UsageError: if ``spec`` has another form, an argument is not valid, or the component does not build a :class:`Prior`.
 
     Example:
         >>> build_prior("factorial", classes=10, nuisances=54, logit_mean=1.0)

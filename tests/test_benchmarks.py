@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import on_grid
 
 from benchmarks import accuracy, memory, step, stock, training
 from benchmarks.measuring import batch, build, parameter_bytes, rows, saved_bytes
 from benchmarks.networks import CONTENDERS, REFERENCE, Size
-from flowclf.fixed_point import on_grid
 from flowclf.recipe import load
 from flowclf.recipe.building import build_data, build_model
 

@@ -7,8 +7,9 @@ import math
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import on_grid
 
-from flowclf.fixed_point import LIMIT, RESOLUTION, Peak, on_grid, round_to_grid
+from flowclf.fixed_point import LIMIT, RESOLUTION, Peak, round_to_grid
 
 steps = st.integers(-(2**23) + 1, 2**23 - 1)
 

@@ -11,11 +11,11 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import on_grid
 from torch import Tensor
 
 from flowclf import InvertibleClassifier, Preprocessing
 from flowclf.errors import UsageError
-from flowclf.fixed_point import on_grid
 from flowclf.nodes import ActNorm, BijectiveNode, SplitHead
 
 depths = st.integers(1, 8)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import flowclf
 from flowclf import InvertibleClassifier
+from flowclf.fixed_point import LIMIT, round_to_grid
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -51,3 +52,8 @@ def image_classifier() -> InvertibleClassifier:
 def vector_classifier() -> InvertibleClassifier:
     """Two classes on (3,), in eval mode."""
     return randomize(flowclf.build_classifier((3,), VECTOR_NODES, classes=2)).eval()
+
+
+def on_grid(values: Tensor) -> bool:
+    """Whether all values are on the grid of a fixed-point stream."""
+    return bool((values.abs() < LIMIT).all()) and torch.equal(round_to_grid(values), values)

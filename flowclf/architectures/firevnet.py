@@ -28,9 +28,8 @@ def firevnet(
 ) -> list[Any]:
     """Convolutional fully invertible RevNet (paper, section 2.2 and appendix B.2).
 
-    Each stage is a squeeze followed by blocks of ActNorm, an invertible 1x1 convolution and a coupling. After the last stage there
-    may be a readout, a residual network that computes an increment of the logits from all other latents, and couplings that
-    transform the nuisances conditioned on the logits.
+    Each stage is a squeeze followed by blocks of ActNorm, an invertible 1x1 convolution and a coupling. Optional after the last
+    stage are a readout, a residual network from all other latents to an increment of the logits, and logit couplings.
 
     Args:
         stages: number of squeezes; each halves height and width.
@@ -59,27 +58,20 @@ def firevnet(
     for name, used in (("readout_width", readout_width), ("logit_couplings", logit_couplings)):
         if used and not dct:
             raise UsageError(f"firevnet: {name} needs dct: true, which reads the logits from the channels' means")
-    block_counts = _per_stage("blocks", blocks, stages)
-    widths = _per_stage("width", width, stages)
     norm = ["actnorm"] if actnorm else []
+    subnets = [{"conv": {"width": channels, "normalization": normalization}} for channels in _per_stage("width", width, stages)]
     specs: list[Any] = []
-    for stage, (count, channels) in enumerate(zip(block_counts, widths, strict=True), start=1):
-        subnet = {"conv": {"width": channels, "normalization": normalization}}
-        block: list[Any] = [*norm, _mixing(mixing), _coupling(coupling, bound, {"subnet": subnet})]
-        specs += ["squeeze", {"repeat": count, "nodes": block}]
-        if factor_out and stage < stages:
+    for stage, count in enumerate(_per_stage("blocks", blocks, stages)):
+        if factor_out and stage:
             specs.append("factor_out")
+        block = [*norm, _mixing(mixing), _coupling(coupling, bound, {"subnet": subnets[stage]})]
+        specs += ["squeeze", {"repeat": count, "nodes": block}]
     specs += norm
     if readout_width:
-        subnet = {"residual": {"width": readout_width, "blocks": readout_blocks}}
-        specs.append({"logit_readout": {"subnet": subnet, "logit_scale": logit_scale}})
-    if logit_couplings:
-        own = {"conv": {"width": widths[-1], "normalization": normalization}}
-        shared: dict[str, Any] = {"subnet": own, "bound": bound, "logit_scale": logit_scale}
-        pair = [{"logit_coupling": {**shared, "swap": swap}} for swap in (True, False)]
-        specs.append({"repeat": logit_couplings, "nodes": pair})
-    specs.append({"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}})
-    return specs
+        readout = {"residual": {"width": readout_width, "blocks": readout_blocks}}
+        specs.append({"logit_readout": {"subnet": readout, "logit_scale": logit_scale}})
+    specs += _logit_couplings(logit_couplings, {"subnet": subnets[-1], "bound": bound, "logit_scale": logit_scale})
+    return [*specs, {"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}}]
 
 
 def firevnet_fc(
@@ -98,8 +90,8 @@ def firevnet_fc(
     """Fully connected fully invertible RevNet for vectors (paper, appendix B.1).
 
     A block is a RevNet block: y2 = x2 + F(x1), then y1 = x1 + G(y2), on the two halves of the vector. F and G are three-layer ReLU
-    networks, as in a RevNet's bottleneck block, without batch norm. The paper states no widths. The default is the number of
-    dimensions of its spheres: with half of that or less, more points are misclassified.
+    networks, as in a RevNet's bottleneck block, without batch norm. The paper states no widths; the default is the number of
+    dimensions of its spheres.
 
     Args:
         blocks: number of RevNet blocks, each of two couplings.
@@ -125,12 +117,16 @@ def firevnet_fc(
         block.insert(0, _mixing(mixing))
     if actnorm:
         block.insert(0, "actnorm")
-    specs: list[Any] = [{"repeat": blocks, "nodes": block}]
-    if logit_couplings:
-        shared: dict[str, Any] = {"subnet": subnet, "bound": bound, "logit_scale": logit_scale}
-        pair = [{"logit_coupling": {**shared, "swap": swap}} for swap in (True, False)]
-        specs.append({"repeat": logit_couplings, "nodes": pair})
-    return [*specs, {"split_head": {"logit_scale": logit_scale, "logit_mean": logit_mean}}]
+    return [
+        {"repeat": blocks, "nodes": block},
+        *_logit_couplings(logit_couplings, {"subnet": subnet, "bound": bound, "logit_scale": logit_scale}),
+        {"split_head": {"logit_scale": logit_scale, "logit_mean": logit_mean}},
+    ]
+
+
+def _logit_couplings(pairs: int, arguments: dict[str, Any]) -> list[Any]:
+    pair = [{"logit_coupling": {**arguments, "swap": swap}} for swap in (True, False)]
+    return [{"repeat": pairs, "nodes": pair}] if pairs else []
 
 
 def _mixing(name: str) -> Any:

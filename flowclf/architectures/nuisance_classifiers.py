@@ -1,7 +1,4 @@
-"""Networks that classify nuisances: adversaries in training and probes in evaluation.
-
-One is the paper's, on vectors; the other is convolutional, on feature maps.
-"""
+"""Networks that classify nuisances: adversaries in training and probes in evaluation."""
 
 from __future__ import annotations
 
@@ -19,13 +16,7 @@ if TYPE_CHECKING:
 
 
 def mlp(dimensions: int, classes: int, hidden: Sequence[int] = (512, 512, 512)) -> nn.Sequential:
-    """The paper's nuisance classifier (appendix B.2): fully connected ReLU layers, by default three of 512 units.
-
-    Args:
-        dimensions: D, the number of features.
-        classes: K, the number of classes.
-        hidden: units of each hidden layer.
-    """
+    """Fully connected ReLU network from features (B, ``dimensions``) to logits (B, ``classes``); by default the paper's (B.2)."""
     layers: list[nn.Module] = []
     for units in hidden:
         layers += [nn.Linear(dimensions, units), nn.ReLU()]
@@ -34,10 +25,9 @@ def mlp(dimensions: int, classes: int, hidden: Sequence[int] = (512, 512, 512)) 
 
 
 class ConvolutionalProbe(nn.Module):
-    """A small convolutional network on the nuisances as feature maps.
+    """A small convolutional network on standardised nuisances (B, D-K) as feature maps.
 
-    Feature maps are rearranged to the lowest resolution among them, pixels into channels, which loses nothing, and concatenated.
-    The input is standardised nuisances (B, D-K).
+    The feature maps are rearranged to the lowest resolution among them, pixels into channels, and concatenated.
 
     Args:
         clf: the classifier whose ``nuisance_maps`` are used; it does not become a submodule.
@@ -67,9 +57,9 @@ class ConvolutionalProbe(nn.Module):
         shapes = [tuple(part.shape[1:]) for part in maps]
         if any(len(shape) != 3 for shape in shapes):
             raise UsageError(f"a convolutional probe needs feature maps (C, H, W), found {shapes}")
-        height, width = min(part.shape[2] for part in maps), min(part.shape[3] for part in maps)
-        factors = [part.shape[2] // height for part in maps]
-        if any(tuple(part.shape[2:]) != (height * f, width * f) for part, f in zip(maps, factors, strict=True)):
+        height, width = min(shape[1] for shape in shapes), min(shape[2] for shape in shapes)
+        factors = [shape[1] // height for shape in shapes]
+        if any(shape[1:] != (height * f, width * f) for shape, f in zip(shapes, factors, strict=True)):
             raise UsageError(f"a convolutional probe needs whole multiples of {height}x{width} pixels, found {shapes}")
         return torch.cat([functional.pixel_unshuffle(part, f) for part, f in zip(maps, factors, strict=True)], dim=1)
 

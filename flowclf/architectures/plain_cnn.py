@@ -40,16 +40,14 @@ def plain_cnn(
 ) -> NetworkFactory:
     """Convolutional network with batch norm: stages of 3x3 convolutions, with 2x2 max-pooling between stages.
 
-    The stages are those of K. Simonyan and A. Zisserman, Very deep convolutional networks for large-scale image recognition, 2015,
-    with the batch norm of S. Ioffe and C. Szegedy, 2015.
+    Source: K. Simonyan and A. Zisserman, Very deep convolutional networks for large-scale image recognition, 2015.
 
     Args:
         widths: channels of each stage.
         convolutions: convolutions per stage; the first stage, at full resolution, has one.
         hidden: units of the hidden layer between the last feature maps and the logits; 0 for no such layer.
         dropout: fraction of activations dropped before each fully connected layer, in training.
-        smooth: first apply a fixed 3x3 binomial filter, which removes patterns of period 2: artefacts of inverted squeezes,
-            which human viewers overlook as well.
+        smooth: first apply a fixed 3x3 binomial filter, which removes patterns of period 2: artefacts of inverted squeezes.
 
     Raises:
         UsageError: if a number is out of range; and, when the network is built, if the inputs are not images or are too small.
@@ -60,16 +58,14 @@ def plain_cnn(
         [4, 8, 8]
     """
     stages = list(widths)
-    sizes = {"widths": stages, "convolutions": [convolutions], "hidden": [hidden or 1]}
-    for name, values in sizes.items():
-        if not values or not all(
-            isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST for value in values
-        ):
+    for name, values in {"widths": stages, "convolutions": [convolutions], "hidden": [hidden or 1]}.items():
+        if not values or not all(isinstance(value, int) and 1 <= value <= _LARGEST for value in values):
             raise UsageError(f"plain_cnn: {name}: expected integers from 1 to {_LARGEST}, found {values}")
 
     def build(input_shape: tuple[int, ...], classes: int) -> nn.Module:
-        if len(input_shape) != 3 or min(input_shape[1:]) < 2 ** (len(stages) - 1):
-            raise UsageError(f"plain_cnn: expected images of at least {2 ** (len(stages) - 1)} pixels a side, found {input_shape}")
+        smallest = 2 ** (len(stages) - 1)
+        if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
+            raise UsageError(f"plain_cnn: expected images of at least {smallest} pixels a side, found {input_shape}")
         channels, height, width = input_shape
         layers: list[nn.Module] = [Binomial(channels)] if smooth else []
         for stage, channels_out in enumerate(stages):

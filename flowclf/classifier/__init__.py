@@ -1,7 +1,5 @@
 """Classifiers: invertible ones, ordinary networks, and their common base class."""
 
-from __future__ import annotations
-
 from flowclf.classifier.base import Classifier, Encoding, LogitsOnly
 from flowclf.classifier.invertible import InvertibleClassifier, build_classifier, require_invertible
 from flowclf.classifier.plain import NetworkFactory, PlainClassifier, plain_classifier

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from flowclf.errors import UsageError
-from flowclf.graph import NodeRow
+from flowclf.graph import NodeRow, parameter_count
 from flowclf.preprocessing import Preprocessing
 
 
 class Encoding(NamedTuple):
     """Output of a classifier for a batch.
 
-    Args:
+    Attributes:
         logits: z_s, (B, K).
         nuisance: z_n, (B, D-K); (B, 0) if the network has no inverse or the loss does not use them.
         log_det: log|det dF/dx|, (B,), nats; zeros if the network has no inverse.
@@ -76,15 +76,19 @@ class Classifier(nn.Module):
         if len(self.class_names) != classes:
             raise UsageError(f"expected {classes} class names, found {len(self.class_names)}: {self.class_names}")
 
+    def _example(self) -> Tensor:
+        """A tensor of the classifier's device and floating-point type."""
+        return next(self.parameters())
+
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""
-        return next(self.parameters()).device
+        return self._example().device
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the parameters and of the network's inputs."""
-        return next(self.parameters()).dtype
+        return self._example().dtype
 
     @property
     def initialized(self) -> bool:
@@ -92,8 +96,8 @@ class Classifier(nn.Module):
         return True
 
     def initialize(self, x: Tensor) -> None:
-        """Do the data-dependent initialisation that is still missing from a batch of network inputs; nothing by default."""
-        self._check_input(x)
+        """Do the missing data-dependent initialisation, from a batch of network inputs; nothing by default."""
+        self._checked(x)
 
     def logits(self, x: Tensor) -> Tensor:
         """Compute the logits (B, K) of network inputs."""
@@ -104,30 +108,38 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     def logits_only(self, preprocess: bool = True) -> LogitsOnly:
-        """Wrap the classifier, sharing its parameters, as a module from images in [0, 1], or network inputs, to logits (B, K)."""
+        """Wrap the classifier as a module from images in [0, 1], or without ``preprocess`` network inputs, to logits (B, K)."""
         return LogitsOnly(self, preprocess)
 
     def parameter_count(self) -> int:
         """Number of trainable parameters, including a prior's."""
-        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        return parameter_count(self)
 
-    def _check_input(self, x: Tensor) -> None:
+    def _checked(self, x: Tensor) -> Tensor:
+        """Network inputs, feature maps in channels-last format, after a check of their shape and type."""
         if tuple(x.shape[1:]) != self.input_shape or not x.is_floating_point():
             expected = ", ".join(map(str, self.input_shape))
             raise UsageError(f"expected floating-point inputs (B, {expected}), found {tuple(x.shape)} of {x.dtype}")
+        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
     def _table(self, outputs: str) -> str:
         """Shared beginning of the reprs: inputs, outputs, preprocessing and the node table."""
+
+        def text(*shapes: Sequence[int]) -> str:
+            return " + ".join("x".join(map(str, shape)) for shape in shapes)
+
         rows = self.node_rows()
-        lines = [
-            f"{type(self).__name__}: {shape_text(self.input_shape)} -> {outputs}, {self.parameter_count():,} parameters",
-            f"  {self.preprocessing}",
-        ]
         width = max(len(row.name) for row in rows)
-        for row in rows:
-            shapes = f"{' + '.join(map(shape_text, row.shapes_in))} -> {' + '.join(map(shape_text, row.shapes_out))}"
-            lines.append(f"  {row.name:<{width}}  {shapes:<28}  {row.parameters:>9,}")
-        return "\n".join(lines)
+        return "\n".join(
+            [
+                f"{type(self).__name__}: {text(self.input_shape)} -> {outputs}, {self.parameter_count():,} parameters",
+                f"  {self.preprocessing}",
+                *(
+                    f"  {row.name:<{width}}  {f'{text(*row.shapes_in)} -> {text(*row.shapes_out)}':<28}  {row.parameters:>9,}"
+                    for row in rows
+                ),
+            ]
+        )
 
     # nn.Module.__call__ returns Any.
     def forward(self, x: Tensor) -> Any:
@@ -135,18 +147,8 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
 
-def shape_text(shape: Sequence[int]) -> str:
-    """Format a shape for a table: 1x28x28."""
-    return "x".join(map(str, shape))
-
-
 class LogitsOnly(nn.Module):
-    """Module that returns a classifier's logits alone, for tools that expect an ordinary network.
-
-    Args:
-        classifier: the classifier; its parameters are shared, not copied.
-        preprocess: take images in [0, 1]; otherwise network inputs.
-    """
+    """A classifier, whose parameters it shares, as a module from images in [0, 1], or network inputs, to logits (B, K)."""
 
     def __init__(self, classifier: Classifier, preprocess: bool = True) -> None:
         super().__init__()

@@ -38,20 +38,15 @@ class InvertibleClassifier(Classifier):
 
     Args:
         graph: a ``FrEIA.framework.GraphINN``, or the list of FrEIA nodes for one, that ends with a ``SplitHead``.
-        preprocessing: map from images in [0, 1] to network inputs; by default 8-bit images without padding, or the identity for
-            vectors.
+        preprocessing: as for :class:`Classifier`, like ``class_names``.
         prior: distribution of logits and nuisances: a registered name, a mapping of one name to its arguments, or a
-            :class:`flowclf.priors.Prior`, of which only the factorial one can be saved; by default the factorial prior with the
-            head's m.
-        class_names: names of the K classes; by default "0" to "K-1".
+            :class:`flowclf.priors.Prior`; by default the factorial prior with the head's m.
         stream: ``float``; or ``fixed_point``, for exact inverses of graphs of additive couplings, see :mod:`flowclf.graph.stream`.
 
     Attributes:
-        stream: ``float`` or ``fixed_point``.
         prior_spec: name and arguments of the prior; None if it was given as an object.
-        activations: ``store`` keeps activations for the backward pass; ``recompute`` computes them again from the outputs, so that
-            memory for them does not grow with depth; see :mod:`flowclf.reversible`.
-        keep_every: with ``recompute``, also keep the input of every k-th node; None for no node.
+        activations: ``store`` activations for the backward pass, or ``recompute`` them, see :mod:`flowclf.reversible`.
+        keep_every: with ``recompute``, also store the input of every k-th node; None for no node.
 
     Raises:
         GraphError: if the graph is not a classifier's, or a node does not support a fixed-point stream.
@@ -102,15 +97,9 @@ class InvertibleClassifier(Classifier):
                 f"{self.classes} and {nuisances}"
             )
 
-    @property
-    def device(self) -> torch.device:
-        """Device of the parameters."""
-        return self.prior.log_class_prior.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of the parameters and of the network's inputs."""
-        return self.prior.log_class_prior.dtype
+    def _example(self) -> Tensor:
+        # The graph and the prior may have no parameters.
+        return self.prior.log_class_prior
 
     def _check_latents(self, logits: Tensor, nuisance: Tensor) -> None:
         batch, size = logits.shape[0], self.dimensions - self.classes
@@ -151,34 +140,22 @@ class InvertibleClassifier(Classifier):
             return execute(self.graph, values, rev=rev, log_det=log_det, left_out=left_out)
 
     def forward(self, x: Tensor) -> Encoding:
-        """Encode network inputs.
-
-        Args:
-            x: (B, C, H, W) or (B, D), as ``preprocessing`` returns them.
+        """Encode network inputs (B, C, H, W) or (B, D), as ``preprocessing`` returns them.
 
         Raises:
             UsageError: if the shape is wrong or the type is not floating point.
         """
-        self._check_input(x)
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        (logits, nuisance), log_det = self._run((x,), rev=False, log_det=True)
+        (logits, nuisance), log_det = self._run((self._checked(x),), rev=False, log_det=True)
         return Encoding(logits, nuisance, logits.new_zeros(len(x)) if log_det is None else log_det)
 
     def latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits (B, K) and nuisances (B, D-K) of network inputs, without the log-determinant."""
-        return self._latents(x)
-
-    def _latents(self, x: Tensor, left_out: NodeSet = frozenset()) -> tuple[Tensor, Tensor]:
-        self._check_input(x)
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        (logits, nuisance), _ = self._run((x,), rev=False, log_det=False, left_out=left_out)
+        (logits, nuisance), _ = self._run((self._checked(x),), rev=False, log_det=False)
         return logits, nuisance
 
     def logits(self, x: Tensor) -> Tensor:
         """Compute the logits (B, K) of network inputs, skipping final nodes that transform nuisances only."""
-        return self._latents(x, after_the_logits(self.graph))[0]
+        return self._run((self._checked(x),), rev=False, log_det=False, left_out=after_the_logits(self.graph))[0][0]
 
     def inverse(self, logits: Tensor, nuisance: Tensor) -> Tensor:
         """Compute F^-1: network inputs (B, C, H, W) or (B, D) from logits (B, K) and nuisances (B, D-K).
@@ -193,13 +170,7 @@ class InvertibleClassifier(Classifier):
     def invert_to_readout(self, logits: Tensor, nuisance: Tensor) -> tuple[Tensor, Tensor]:
         """Invert the nodes after the readout: its output latents, (B, C, H, W) or (B, D), and its increment of the logits, (B, K).
 
-        For the logits and nuisances of one sample these are the readout's values in the forward pass. For a metamer's they show
-        whether the nodes in between turn the nuisances into those of the logits' class. Activations are stored for the backward
-        pass even where training recomputes them.
-
-        Args:
-            logits: (B, K).
-            nuisance: (B, D-K).
+        Activations are stored for the backward pass even if ``activations`` is ``recompute``.
 
         Raises:
             UsageError: if a shape is wrong or the graph has no readout.
@@ -211,12 +182,7 @@ class InvertibleClassifier(Classifier):
             return latents, readout.module.reading(latents)
 
     def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Log-density of network inputs under the flow, (B,), nats.
-
-        Args:
-            x: network inputs, as for :meth:`forward`.
-            labels: (B,) classes for log p(x | y); by default log sum_y pi_y p(x | y).
-        """
+        """Log-density of network inputs, (B,), nats: log p(x | y) of labels (B,), or by default log sum_y pi_y p(x | y)."""
         encoding = self(x)
         return self.prior.log_prob(encoding.logits, encoding.nuisance, labels) + encoding.log_det  # type: ignore[no-any-return]
 
@@ -248,10 +214,8 @@ class InvertibleClassifier(Classifier):
         else:
             chosen = torch.as_tensor(labels).flatten()
             chosen = chosen.expand(n) if chosen.numel() == 1 else chosen
-        valid = (
-            chosen.shape == (n,) and not chosen.is_floating_point() and 0 <= int(chosen.min()) <= int(chosen.max()) < self.classes
-        )
-        if not valid:
+        in_range = chosen.shape == (n,) and bool(((chosen >= 0) & (chosen < self.classes)).all())
+        if chosen.is_floating_point() or not in_range:
             raise UsageError(f"sample: expected one class or {n} classes in 0..{self.classes - 1}, found {chosen.tolist()}")
         logits, nuisance = self.prior.sample(chosen.to(self.device, torch.int64), temperature, generator)
         return self.inverse(logits, nuisance)
@@ -262,7 +226,7 @@ class InvertibleClassifier(Classifier):
 
     def initialize(self, x: Tensor) -> None:
         """Initialise every uninitialised ActNorm from a batch of network inputs."""
-        self._check_input(x)
+        self._checked(x)
         with torch.autocast(x.device.type, enabled=False):
             initialize(self.graph, x)
 
@@ -289,14 +253,10 @@ class InvertibleClassifier(Classifier):
 
 
 def require_invertible(classifier: Classifier, what: str) -> InvertibleClassifier:
-    """Return the classifier, after a check that it is invertible.
-
-    Args:
-        classifier: any classifier.
-        what: name in the error of the feature that needs the inverse.
+    """Return the classifier if it is invertible.
 
     Raises:
-        UsageError: if the classifier is a plain network.
+        UsageError: if it is a plain network; the error begins with ``what``, which needs the inverse.
     """
     if not isinstance(classifier, InvertibleClassifier):
         raise UsageError(
@@ -317,15 +277,13 @@ def build_classifier(
 ) -> InvertibleClassifier:
     """Build a classifier from a list of node specs: plain lists and mappings, the same in Python and in a recipe.
 
+    The other arguments are those of :class:`InvertibleClassifier`.
+
     Args:
         input_shape: shape of one network input, (C, H, W) or (D,).
         nodes: each a registered name, a mapping of one name to its arguments, or ``{repeat: n, nodes: [...]}``; the last is a
-            ``split_head``, which also takes the parts factored out before.
+            ``split_head``, which also takes the factored-out parts.
         classes: K, the number of classes, at least 2.
-        preprocessing: as for :class:`InvertibleClassifier`.
-        prior: as for :class:`InvertibleClassifier`.
-        class_names: as for :class:`InvertibleClassifier`.
-        stream: as for :class:`InvertibleClassifier`.
 
     Raises:
         GraphError: if shapes do not fit, there is no ``split_head`` at the end, or a node does not support the stream.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -13,11 +15,12 @@ from flowclf.classifier.base import Classifier, Encoding
 from flowclf.component_schema.components import build
 from flowclf.component_schema.specs import name_and_arguments
 from flowclf.errors import GraphError, UsageError
-from flowclf.graph import NodeRow
+from flowclf.graph import NodeRow, parameter_count
+from flowclf.modes import evaluating
 from flowclf.preprocessing import Preprocessing
 
 NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
-"""Return type of an architecture of ordinary networks: (input shape, classes) -> module from network inputs to logits (B, K)."""
+"""Result of an architecture of ordinary networks: (input shape, classes) -> module from network inputs to logits (B, K)."""
 
 
 class PlainClassifier(Classifier):
@@ -27,8 +30,7 @@ class PlainClassifier(Classifier):
         network: module from network inputs (B, *input_shape) to logits (B, K).
         input_shape: (C, H, W) or (D,).
         classes: K, the number of classes, at least 2.
-        preprocessing: as for :class:`Classifier`.
-        class_names: as for :class:`Classifier`.
+        preprocessing: as for :class:`Classifier`, like ``class_names``.
         spec: the registered architecture that made the network, a mapping of one name to its arguments; without it the
             classifier cannot be saved.
 
@@ -70,40 +72,28 @@ class PlainClassifier(Classifier):
 
     def logits(self, x: Tensor) -> Tensor:
         """Compute the logits (B, K) of network inputs."""
-        self._check_input(x)
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self.network(x)  # type: ignore[no-any-return]
+        return self.network(self._checked(x))  # type: ignore[no-any-return]
 
     def node_rows(self) -> list[NodeRow]:
         """Rows for the layers, in order of execution in a trial run; one row for the whole network if it calls no layer."""
         rows, output = self._traced()
-        size = sum(parameter.numel() for parameter in self.network.parameters() if parameter.requires_grad)
-        return rows or [NodeRow("network", type(self.network).__name__, (self.input_shape,), (output,), size)]
+        kind = type(self.network).__name__
+        return rows or [NodeRow("network", kind, (self.input_shape,), (output,), parameter_count(self.network))]
 
     def _traced(self) -> tuple[list[NodeRow], tuple[int, ...]]:
         """Run the network once: rows for the layers it calls, and the shape of its outputs, which need not be the last layer's."""
         rows: list[NodeRow] = []
 
-        def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
-            def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
-                shapes = [tuple(value.shape[1:]) for value in (*inputs, output) if isinstance(value, Tensor)]
-                size = sum(parameter.numel() for parameter in layer.parameters() if parameter.requires_grad)
-                rows.append(NodeRow(name, type(layer).__name__, tuple(shapes[:-1]), tuple(shapes[-1:]), size))
+        def record(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+            shapes = [tuple(value.shape[1:]) for value in (*inputs, output) if isinstance(value, Tensor)]
+            rows.append(NodeRow(name, type(layer).__name__, tuple(shapes[:-1]), tuple(shapes[-1:]), parameter_count(layer)))
 
-            return hook
-
-        leaves = {name or "network": layer for name, layer in self.network.named_modules() if not any(layer.children())}
-        hooks = [layer.register_forward_hook(record(name)) for name, layer in leaves.items()]
-        modes = {layer: layer.training for layer in self.network.modules()}
-        try:
-            with torch.no_grad():
-                output = self.network.eval()(torch.zeros(1, *self.input_shape, device=self.device, dtype=self.dtype))
-        finally:
-            for hook in hooks:
-                hook.remove()
-            for layer, training in modes.items():
-                layer.training = training
+        with contextlib.ExitStack() as stack:
+            for name, layer in self.network.named_modules():
+                if not any(layer.children()):
+                    stack.enter_context(layer.register_forward_hook(partial(record, name or "network")))
+            stack.enter_context(evaluating(self.network))
+            output = self.network(torch.zeros(1, *self.input_shape, device=self.device, dtype=self.dtype))
         if not isinstance(output, Tensor):
             raise GraphError(f"a plain network: expected a tensor of logits, found a {type(output).__name__}")
         return rows, tuple(output.shape[1:])
@@ -126,8 +116,7 @@ def plain_classifier(
         input_shape: shape of one network input, (C, H, W) or (D,).
         network: a registered name, or a mapping of one to its arguments.
         classes: K, the number of classes, at least 2.
-        preprocessing: as for :class:`Classifier`.
-        class_names: as for :class:`Classifier`.
+        preprocessing: as for :class:`Classifier`, like ``class_names``.
 
     Raises:
         RegistryError: if the name is not registered.

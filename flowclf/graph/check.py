@@ -1,8 +1,4 @@
-"""Checks that a graph is a classifier's: every output is used once, and one head ends it.
-
-FrEIA silently builds a graph that uses an output twice, and fails with an obscure error if one is not used; here both raise an
-error with the node's name.
-"""
+"""Checks that a graph is a classifier's: every output is used once, and one head ends it."""
 
 from __future__ import annotations
 
@@ -27,11 +23,12 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
         GraphError: if an output is used twice or not at all; two nodes have the same name; there is not exactly one input; there
             are conditions; or the graph does not end with a SplitHead whose outputs are the graph's outputs, logits first.
     """
-    node_list = list(graph.node_list) if isinstance(graph, GraphINN) else list(graph)
-    strangers = [type(node).__name__ for node in node_list if not isinstance(node, Node)]
-    if strangers:
-        raise GraphError(f"a graph is a GraphINN or a list of FrEIA nodes, found {strangers[0]} in it")
-    uses = Counter((source, output) for node in node_list for source, output in node.inputs)
+    node_list = list(graph.node_list if isinstance(graph, GraphINN) else graph)
+    for node in node_list:
+        if not isinstance(node, Node):
+            raise GraphError(f"a graph is a GraphINN or a list of FrEIA nodes, found {type(node).__name__} in it")
+    # FrEIA builds a graph that uses an output twice without an error, and its error for an unused output names no node.
+    uses = Counter(tuple(source) for node in node_list for source in node.inputs)
     known = set(node_list)
     for (source, output), count in uses.items():
         if source not in known:
@@ -39,13 +36,13 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
         if output >= len(source.output_dims):
             raise GraphError(f"node '{source.name}' has {len(source.output_dims)} outputs; output {output} is used")
         if count > 1:
+            readers = [node.name for node in node_list if (source, output) in map(tuple, node.inputs)]
             shape = source.output_dims[output]
-            readers = [node.name for node in node_list if (source, output) in [tuple(i) for i in node.inputs]]
             raise GraphError(f"output {output} of node '{source.name}', shape {shape}, is used {count} times, by {readers}")
     for node in node_list:
         if isinstance(node, ConditionNode) or node.conditions:
-            node = node if isinstance(node, ConditionNode) else node.conditions[0]
-            raise GraphError(f"condition '{node.name}', shape {node.dims}: a classifier's graph cannot have conditions")
+            condition = node if isinstance(node, ConditionNode) else node.conditions[0]
+            raise GraphError(f"condition '{condition.name}', shape {condition.dims}: a classifier's graph cannot have conditions")
         for output, shape in enumerate(node.output_dims):
             if not uses[node, output]:
                 raise GraphError(f"output {output} of node '{node.name}', shape {tuple(shape)}, is not used")
@@ -103,10 +100,7 @@ def _reached(ends: Sequence[Node]) -> set[Node]:
 
 
 def copy_nodes(graph: Graph, memo: dict[int, Any]) -> None:
-    """Put deep copies of a graph's nodes into ``memo``, in preparation for a deep copy of the graph.
-
-    A node refers to its successor, so without this a deep copy recurses through the whole graph and fails on a long one.
-    """
+    """Put deep copies of a graph's nodes into ``memo``; without them deepcopy recurses along it, and fails on a long one."""
     copies = [(node, object.__new__(type(node))) for node in graph.node_list]
     memo.update({id(node): again for node, again in copies})
     for node, again in copies:

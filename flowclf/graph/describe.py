@@ -1,4 +1,4 @@
-"""A graph as a table for people, and as JSON from which it is built again."""
+"""A graph as a table, and as JSON from which it is built again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from FrEIA.framework import InputNode, Node, OutputNode
+from torch import nn
 
 from flowclf import registry
 from flowclf.component_schema.sections import plain
@@ -36,8 +37,9 @@ class NodeRow:
     parameters: int
 
 
-def _kind(node: Node) -> str:
-    return registry.nodes.name_of(node.module_type) or node.module_type.__name__
+def parameter_count(module: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def node_rows(graph: Graph) -> list[NodeRow]:
@@ -45,10 +47,10 @@ def node_rows(graph: Graph) -> list[NodeRow]:
     return [
         NodeRow(
             node.name,
-            _kind(node),
-            tuple(tuple(shape) for shape in node.input_dims),
-            tuple(tuple(shape) for shape in node.output_dims),
-            sum(parameter.numel() for parameter in node.module.parameters() if parameter.requires_grad),
+            registry.nodes.name_of(node.module_type) or node.module_type.__name__,
+            tuple(map(tuple, node.input_dims)),
+            tuple(map(tuple, node.output_dims)),
+            parameter_count(node.module),
         )
         for node in steps_of(graph)
     ]

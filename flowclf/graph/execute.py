@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from FrEIA.framework import Node
 from torch import Tensor
@@ -26,8 +26,7 @@ def execute(
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Run a graph forward, or backward with ``rev``.
 
-    ``GraphINN.forward`` does the same, but re-raises every error as a RuntimeError (so that an out-of-memory error cannot be
-    caught) and creates log-determinants on the CPU, rounding scalar ones to float32.
+    Unlike ``GraphINN.forward``, it does not turn every error into a RuntimeError, nor create log-determinants on the CPU.
 
     Args:
         graph: any GraphINN in which each output is used once.
@@ -35,7 +34,7 @@ def execute(
         conditions: the conditions, in the graph's order.
         rev: run the inverse.
         log_det: compute the log-determinant.
-        left_out: nodes with one input and one output that are skipped.
+        left_out: nodes with one input and one output to skip.
         until: stop before this node and return its inputs instead of the graph's outputs.
 
     Returns:
@@ -59,38 +58,29 @@ def execute(
         if not isinstance(node.module, FlowNode):
             # FrEIA's own nodes take views, which need contiguous memory.
             inputs = tuple(value.contiguous() for value in inputs)
-        if node.conditions:
-            own = tuple(given[condition] for condition in node.conditions)
-            outputs, jacobian = node.module(inputs, c=own, rev=rev, jac=log_det)
-        else:
-            outputs, jacobian = node.module(inputs, rev=rev, jac=log_det)
-        for index, output in enumerate(outputs):
-            available[node, index] = output
-        if not log_det or jacobian is None:
-            continue
+        own: dict[str, Any] = {"c": tuple(given[condition] for condition in node.conditions)} if node.conditions else {}
+        outputs, jacobian = node.module(inputs, **own, rev=rev, jac=log_det)
+        available.update({(node, index): output for index, output in enumerate(outputs)})
         if isinstance(jacobian, Tensor):
             total = jacobian if total is None else total + jacobian
-        else:
+        elif jacobian is not None:
             scalar += float(jacobian)
     else:
         results = tuple(available[tuple((node.outputs if rev else node.inputs)[0])] for node in ends[1])
     if not log_det:
         return results, None
-    if total is None:
-        total = results[0].new_zeros(results[0].shape[0])
-    return results, (total + scalar if scalar else total).expand(results[0].shape[0])
+    batch = len(results[0])
+    total = results[0].new_zeros(batch) if total is None else total
+    return results, (total + scalar if scalar else total).expand(batch)
 
 
 def after_the_logits(graph: Graph) -> NodeSet:
-    """Find the final nodes that do not change the logits, which need not run to compute the logits alone.
-
-    These are nodes with ``preserves_logits_of`` in a chain that ends at the head's first input.
-    """
+    """Find the final nodes, in a chain that ends at the head's first input, that do not change the logits."""
     end = next(filter(is_head, graph.node_list))
-    node = end.inputs[0][0]
-    found: set[Node] = set()
     if len(end.input_dims[0]) == 3 and not end.module.dct:
         return frozenset()
+    node = end.inputs[0][0]
+    found: set[Node] = set()
     while getattr(node.module, "preserves_logits_of", 0) == end.module.classes:
         found.add(node)
         node = node.inputs[0][0]

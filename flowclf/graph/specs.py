@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,7 +16,6 @@ from flowclf.component_schema.sections import first_problem
 from flowclf.component_schema.specs import read_nodes, shown, unrolled
 from flowclf.errors import GraphError, RegistryError
 from flowclf.graph.check import Graph, checked_graph, is_head
-from flowclf.nodes.base import elements
 
 Specs: TypeAlias = Sequence[Any]
 
@@ -26,15 +26,14 @@ def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph
     Args:
         input_shape: (C, H, W) or (D,).
         nodes: each a registered name, a mapping of one name to its arguments, or ``{repeat: n, nodes: [...]}``.
-        classes: K, the number of classes; passed to every node with an argument ``classes``.
+        classes: K, passed to every node with an argument ``classes``.
 
     Raises:
         GraphError: if shapes do not fit, or the list does not end with a SplitHead; the error names the node and the shapes.
         RegistryError: if a name is not registered.
 
     Example:
-        >>> graph = build_graph((1, 8, 8), ["squeeze", "actnorm", "affine_coupling", "split_head"], classes=10)
-        >>> [shape for shape in graph.global_out_shapes]
+        >>> build_graph((1, 8, 8), ["squeeze", "actnorm", "affine_coupling", "split_head"], classes=10).global_out_shapes
         [(10,), (54,)]
     """
     shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
@@ -79,10 +78,10 @@ def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph
 
 
 def make_node(inputs: Any, kind: str, arguments: dict[str, Any], name: str) -> Node:
-    """A node of a registered kind on the outputs of others, checked to be a bijection.
+    """Build a node of a registered kind on outputs of other nodes.
 
     Raises:
-        GraphError: if the arguments or the shapes of the inputs do not fit; the error names the node.
+        GraphError: if the arguments or the shapes of the inputs do not fit, or the node is no bijection; the error names the node.
     """
     component = registry.nodes.get(kind)
     arguments = _checked(kind, arguments, name)
@@ -96,8 +95,8 @@ def make_node(inputs: Any, kind: str, arguments: dict[str, Any], name: str) -> N
         shapes = [n.output_dims[i] for n, i in inputs] if isinstance(inputs, list) else inputs
         raise GraphError(f"node '{name}' cannot be built on input shapes {shapes}: {error}") from error
     node.output_dims = [tuple(int(size) for size in shape) for shape in node.output_dims]
-    before = sum(elements(shape) for shape in node.input_dims)
-    after = sum(elements(shape) for shape in node.output_dims)
+    before = sum(map(math.prod, node.input_dims))
+    after = sum(map(math.prod, node.output_dims))
     if before != after:
         raise GraphError(
             f"node '{name}' is not a bijection: inputs {node.input_dims} have {before} elements, outputs {node.output_dims} {after}"
@@ -106,7 +105,7 @@ def make_node(inputs: Any, kind: str, arguments: dict[str, Any], name: str) -> N
 
 
 def _checked(kind: str, arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Refuse from code what a recipe would refuse; objects, which only code can give, pass."""
+    """Refuse arguments that a recipe could not set, except objects, which only code can pass."""
     supplied = arguments.keys() & {"classes"} & inspect.signature(registry.nodes.get(kind)).parameters.keys()
     given = {str(key): value for key, value in arguments.items() if key not in supplied}
     try:

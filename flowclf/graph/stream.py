@@ -1,20 +1,18 @@
 """The stream of a classifier: floating point, or fixed point for an inverse that is exact bit for bit.
 
 The *stream* is the tensors that pass from node to node. In ``fixed_point`` it holds multiples of 2^-16 below 2^7 in magnitude, see
-:mod:`flowclf.fixed_point`: a coupling's shift is rounded to them, so that subtracting it restores the input exactly. The gradient
-of the rounding is straight-through. Consequences:
+:mod:`flowclf.fixed_point`: a coupling's shift is rounded to them, with a straight-through gradient, so that subtracting it restores
+the input exactly. Consequences:
 
 - ``inverse(forward(x))`` is x to the last bit, at any depth, and training with recomputed activations has no drift.
-- The subnets may compute in any precision. Those that were trained in bf16 stay in bf16 for evaluation and for the inverse.
+- Subnets may compute in any precision; those trained in bf16 stay in bf16 for evaluation and for the inverse.
 - Nodes may only permute and add numbers: additive couplings, permutations, squeezes, ``factor_out``, and a ``split_head`` without
   DCT whose ``logit_scale`` is a power of two. Scales belong in the prior, which learns them.
 
-For exactness a coupling must compute the same shift in both directions. So both need the same batch shape, device, kernels and
-number of threads, and the same modes of batch norm and dropout. With another batch size a subnet can, rarely, round differently, by
-one step of the grid, which later couplings amplify. Inputs and latents off the grid are rounded to it first.
-
-Magnitudes of 2^7 and more leave the grid. Every coupling records its largest magnitude without waiting for the device; training
-raises :class:`~flowclf.errors.GridOverflowError` at the next log point.
+For exactness a coupling must compute the same shift in both directions: with the same batch shape, device, kernels and number of
+threads, and the same modes of batch norm and dropout. With another batch size a subnet can, rarely, round differently by one step
+of the grid, which later couplings amplify. Inputs and latents off the grid are rounded to it first. If a magnitude reaches 2^7,
+training raises :class:`~flowclf.errors.GridOverflowError` at the next log point.
 """
 
 from __future__ import annotations
@@ -70,12 +68,7 @@ def set_stream(graph: Graph, stream: Stream) -> None:
 
 
 def grid_peak(graph: Graph, inputs: Peak) -> GridPeak:
-    """Return the largest magnitude in the stream since the last call.
-
-    Args:
-        graph: a graph with a fixed-point stream.
-        inputs: largest magnitude of the graph's inputs.
-    """
+    """Return the largest magnitude in a fixed-point stream since the last call, with ``inputs`` that of the graph's inputs."""
     peaks = {"input": inputs, **{name: getattr(module, "peak", None) for name, module in modules_by_name(graph).items()}}
     found = [GridPeak(peak.take(), name) for name, peak in peaks.items() if peak is not None]
     # The first node that overflows is the cause; later nodes only pass it on.

@@ -1,4 +1,4 @@
-"""Nodes: FrEIA ``InvertibleModule``s, one small file each, that work in anyone's ``FrEIA.framework.GraphINN``."""
+"""Nodes: FrEIA ``InvertibleModule``s for any ``FrEIA.framework.GraphINN``."""
 
 from flowclf.nodes.actnorm import ActNorm, initialize
 from flowclf.nodes.base import BijectiveNode, FlowNode
@@ -7,8 +7,7 @@ from flowclf.nodes.conv1x1 import InvertibleConv1x1
 from flowclf.nodes.couplings import AdditiveCoupling, AffineCoupling, Coupling
 from flowclf.nodes.dct import DCT2d, dct2d, inverse_dct2d
 from flowclf.nodes.factor_out import FactorOut
-from flowclf.nodes.logit_coupling import LogitCoupling
-from flowclf.nodes.logit_readout import LogitReadout
+from flowclf.nodes.logits import LogitCoupling, LogitReadout
 from flowclf.nodes.nflows_adapter import NflowsTransform
 from flowclf.nodes.permutation import Permutation
 from flowclf.nodes.rational_quadratic import RationalQuadratic

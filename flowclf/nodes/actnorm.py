@@ -1,24 +1,22 @@
-"""ActNorm: a scale and a shift per channel, initialised from data when asked, and only then."""
+"""ActNorm: a scale and a shift per channel."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from flowclf.argument_types import PositiveFloat
-from flowclf.nodes.base import BijectiveNode, Shapes, channels_of, positions
+from flowclf.nodes.base import BijectiveNode, Shapes, positions
 from flowclf.nodes.gradients import BackwardStep
 
 
 class ActNorm(BijectiveNode):
     """Per-channel affine map z = exp(s) x + b (Kingma and Dhariwal, Glow, 2018, section 3.1).
 
-    It is the identity until :func:`initialize` gives each channel zero mean and unit variance over a batch. Whether that has
-    happened is the buffer ``initialized``, which state dicts, deep copies and moving averages carry along; neither a
-    forward pass, nor training mode, nor loading ever initialises.
+    It is the identity until :func:`initialize` sets zero mean and unit variance of each channel over a batch; neither a forward
+    pass, nor training mode, nor loading initialises. The buffer ``initialized`` records it.
 
     Args:
         min_std: floor on the standard deviation seen at initialisation, so that a constant channel stays finite.
@@ -35,7 +33,7 @@ class ActNorm(BijectiveNode):
 
     def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, min_std: PositiveFloat = 0.05) -> None:
         super().__init__(dims_in, dims_c)
-        channels = channels_of(self.shape)
+        channels = self.shape[0]
         self.min_std = min_std
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -77,7 +75,7 @@ class ActNorm(BijectiveNode):
             axes = [axis for axis in range(z.dim()) if axis != 1]
             grads: list[Tensor] = []
             for parameter in parameters:
-                grad = grad_z.sum(axes) if parameter is self.bias else (grad_z * unshifted).sum(axes)
+                grad = (grad_z if parameter is self.bias else grad_z * unshifted).sum(axes)
                 if parameter is self.log_scale and grad_log_det is not None:
                     grad += positions(self.shape) * grad_log_det.sum()
                 grads.append(grad)
@@ -87,25 +85,20 @@ class ActNorm(BijectiveNode):
         return (positions(self.shape) * self.log_scale.sum()).expand(x.shape[0])
 
 
-@contextlib.contextmanager
-def _initializing(module: nn.Module) -> Iterator[None]:
+@torch.no_grad()
+def initialize(module: nn.Module, x: Tensor, c: Sequence[Tensor] = ()) -> None:
+    """Initialise every uninitialised ActNorm of a FrEIA node or graph, in one forward pass.
+
+    Args:
+        module: the node or graph.
+        x: a batch of inputs, (B, C, H, W) or (B, D); a few hundred samples are enough.
+        c: conditions of the graph.
+    """
     nodes = [node for node in module.modules() if isinstance(node, ActNorm)]
     for node in nodes:
         node.initializing = True
     try:
-        yield
+        module((x,), c=tuple(c) or None, jac=False)
     finally:
         for node in nodes:
             node.initializing = False
-
-
-def initialize(module: nn.Module, x: Tensor, c: Sequence[Tensor] = ()) -> None:
-    """Initialise every ActNorm in a node or graph that is not initialised yet, from one batch through the whole of it.
-
-    Args:
-        module: a FrEIA module, graph or node, that takes ``x``.
-        x: a batch of inputs, (B, C, H, W) or (B, D); a few hundred samples are enough.
-        c: conditions, where the graph has some.
-    """
-    with torch.no_grad(), _initializing(module):
-        module((x,), c=tuple(c) or None, jac=False)

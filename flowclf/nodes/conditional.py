@@ -1,12 +1,12 @@
-"""What couplings, logit couplings and readouts share: one part of the input changes as a function of the other part.
+"""Base class of couplings and readouts: one part of the input is changed as a function of the other part.
 
-Three objects say what such a node does: a partition, which part is given and which is changed; a subnet, what is computed from
-the given part and the conditions; a transformer, how that changes the other part. Both directions and the gradient follow from
-one evaluation of the subnet.
+A partition chooses the given and the changed part, a subnet computes parameters from the given part and the conditions, and a
+transformer applies them to the changed part. Both directions and the gradient follow from one evaluation of the subnet.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -15,19 +15,14 @@ from torch import Tensor, nn
 
 from flowclf.errors import GraphError
 from flowclf.fixed_point import Peak, round_to_grid
-from flowclf.nodes.base import BijectiveNode, Shape, Shapes, channels_of, elements, positions
+from flowclf.nodes.base import BijectiveNode, Shape, Shapes, positions
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.nodes.transformers import Transformer
 from flowclf.subnets import Subnet, build_subnet, wants_vectors
 
 
 class Partition(Protocol):
-    """Two parts of the input.
-
-    Attributes:
-        given: channels of the part that the subnet sees.
-        changed: channels of the part that the transformer changes.
-    """
+    """Two parts of the input: ``given`` channels for the subnet, and ``changed`` channels for the transformer."""
 
     given: int
     changed: int
@@ -40,19 +35,14 @@ class Partition(Protocol):
 
 
 class Halves:
-    """The first half of the channels is given, and the second changed.
-
-    Args:
-        shape: of the input, with at least two channels.
-        swap: change the first half, given the second.
-        node: what errors call the node.
+    """The first half of the channels is given, and the second changed; with ``swap`` the other way round.
 
     Raises:
-        GraphError: if there is one channel only.
+        GraphError: if there is one channel only; the error names ``node``.
     """
 
     def __init__(self, shape: Shape, swap: bool, node: str) -> None:
-        channels = channels_of(shape)
+        channels = shape[0]
         if channels < 2:
             raise GraphError(f"{node} splits the channels in two, found shape {shape} with {channels}; squeeze it first")
         self.swap = swap
@@ -75,17 +65,17 @@ class ConditionalNode(BijectiveNode):
     Args:
         dims_in: one shape, (C, H, W) or (D,).
         dims_c: shapes of conditions, if any: feature maps of the same height and width, or vectors, which are spread over it.
-        partition: which part is given and which is changed.
-        transformer: how the parameters change it.
+        partition: divides the input into a given and a changed part.
+        transformer: applies the parameters to the changed part.
         subnet: a spec, see :mod:`flowclf.subnets`; by default a convolutional subnet for feature maps and a dense one for vectors.
-        context: a further condition (B, N), as a function of the node's input that gives the same of its output.
+        context: a further condition (B, N), a function of the node's input with the same value at its output.
         context_channels: N.
+
+    Attributes:
+        subnet_dtype: floating-point type of the subnet in training, see :func:`set_subnet_dtype`.
 
     Raises:
         GraphError: if a shape, a condition or the subnet does not fit.
-
-    Attributes:
-        subnet_dtype: what the subnet computes in while training; see :func:`set_subnet_dtype`.
     """
 
     def __init__(
@@ -116,21 +106,16 @@ class ConditionalNode(BijectiveNode):
     def _condition_channels(self, shape: Shape) -> int:
         if len(shape) != 1 and shape[1:] != self.shape[1:]:
             raise GraphError(f"{type(self).__name__} on {self.shape} takes conditions (D,) or (C, {self.shape[1:]}), found {shape}")
-        return elements(shape) if self.whole_maps else shape[0]
+        return math.prod(shape) if self.whole_maps else shape[0]
 
     def _conditions(self, x: Tensor, conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return (*conditions, self.context(x)) if self.context else tuple(conditions)
 
     def parameters_of(self, given: Tensor, conditions: Sequence[Tensor]) -> Tensor:
-        """The subnet's output: what the transformer needs to know.
-
-        Args:
-            given: the given part.
-            conditions: all conditions, the context included.
-        """
+        """The transformer's parameters, from the given part and all conditions, the context included."""
         size = given.shape[2:]
         if self.fixed_point:
-            # Strides can choose a kernel, and kernels round in their own ways; both ways must meet the same.
+            # Strides can choose a kernel, and kernels round differently; both directions must use the same one.
             given = given.clone(memory_format=torch.channels_last if given.dim() == 4 else torch.contiguous_format)
         if self.whole_maps:
             given = torch.cat([value.flatten(1) for value in (given, *conditions)], dim=1)
@@ -142,7 +127,7 @@ class ConditionalNode(BijectiveNode):
         return round_to_grid(output) if self.fixed_point else output
 
     def _run_subnet(self, given: Tensor) -> Tensor:
-        # Rounding to bfloat16 enlarges differences between the two ways; on the grid there are none.
+        # Rounding to bfloat16 enlarges differences between the two directions; on the grid there are none.
         if self.subnet_dtype is None or not (self.training or self.fixed_point):
             return self.subnet(given)  # type: ignore[no-any-return]
         with torch.autocast(given.device.type, dtype=self.subnet_dtype):
@@ -168,15 +153,7 @@ class ConditionalNode(BijectiveNode):
     def backward_step(
         self, z: Tensor, conditions: Sequence[Tensor], grad_z: Tensor, grad_log_det: Tensor | None, parameters: Sequence[Tensor]
     ) -> BackwardStep:
-        """Input and gradients from the output: the subnet runs once, for the inverse and for the gradient alike.
-
-        Args:
-            z: what :meth:`transform` gave.
-            conditions: as they were then.
-            grad_z: gradient with respect to ``z``.
-            grad_log_det: gradient with respect to the log-determinant, (B,), or None.
-            parameters: those of the node whose gradient is wanted.
-        """
+        """Input and gradients from the output; the subnet runs once, for both."""
         given, changed = self.partition.split(z)
         with torch.enable_grad():
             leaf = given.detach().requires_grad_()
@@ -202,12 +179,11 @@ class ConditionalNode(BijectiveNode):
 
 
 def set_subnet_dtype(module: nn.Module, dtype: torch.dtype | None) -> None:
-    """Let the subnets of all couplings compute in ``dtype`` in train mode; None is the dtype of their parameters.
+    """Run the subnets of all couplings in ``dtype`` in train mode; None is the dtype of their parameters.
 
-    The stream and every log-determinant stay as they are, and nothing changes in eval mode, inverse and sampling included:
-    rounding to bfloat16 is discontinuous, so a difference of 1e-7 in a subnet's input would be enlarged on the way back. In
-    train mode the inverse is that rough: good enough for a loss that looks at images. Only where the stream is in fixed point,
-    and nothing can differ, do subnets keep ``dtype`` in eval mode.
+    The stream and the log-determinants keep their precision, and eval mode is unaffected: rounding to bfloat16 is discontinuous, so
+    the inverse would enlarge a difference of 1e-7 in a subnet's input. With a stream in fixed point, where nothing can differ,
+    ``dtype`` holds in eval mode too.
     """
     for node in module.modules():
         if isinstance(node, ConditionalNode):

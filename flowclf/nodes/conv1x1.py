@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf.nodes.base import BijectiveNode, Shapes, channels_of, positions
+from flowclf.nodes.base import BijectiveNode, Shapes, positions
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.subnets import pointwise
 
@@ -18,10 +18,8 @@ from flowclf.subnets import pointwise
 class InvertibleConv1x1(BijectiveNode):
     """Invertible 1x1 convolution z = W x over the channels (Kingma and Dhariwal, Glow, 2018, section 3.2).
 
-    The log-determinant never needs a dense determinant: with ``lu``, W = P L (U + diag(d)) and log|det W| = sum log|d|;
-    with ``orthogonal``, W = (I + S)^-1 (I - S), S = A - A^T, is a rotation and log|det W| = 0. A rotation loses no
-    precision in the inverse.
-    Either way the parameters *define* W, so a network cast to float64 inverts to float64 precision.
+    With ``lu``, W = P L (U + diag(d)) and log|det W| = sum log|d|; with ``orthogonal``, W = (I + S)^-1 (I - S), S = A - A^T, is a
+    rotation, whose inverse loses no precision, and log|det W| = 0.
 
     Args:
         parametrization: ``lu`` (any matrix) or ``orthogonal`` (rotations). Both start as a random rotation.
@@ -42,13 +40,14 @@ class InvertibleConv1x1(BijectiveNode):
     ) -> None:
         super().__init__(dims_in, dims_c)
         self.parametrization = parametrization
-        channels = channels_of(self.shape)
-        generator = _random_generator(channels)
+        channels = self.shape[0]
+        dtype = torch.get_default_dtype()
+        # At this scale the angles of the random rotation spread over most of the circle.
+        random = torch.randn(channels, channels, dtype=torch.float64) * math.pi / math.sqrt(8 * channels)
         if parametrization == "orthogonal":
-            self.skew = generator
+            self.skew = nn.Parameter(random.to(dtype))
             return
-        dtype = generator.dtype
-        permutation, lower, upper = torch.linalg.lu(_rotation(generator.detach().double()))
+        permutation, lower, upper = torch.linalg.lu(_rotation(random.to(dtype).double()))
         diagonal = upper.diagonal()
         self.register_buffer("permutation", permutation.argmax(1))
         self.register_buffer("sign", diagonal.sign().to(dtype))
@@ -108,15 +107,9 @@ class InvertibleConv1x1(BijectiveNode):
         return (positions(self.shape) * self.log_diagonal.sum()).expand(x.shape[0])
 
 
-def _random_generator(channels: int) -> nn.Parameter:
-    """A random parameter (C, C) for :func:`_rotation`, of a scale by which the angles spread over most of the circle."""
-    generator = torch.randn(channels, channels, dtype=torch.float64) * math.pi / math.sqrt(8 * channels)
-    return nn.Parameter(generator.to(torch.get_default_dtype()))
-
-
 def _rotation(generator: Tensor) -> Tensor:
     """The rotation (I + S)^-1 (I - S), S = A - A^T, of a generator A, (C, C)."""
-    # The Cayley transform: half the time of a matrix exponential, and orthogonal to the last bits just the same.
+    # The Cayley transform takes half the time of a matrix exponential and is as orthogonal.
     skew = generator - generator.T
     identity = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
     result: Tensor = torch.linalg.solve_ex(identity + skew, identity - skew)[0]
@@ -125,6 +118,4 @@ def _rotation(generator: Tensor) -> Tensor:
 
 def _mix(x: Tensor, matrix: Tensor) -> Tensor:
     """Multiply the channels of each pixel, or a vector, by a matrix (C, C)."""
-    if x.dim() == 2:
-        return functional.linear(x, matrix)
-    return pointwise(x, matrix)
+    return functional.linear(x, matrix) if x.dim() == 2 else pointwise(x, matrix)

@@ -12,14 +12,11 @@ from flowclf.subnets import Subnet
 class Coupling(ConditionalNode):
     """z_2 = f(x_2; theta(x_1)), z_1 = x_1: a transformer f, its parameters theta from a subnet (Dinh et al., NICE, 2014, eq. 8).
 
-    With an ``additive`` transformer and a stream in fixed point the subnet's output is rounded to the grid, so that the inverse of
-    what is on it is exact; see :mod:`flowclf.graph.stream`.
-
     Args:
         dims_in: one shape, (C, H, W) or (D,), with at least two channels.
         dims_c: shapes of conditions, if any: feature maps of the same height and width, or vectors, which are spread over it.
-        transformer: what is done to the second half: a registered transformer's name, such as affine, additive or
-            rational_quadratic, or a mapping of one name to its arguments.
+        transformer: map of the second half: a registered name, such as affine, additive or rational_quadratic, or a mapping of one
+            name to its arguments.
         subnet: spec of a registered subnet, or a function (channels_in, channels_out) -> module; by default a convolutional
             subnet for feature maps and a dense one for vectors.
         swap: transform the first half, given the second.
@@ -31,10 +28,10 @@ class Coupling(ConditionalNode):
         >>> import torch
         >>> node = Coupling([(6,)], transformer={"rational_quadratic": {"bins": 4, "bound": 2.0}})
         >>> x = torch.randn(3, 6)
-        >>> (z,), log_det = node((x,))
-        >>> (again,), inverse_log_det = node((z,), rev=True)
-        >>> torch.allclose(again, x, atol=1e-5), torch.allclose(log_det, -inverse_log_det)
-        (True, True)
+        >>> z, log_det = node((x,))
+        >>> (again,), inverse_log_det = node(z, rev=True)
+        >>> torch.allclose(again, x, atol=1e-5)
+        True
     """
 
     def __init__(
@@ -46,7 +43,6 @@ class Coupling(ConditionalNode):
         subnet: Subnet = None,
         swap: bool = False,
     ) -> None:
-        dims_in = list(dims_in)
         name = type(self).__name__
         partition = Halves(single_shape(dims_in, name), swap, name)
         super().__init__(dims_in, dims_c, partition=partition, transformer=build_transformer(transformer), subnet=subnet)
@@ -58,8 +54,7 @@ class AdditiveCoupling(Coupling):
     Example:
         >>> import torch
         >>> node = AdditiveCoupling([(4, 8, 8)], subnet={"conv": {"width": 16}})
-        >>> (z,), log_det = node((torch.randn(2, 4, 8, 8),))
-        >>> log_det
+        >>> node((torch.randn(2, 4, 8, 8),))[1]
         tensor([0., 0.])
     """
 
@@ -74,13 +69,8 @@ class AffineCoupling(Coupling):
         bound: largest absolute log-scale b, nats; see :class:`~flowclf.nodes.transformers.Affine`.
 
     Example:
-        >>> import torch
-        >>> node = AffineCoupling([(6,)], bound=1.5)
-        >>> x = torch.randn(3, 6)
-        >>> (z,), log_det = node((x,))
-        >>> (again,), inverse_log_det = node((z,), rev=True)
-        >>> torch.allclose(again, x, atol=1e-5), torch.allclose(log_det, -inverse_log_det)
-        (True, True)
+        >>> AffineCoupling([(6,)], bound=1.0).transformer
+        Affine(bound=1.0)
     """
 
     def __init__(

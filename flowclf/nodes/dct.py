@@ -16,9 +16,8 @@ from flowclf.nodes.base import BijectiveNode, Shapes
 @cached_constant
 def _dct_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     # Made in float64 and rounded once, so that a double network stays orthogonal to double precision.
-    frequency = torch.arange(size, dtype=torch.float64)[:, None]
-    position = torch.arange(size, dtype=torch.float64)[None, :]
-    matrix = torch.cos(math.pi / size * (position + 0.5) * frequency) * math.sqrt(2 / size)
+    index = torch.arange(size, dtype=torch.float64)
+    matrix = torch.cos(math.pi / size * (index + 0.5) * index[:, None]) * math.sqrt(2 / size)
     matrix[0] /= math.sqrt(2)
     return matrix.to(device=device, dtype=dtype)
 
@@ -31,15 +30,13 @@ def dct2d(x: Tensor) -> Tensor:
         >>> dct2d(x)[0, 0, 0, 0].item()
         4.0
     """
-    vertical = _dct_matrix(x.shape[-2], x.dtype, x.device)
-    horizontal = _dct_matrix(x.shape[-1], x.dtype, x.device)
+    vertical, horizontal = (_dct_matrix(size, x.dtype, x.device) for size in x.shape[-2:])
     return vertical @ x @ horizontal.T
 
 
 def inverse_dct2d(coefficients: Tensor) -> Tensor:
     """Inverse of :func:`dct2d`, its transpose."""
-    vertical = _dct_matrix(coefficients.shape[-2], coefficients.dtype, coefficients.device)
-    horizontal = _dct_matrix(coefficients.shape[-1], coefficients.dtype, coefficients.device)
+    vertical, horizontal = (_dct_matrix(size, coefficients.dtype, coefficients.device) for size in coefficients.shape[-2:])
     return vertical.T @ coefficients @ horizontal
 
 
@@ -49,7 +46,7 @@ class DCT2d(BijectiveNode):
     The coefficient (0, 0) is the map's mean times sqrt(H W): an invertible global average pooling.
 
     Raises:
-        GraphError: vectors.
+        GraphError: if the input is a vector.
     """
 
     exact_inverse = True

@@ -1,4 +1,4 @@
-"""Half of the channels leaves the stream early."""
+"""Part of the channels leaves the stream early."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from flowclf.argument_types import PositiveInt
 from flowclf.errors import GraphError
-from flowclf.nodes.base import FlowNode, Shape, Shapes, channels_of, single_shape
+from flowclf.nodes.base import FlowNode, Shape, Shapes, single_shape
 
 
 class FactorOut(FlowNode):
-    """Split the channels in two outputs: what goes on, and what is done (Dinh et al., Real NVP, 2017, section 3.6).
+    """Split the channels in two outputs: those that go on, and those that leave (Dinh et al., Real NVP, 2017, section 3.6).
 
-    In a list of node specs the second output goes to the :class:`SplitHead` by itself; in a FrEIA graph, wire it there.
+    In a list of node specs the second output goes to the :class:`SplitHead`; in a FrEIA graph, connect it yourself.
 
     Args:
         keep: number of channels that go on; by default the larger half.
@@ -35,7 +35,7 @@ class FactorOut(FlowNode):
     def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, keep: PositiveInt | None = None) -> None:
         shape = single_shape(dims_in, "FactorOut")
         super().__init__([shape], list(dims_c or []))
-        channels = channels_of(shape)
+        channels = shape[0]
         self.keep = channels - channels // 2 if keep is None else keep
         if not 0 < self.keep < channels:
             raise GraphError(f"FactorOut must keep at least 1 and fewer than all of {channels} channels of {shape}, found {keep}")
@@ -45,7 +45,7 @@ class FactorOut(FlowNode):
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """One tensor to two, or with ``rev`` two to one."""
         values = tuple(x_or_z)
-        log_det = values[0].new_zeros(values[0].shape[0])
+        log_det = values[0].new_zeros(len(values[0]))
         if rev:
             return (torch.cat(values, dim=1),), log_det
         (x,) = values

@@ -1,4 +1,4 @@
-"""What a node needs that goes back by itself: the result of a backward step, and gradients that miss nothing."""
+"""Backward steps of nodes: a node's input and all its gradients, from its output."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from flowclf.errors import UsageError
 
 
 class BackwardStep(NamedTuple):
-    """What a node's ``backward_step`` gives: its input back, and the gradient with respect to all that went in.
+    """Result of ``backward_step(z, conditions, grad_z, grad_log_det, parameters)`` of a node.
+
+    Its arguments are the node's output and conditions, the gradients with respect to the output and to the log-determinant, (B,) or
+    None, and the parameters whose gradients are needed.
 
     Attributes:
         x: the node's input.
-        grad_x: the gradient with respect to it.
-        grad_conditions: one for each condition, or None.
-        grad_parameters: one for each parameter that was asked for, or None.
+        grad_x: gradient with respect to the input.
+        grad_conditions: gradient with respect to each condition, or None.
+        grad_parameters: gradient with respect to each of ``parameters``, or None.
     """
 
     x: Tensor
@@ -28,15 +31,10 @@ class BackwardStep(NamedTuple):
 
 
 def gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], grad_outputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """Gradients of recomputed outputs, None where an input has no part in them.
-
-    Args:
-        outputs: those without a gradient are left out.
-        inputs: leaves, all those that the outputs may depend on.
-        grad_outputs: one for each output.
+    """Gradients of recomputed outputs with respect to leaves; None for a leaf that they do not depend on.
 
     Raises:
-        UsageError: an output depends on another tensor that requires a gradient, which would not get it.
+        UsageError: if an output depends on another tensor that requires a gradient, which would not receive it.
     """
     pairs = [(output, grad) for output, grad in zip(outputs, grad_outputs, strict=True) if output.requires_grad]
     if not pairs or not inputs:

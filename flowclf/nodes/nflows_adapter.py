@@ -13,23 +13,21 @@ from flowclf.nodes.base import BijectiveNode, Shapes
 
 
 class NflowsTransform(BijectiveNode):
-    """A transform of nflows: ``forward`` and ``inverse``, each returning (outputs, logabsdet).
+    """A transform of nflows. A classifier with this node cannot be saved, since a transform is an object.
 
-    Conditions of the graph, vectors (B, D) alone, are concatenated and passed as nflows' ``context``. A classifier that holds
-    this node cannot be saved: a checkpoint names registered components with plain arguments, and a transform is an object.
+    The graph's conditions, vectors (B, D), are concatenated and passed as nflows' ``context``.
 
     Args:
         transform: an instance of ``nflows.transforms.Transform`` that keeps the shape.
 
     Raises:
-        GraphError: an object without ``forward`` and ``inverse``.
+        GraphError: if ``transform`` is not a module with an ``inverse``.
 
     Example:
         >>> from nflows.transforms import PointwiseAffineTransform
         >>> node = NflowsTransform([(3,)], transform=PointwiseAffineTransform(shift=1.0, scale=2.0))
-        >>> (z,), log_det = node((torch.zeros(1, 3),))
-        >>> z
-        tensor([[1., 1., 1.]])
+        >>> node((torch.zeros(1, 3),))[0]
+        (tensor([[1., 1., 1.]]),)
     """
 
     exact_inverse = False
@@ -45,10 +43,8 @@ class NflowsTransform(BijectiveNode):
 
     def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """The transform's ``forward``."""
-        z, log_abs_det = self.transform_module(x.contiguous(), context=self._context(conditions))
-        return z, log_abs_det
+        return self.transform_module(x.contiguous(), context=self._context(conditions))  # type: ignore[no-any-return]
 
     def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """The transform's ``inverse``."""
-        x, log_abs_det = self.transform_module.inverse(z.contiguous(), context=self._context(conditions))
-        return x, log_abs_det
+        return self.transform_module.inverse(z.contiguous(), context=self._context(conditions))  # type: ignore[no-any-return]

@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 
 from flowclf.argument_types import NonNegativeInt
-from flowclf.nodes.base import BijectiveNode, Shapes, channels_of
+from flowclf.nodes.base import BijectiveNode, Shapes
 from flowclf.nodes.gradients import BackwardStep
 
 
 class Permutation(BijectiveNode):
-    """A fixed random permutation of the channels; log-determinant 0. It moves numbers and never rounds one.
-
-    The permutation is a buffer, so a state dict carries it, and neither an optimiser nor a moving average touches it.
+    """A fixed random permutation of the channels, kept in a buffer; log-determinant 0.
 
     Args:
-        seed: of the permutation; by default it is drawn from torch's random numbers, another one for each node.
+        seed: random seed for the permutation; by default it is drawn from torch's global generator.
 
     Example:
         >>> node = Permutation([(4,)], seed=0)
@@ -34,7 +32,7 @@ class Permutation(BijectiveNode):
     def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, seed: NonNegativeInt | None = None) -> None:
         super().__init__(dims_in, dims_c)
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        self.register_buffer("permutation", torch.randperm(channels_of(self.shape), generator=generator))
+        self.register_buffer("permutation", torch.randperm(self.shape[0], generator=generator))
 
     def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Channel ``permutation[i]`` becomes channel i."""
@@ -58,13 +56,13 @@ def _permute(x: Tensor, order: Tensor, back: Tensor) -> Tensor:
 
 
 class _Permute(torch.autograd.Function):
-    """Selection whose gradient is a selection too; that of an index is a sum over all places, many times slower."""
+    """Selection whose gradient is a selection too; the gradient of an index is a sum over all places, many times slower."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor) -> Tensor:
         ctx.save_for_backward(order, back)
         if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            # Of a matrix, torch selects columns three times as fast as of a tensor with more dimensions.
+            # torch selects columns of a matrix three times as fast as those of a tensor with more dimensions.
             pixels = x.permute(0, 2, 3, 1)
             return pixels.flatten(0, 2).index_select(1, order).view(pixels.shape).permute(0, 3, 1, 2)
         return x.index_select(1, order)

@@ -1,7 +1,6 @@
 """The rational-quadratic spline as a transformer, with an inverse that loses no digits.
 
-nflows has the same map, but its inverse subtracts numbers that may be nearly equal (2e-9 in float64), and gives up where rounding
-makes a discriminant negative.
+nflows has the same map, but its inverse cancels digits (error 2e-9 in float64) and fails if rounding makes a discriminant negative.
 """
 
 from __future__ import annotations
@@ -22,10 +21,8 @@ class RationalQuadratic(Transformer):
 
     .. math:: z_k + h \frac{s \xi^2 + d_k \xi (1 - \xi)}{s + (d_{k+1} + d_k - 2 s) \xi (1 - \xi)}.
 
-    Each entry has K parameters for widths, K for heights and K - 1 for slopes. Where all are 0 the spline is the identity. Bins
-    keep a smallest size and slopes stay within bounds, so that the inverse is well conditioned: in float64 it is exact to 1e-9,
-    whatever the parameters. The arithmetic is in float32 at least; whether the inverse is exact enough there to recompute
-    activations from is measured.
+    Each entry has K parameters for widths, K for heights and K - 1 for slopes; where all are 0 the spline is the identity. Bounds
+    on bins and slopes keep the inverse exact to 1e-9 in float64. The arithmetic is in float32 at least.
 
     Args:
         bins: K.
@@ -75,7 +72,7 @@ class RationalQuadratic(Transformer):
         inside, point, (x_low, w, z_low, h, d_low, d_high) = self._bin(z, parameters, inverse=True)
         s, eta = h / w, (point - z_low) / h
         # In the paper's terms q = b - 2 s eta, and the discriminant b^2 - 4 a c is this sum of squares. The root for xi is stable
-        # where q > 0; where q < 0, that for 1 - xi is, which has the same form from the bin's other end.
+        # if q > 0; if q < 0, the root for 1 - xi is, which has the same form from the bin's other end.
         q = d_low * (1 - eta) - d_high * eta
         root = (q.square() + 4 * s.square() * eta * (1 - eta)).sqrt()
         near = 2 * s * torch.where(q > 0, eta, 1 - eta)
@@ -85,7 +82,7 @@ class RationalQuadratic(Transformer):
         return x.to(z.dtype), -_log_det(inside, xi, s, d_low, d_high) if log_det else None
 
     def _bin(self, values: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Whether values lie inside, values clamped to there, and left end, width, lower end, height and slopes of their bins."""
+        """Whether values lie inside, the clamped values, and left end, width, lower end, height and slopes of their bins."""
         dtype = torch.promote_types(torch.promote_types(values.dtype, parameters.dtype), torch.float32)
         each = parameters.to(dtype).view(len(parameters), self.parameters_per_entry, -1, *parameters.shape[2:])
         widths, heights, raw_slopes = torch.split(each, [self.bins, self.bins, self.bins - 1], dim=1)
@@ -93,14 +90,9 @@ class RationalQuadratic(Transformer):
         slopes = _pad(self.max_log_slope * torch.tanh(raw_slopes / self.max_log_slope), 0.0, 0.0).exp()
         inside = values.abs() <= self.bound
         point = values.to(dtype).clamp(-self.bound, self.bound)
-        inner = (levels if inverse else ends)[:, 1:-1]
-        index = (point.unsqueeze(1) >= inner).sum(1, keepdim=True)
-
-        def at(table: Tensor) -> Tensor:
-            return table.gather(1, index).squeeze(1)
-
-        found = [at(ends), at(ends.diff(dim=1)), at(levels), at(levels.diff(dim=1)), at(slopes), at(slopes[:, 1:])]
-        return inside, point, found
+        index = (point.unsqueeze(1) >= (levels if inverse else ends)[:, 1:-1]).sum(1, keepdim=True)
+        tables = (ends, ends.diff(dim=1), levels, levels.diff(dim=1), slopes, slopes[:, 1:])
+        return inside, point, [table.gather(1, index).squeeze(1) for table in tables]
 
     def _ends(self, raw: Tensor) -> Tensor:
         """Ends of the bins, (B, K + 1, C, ...), from -bound to bound."""

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from flowclf.argument_types import PositiveFloat
 from flowclf.errors import GraphError
-from flowclf.nodes.base import FlowNode, Shape, Shapes, elements
+from flowclf.nodes.base import FlowNode, Shape, Shapes
 from flowclf.nodes.dct import dct2d, inverse_dct2d
 
 
 class SplitHead(FlowNode):
     """Last feature map and factored-out parts in, logits (K,) and nuisances (D-K,) out.
 
-    The last map's entries are put in order: all channels of position (0, 0) first, then by u + v, then u, then channel. With
-    ``dct=True`` positions are the frequencies of an orthonormal DCT-II, so for K <= C the first K entries are the means of the
-    first K channels times sqrt(H W) (paper, appendix B.3). The first K entries, times ``logit_scale``, are the logits; the rest and
-    then the factored-out parts, flattened, are the nuisances. A vector is taken as it is. In eval mode the DCT adds up in float64.
+    The entries of the last map are ordered by position (u, v), first by u + v, then by u, and then by channel. With ``dct=True``
+    positions are frequencies of an orthonormal DCT-II, so for K <= C the first K entries are the means of the first K channels
+    times sqrt(H W) (paper, appendix B.3). The first K entries, times ``logit_scale``, are the logits; the other entries and then
+    the factored-out parts, flattened, are the nuisances. In eval mode the DCT is computed in float64.
 
     Args:
         dims_in: the shape of the last feature map (C, H, W) or vector (D,), then those of the parts, if any.
@@ -60,9 +60,9 @@ class SplitHead(FlowNode):
             raise GraphError(f"SplitHead takes a vector (D,) or a feature map (C, H, W) first, found {shapes}")
         if not isinstance(classes, int) or classes < 2:
             raise GraphError(f"SplitHead needs at least 2 classes, found {classes!r}")
-        total = sum(map(elements, shapes))
-        if classes > elements(shapes[0]) or classes >= total:
-            raise GraphError(f"SplitHead on shapes {shapes}: {classes} classes need more dimensions than {elements(shapes[0])}")
+        total = sum(map(math.prod, shapes))
+        if classes > math.prod(shapes[0]) or classes >= total:
+            raise GraphError(f"SplitHead on shapes {shapes}: {classes} classes need more dimensions than {math.prod(shapes[0])}")
         super().__init__(shapes)
         self.classes = classes
         self.dct = dct and len(shapes[0]) == 3
@@ -78,7 +78,7 @@ class SplitHead(FlowNode):
 
     @property
     def keeps_grid(self) -> bool:  # type: ignore[override]
-        """Whether what is on the grid stays on it: no DCT, and a scale by which float32 multiplies exactly, a power of 2."""
+        """Whether numbers on the grid stay on it: no DCT, and a scale that is a power of 2, by which float32 multiplies exactly."""
         mantissa, exponent = math.frexp(self.logit_scale)
         return not self.dct and mantissa == 0.5 and abs(exponent) <= 64
 
@@ -93,17 +93,17 @@ class SplitHead(FlowNode):
         if len(shape) == 1:
             return flat
         channels, height, width = shape
-        # Channels last, as couplings compute fastest: the inverse of the whole network takes this layout from here.
+        # Channels last, in which couplings compute fastest; the nodes before keep this layout in the inverse.
         coefficients = flat.reshape(-1, height * width, channels)[:, self.rank]
         coefficients = coefficients.view(-1, height, width, channels).permute(0, 3, 1, 2)
         return _channels_last(self._precisely(inverse_dct2d, coefficients)) if self.dct else coefficients
 
     def _precisely(self, transform: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
-        """In eval mode with sums in float64: the inverse of the nodes before multiplies what rounding loses here."""
+        """In float64 in eval mode: the inverse of the nodes before would enlarge rounding errors."""
         return transform(maps) if self.training else transform(maps.double()).to(maps.dtype)
 
     def _parts(self, flat: Tensor) -> list[Tensor]:
-        sizes = [elements(shape) for shape in self.dims_in[1:]]
+        sizes = [math.prod(shape) for shape in self.dims_in[1:]]
         parts = zip(torch.split(flat, sizes, dim=1), self.dims_in[1:], strict=True)
         return [_channels_last(part.reshape(-1, *shape)) for part, shape in parts]
 
@@ -113,8 +113,8 @@ class SplitHead(FlowNode):
         """Maps to (logits, nuisances), or with ``rev`` back."""
         values = tuple(x_or_z)
         log_scale = self.classes * math.log(self.logit_scale)
-        log_det = values[0].new_full((values[0].shape[0],), -log_scale if rev else log_scale)
-        k, in_last = self.classes, elements(self.dims_in[0])
+        log_det = values[0].new_full((len(values[0]),), -log_scale if rev else log_scale)
+        k, in_last = self.classes, math.prod(self.dims_in[0])
         if rev:
             logits, nuisance = values
             last = self._unflatten(torch.cat((logits / self.logit_scale, nuisance[:, : in_last - k]), dim=1))
@@ -124,15 +124,8 @@ class SplitHead(FlowNode):
         return (flat[:, :k] * self.logit_scale, nuisance), log_det
 
     def nuisance_maps(self, nuisance: Tensor) -> list[Tensor]:
-        """The nuisances as feature maps, in the order of the head's inputs.
-
-        Args:
-            nuisance: (B, D-K).
-
-        Returns:
-            The last map, (B, C, H, W), with the logits' coefficients set to 0, then each factored-out part.
-        """
-        in_last = elements(self.dims_in[0])
+        """Nuisances (B, D-K) as feature maps: the last map, with 0 for the logits' coefficients, then the factored-out parts."""
+        in_last = math.prod(self.dims_in[0])
         zeros = nuisance.new_zeros(nuisance.shape[0], self.classes)
         last = self._unflatten(torch.cat((zeros, nuisance[:, : in_last - self.classes]), dim=1))
         return [last, *self._parts(nuisance[:, in_last - self.classes :])]

@@ -1,4 +1,4 @@
-"""Invertible downsampling: space to channels."""
+"""Space to channels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Squeeze(BijectiveNode):
         factor: f.
 
     Raises:
-        GraphError: vectors, or a height or width that ``factor`` does not divide.
+        GraphError: if the input is a vector, or ``factor`` does not divide the height and the width.
 
     Example:
         >>> Squeeze([(1, 28, 28)]).output_dims([(1, 28, 28)])

@@ -1,8 +1,7 @@
-"""Transformers: what a coupling does to each entry of one half, given the parameters that a subnet computed from the other.
+"""Transformers: maps that a coupling applies to each entry of one half, with parameters that a subnet computes from the other.
 
-A transformer is registered as an entry point of the group ``flowclf.transformers``; its constructor's keyword arguments are what a
-recipe may give. It knows neither the subnet nor how the channels are split (Papamakarios et al., Normalizing Flows for
-Probabilistic Modeling and Inference, 2021, section 3.1).
+Your own is registered as an entry point of the group ``flowclf.transformers``; a recipe may set its constructor's keyword arguments
+(Papamakarios et al., Normalizing Flows for Probabilistic Modeling and Inference, 2021, section 3.1).
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from flowclf.nodes.gradients import gradients
 class Transformer(nn.Module):
     """An invertible map of each entry of x, (B, C, ...), given ``parameters_per_entry`` parameters for it.
 
-    A subclass implements :meth:`forward` and :meth:`inverse`. Where all parameters are 0 it should be the identity, since subnets
-    start at zero.
+    A subclass implements :meth:`forward` and :meth:`inverse`. With parameters of 0, which subnets return at first, it should be the
+    identity.
 
     Attributes:
-        parameters_per_entry: P. Parameters come as (B, P C, ...); ``chunk(P, dim=1)`` gives P tensors of x's shape.
-        exact_inverse: as of a node, see :class:`~flowclf.nodes.FlowNode`.
-        keeps_grid: as of a node: only adds its parameters, once they are on the grid.
+        parameters_per_entry: P; parameters are (B, P C, ...), and ``chunk(P, dim=1)`` returns P tensors of x's shape.
+        exact_inverse: as for a node, see :class:`~flowclf.nodes.FlowNode`.
+        keeps_grid: as for a node; true if the parameters are only added.
     """
 
     parameters_per_entry: int = 1
@@ -39,20 +38,15 @@ class Transformer(nn.Module):
         raise NotImplementedError
 
     def inverse(self, z: Tensor, parameters: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
-        """x and log|det dx/dz|, as :meth:`forward` gives its own."""
+        """x and log|det dx/dz|, as in :meth:`forward`."""
         raise NotImplementedError
 
     def gradients(
         self, x: Tensor, parameters: Tensor, grad_z: Tensor, grad_log_det: Tensor | None, weights: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
-        """Gradients of :meth:`forward` with respect to x, to its parameters, and to each of ``weights``.
+        """Gradients of :meth:`forward` with respect to x, ``parameters``, and each of ``weights``, parameters of the node.
 
-        Args:
-            x: input.
-            parameters: of each entry.
-            grad_z: gradient with respect to the output.
-            grad_log_det: gradient with respect to the log-determinant, (B,), or None.
-            weights: the node's trainable parameters; None is the gradient of those that have no part in it.
+        A gradient is None if the transformer does not use the weight; ``grad_log_det``, (B,), is None if it is not needed.
         """
         with torch.enable_grad():
             inputs = (x.detach().requires_grad_(), parameters.detach().requires_grad_())
@@ -83,15 +77,14 @@ class Additive(Transformer):
     def gradients(
         self, x: Tensor, parameters: Tensor, grad_z: Tensor, grad_log_det: Tensor | None, weights: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
-        """Those of a sum."""
+        """Gradients of a sum."""
         return grad_z, grad_z, (None,) * len(weights)
 
 
 class Affine(Transformer):
     """z = exp(s) x + t, with s = b tanh(r / b) of the parameter r (Dinh et al., Real NVP, 2017, section 3.2).
 
-    The bound b keeps the inverse well conditioned: nothing is stretched or shrunk by more than e^b. Below about 1 the likelihood
-    suffers.
+    The bound b keeps the inverse well conditioned: no entry is scaled by more than e^b, or less than e^-b.
 
     Args:
         bound: largest absolute log-scale b, nats.
@@ -126,13 +119,10 @@ def bounded_affine(parameters: Tensor, bound: float) -> tuple[Tensor, Tensor]:
 
 
 def build_transformer(spec: TransformerSpec | Transformer) -> Transformer:
-    """The transformer that a spec stands for.
-
-    Args:
-        spec: a registered name, a mapping of one name to its arguments, or a transformer.
+    """Build a transformer from a registered name or a mapping of one name to its arguments; a transformer is returned as it is.
 
     Raises:
-        GraphError: if the spec has another form, or the transformer does not take the arguments.
+        GraphError: if the spec has another form, or the transformer does not accept the arguments.
         RegistryError: if the name is not registered.
 
     Example:

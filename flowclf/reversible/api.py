@@ -1,10 +1,10 @@
-"""Public API: a function like ``flowclf.graph.execute``, a wrapper for a GraphINN, and a context manager for a classifier."""
+"""Recomputed activations as a function like ``flowclf.graph.execute``, a module and a context manager."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from flowclf.errors import UsageError
 from flowclf.graph import Graph, NodeSet
 from flowclf.reversible.backprop import Run, differentiable
 from flowclf.reversible.plan import make_plan
+
+if TYPE_CHECKING:
+    from flowclf.classifier import InvertibleClassifier
 
 
 def execute(
@@ -26,22 +29,12 @@ def execute(
     keep_every: int | None = None,
     left_out: NodeSet = frozenset(),
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """Run a graph, storing only its outputs, conditions and parameters for the backward pass.
+    """Run a graph as :func:`flowclf.graph.execute` does, storing only outputs, conditions and parameters for the backward pass.
 
-    Second derivatives are not supported. Without gradients this is :func:`flowclf.graph.execute`.
+    Second derivatives are not supported, and ``left_out`` only forward.
 
     Args:
-        graph: any GraphINN in which each output is used once.
-        values: the inputs, or with ``rev`` the outputs, in the graph's order.
-        conditions: the conditions, in the graph's order.
-        rev: run the inverse.
-        log_det: compute the log-determinant.
-        keep_every: also store the input of every k-th node, so that errors of inverses add up over k nodes at most; None for no
-            node.
-        left_out: as for :func:`flowclf.graph.execute`; forward only.
-
-    Returns:
-        The outputs, or with ``rev`` the inputs, and the log-determinant of that direction, (B,), nats, or None.
+        keep_every: also store the input of every k-th node, so that errors of inverses add up over at most k nodes.
 
     Raises:
         GraphError: if an output of a node is used twice or not at all.
@@ -110,17 +103,11 @@ class Recompute(nn.Module):
         return outputs[0] if single else outputs, log_det
 
 
-class _Recomputing(Protocol):
-    activations: Any
-    keep_every: int | None
-
-
 @contextlib.contextmanager
-def recompute(classifier: _Recomputing, keep_every: int | None = None) -> Iterator[None]:
+def recompute(classifier: InvertibleClassifier, keep_every: int | None = None) -> Iterator[None]:
     """Context in which a classifier's forward passes store no activations; their backward passes may come after it.
 
     Args:
-        classifier: an :class:`~flowclf.InvertibleClassifier`.
         keep_every: as for :func:`execute`.
 
     Example:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,22 @@ from flowclf.nodes.gradients import gradients
 from flowclf.reversible.exactness import declared, is_exact
 from flowclf.reversible.plan import Edge, Plan, Step
 from flowclf.reversible.state import (
-    BufferWatch,
-    Modes,
     autocast_modes,
     buffers_as,
+    changed_buffers,
     in_autocast,
+    modes_as,
+    modes_of,
     parameters_as,
     random_state,
     random_state_as,
+    watch_buffers,
 )
 
-Gradients = Sequence[Tensor | None]
+Tensors: TypeAlias = Sequence[Tensor]
+Gradients: TypeAlias = Sequence[Tensor | None]
+Back: TypeAlias = tuple[Tensors, Gradients, Gradients, Gradients]
+"""Inputs of a node, and the gradients with respect to its inputs, conditions and parameters."""
 
 
 @dataclass
@@ -46,25 +51,8 @@ class Note:
     before: list[int | None] = field(default_factory=list)
 
 
-@dataclass
-class Back:
-    """Result of a backward step: the node's inputs, and the gradients with respect to inputs, conditions and parameters."""
-
-    inputs: Sequence[Tensor]
-    grad_inputs: Gradients
-    grad_conditions: Gradients
-    grad_parameters: Gradients
-
-
 class Run:
-    """One execution of a plan; the only tensors it refers to are the plan's parameters.
-
-    Args:
-        plan: the plan to execute.
-        device: device of the data.
-        log_det: compute the log-determinant.
-        keep_every: store the inputs of every k-th step; None for no step.
-    """
+    """One execution of a plan; the only tensors it refers to are the plan's parameters."""
 
     def __init__(self, plan: Plan, device: torch.device, *, log_det: bool, keep_every: int | None) -> None:
         self.plan = plan
@@ -72,10 +60,11 @@ class Run:
         self.log_det = log_det
         self.keep_every = keep_every
         self.autocast = autocast_modes(device)
-        self.modes = Modes([module for step in plan.steps for module in step.modules])
+        self.modules = [module for step in plan.steps for module in step.modules]
+        self.modes = modes_of(self.modules)
         self.notes: list[Note] = []
 
-    def forward(self, values: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
+    def forward(self, values: Tensors, conditions: Tensors) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
         """Run forward; return the outputs, the log-determinant, and the extra tensors that the backward run needs."""
         live: dict[Edge, Tensor] = dict(zip(self.plan.sources, values, strict=True))
         extra: list[Tensor] = []
@@ -85,13 +74,16 @@ class Run:
             for step in self.plan.steps:
                 inputs = [live.pop(edge) for edge in step.reads]
                 own = [conditions[number] for number in step.conditions]
-                watch = BufferWatch(step.modules) if step.needed else None
+                watched = watch_buffers(step.modules) if step.needed else []
                 outputs, jacobian = self._forward(step, inputs, own)
                 before, after = after, random_state(self.device)
                 note = Note()
-                if watch is not None:
-                    drew = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-                    note = self._note(watch, before if drew else (), extra)
+                if step.needed:
+                    if not all(map(torch.equal, before, after)):
+                        note.random = _store(extra, before)
+                    for owner, name, old in changed_buffers(watched):
+                        note.buffers.append((owner, name))
+                        note.before.append(None if old is None else _store(extra, [old])[0])
                     if self._keeps(step, inputs, outputs, own, note, extra):
                         note.kept = _store(extra, inputs)
                 self.notes.append(note)
@@ -101,7 +93,7 @@ class Run:
         results = [_apart(live[edge], values) for edge in self.plan.sinks]
         return results, results[0].new_zeros(len(results[0])) + total if self.log_det else None, extra
 
-    def _forward(self, step: Step, inputs: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[Sequence[Tensor], Any]:
+    def _forward(self, step: Step, inputs: Tensors, conditions: Tensors) -> tuple[Tensors, Any]:
         if declared(step.module):
             return _call(step, inputs, conditions, rev=self.plan.rev, log_det=self.log_det)
         # A node may use autograd internally, e.g. for its log-determinant, so gradients are enabled. Tensors saved for that are
@@ -111,23 +103,7 @@ class Run:
             outputs, jacobian = _call(step, starts, conditions, rev=self.plan.rev, log_det=self.log_det)
         return [output.detach() for output in outputs], jacobian.detach() if isinstance(jacobian, Tensor) else jacobian
 
-    @staticmethod
-    def _note(watch: BufferWatch, random: Sequence[Tensor], extra: list[Tensor]) -> Note:
-        note = Note(random=_store(extra, random))
-        for owner, name, before in watch.changed():
-            note.buffers.append((owner, name))
-            note.before.append(None if before is None else _store(extra, [before])[0])
-        return note
-
-    def _keeps(
-        self,
-        step: Step,
-        inputs: Sequence[Tensor],
-        outputs: Sequence[Tensor],
-        conditions: Sequence[Tensor],
-        note: Note,
-        extra: Sequence[Tensor],
-    ) -> bool:
+    def _keeps(self, step: Step, inputs: Tensors, outputs: Tensors, conditions: Tensors, note: Note, extra: Tensors) -> bool:
         """Whether a step's inputs must be stored: because of ``keep_every``, or because its inverse would not recover them."""
         if self.keep_every is not None and step.index and step.index % self.keep_every == 0:
             return True
@@ -137,7 +113,7 @@ class Run:
         if (note.random or any(number is not None for number in note.before)) and not self._goes_back(step):
             return True
 
-        def invert(values: Sequence[Tensor]) -> Sequence[Tensor]:
+        def invert(values: Tensors) -> Tensors:
             with random_state_as(random_state(self.device), self.device):
                 return self._inverse(step, values, conditions, note, extra)
 
@@ -146,14 +122,12 @@ class Run:
     def _goes_back(self, step: Step) -> bool:
         return not self.plan.rev and hasattr(step.module, "backward_step")
 
-    def _inverse(
-        self, step: Step, outputs: Sequence[Tensor], conditions: Sequence[Tensor], note: Note, extra: Sequence[Tensor]
-    ) -> Sequence[Tensor]:
+    def _inverse(self, step: Step, outputs: Tensors, conditions: Tensors, note: Note, extra: Tensors) -> Tensors:
         with torch.no_grad(), self._as_then(note, extra):
             return _call(step, outputs, conditions, rev=not self.plan.rev, log_det=False)[0]
 
     @contextmanager
-    def _as_then(self, note: Note, extra: Sequence[Tensor]) -> Iterator[None]:
+    def _as_then(self, note: Note, extra: Tensors) -> Iterator[None]:
         """Restore the random states and buffers that the step found in the forward run; put the present ones back afterwards."""
         values = [None if number is None else extra[number] for number in note.before]
         with random_state_as([extra[number] for number in note.random], self.device), buffers_as(note.buffers, values):
@@ -161,10 +135,10 @@ class Run:
 
     def backward(
         self,
-        results: Sequence[Tensor],
-        conditions: Sequence[Tensor],
-        parameters: Sequence[Tensor],
-        extra: Sequence[Tensor],
+        results: Tensors,
+        conditions: Tensors,
+        parameters: Tensors,
+        extra: Tensors,
         grad_results: Gradients,
         grad_log_det: Tensor | None,
     ) -> list[Tensor | None]:
@@ -174,7 +148,7 @@ class Run:
         grads: dict[Edge, Tensor | None] = dict(zip(plan.sinks, grad_results, strict=True))
         grad_conditions: list[Tensor | None] = [None] * len(conditions)
         grad_parameters: list[Tensor | None] = [None] * len(parameters)
-        with self.modes.again(), in_autocast(self.autocast):
+        with modes_as(self.modules, self.modes), in_autocast(self.autocast):
             for step, note in zip(reversed(plan.steps), reversed(self.notes), strict=True):
                 # All steps before one that needs no gradient need none either.
                 if not step.needed:
@@ -183,32 +157,34 @@ class Run:
                 grad_outputs = [grads.pop(edge) for edge in step.writes]
                 own = [conditions[number] for number in step.conditions]
                 with parameters_as(step.sites, parameters) as leaves:
-                    back = self._backward(step, note, outputs, own, extra, grad_outputs, grad_log_det, list(leaves.values()))
-                live.update(zip(step.reads, back.inputs, strict=True))
-                grads.update(zip(step.reads, back.grad_inputs, strict=True))
-                _add(grad_conditions, step.conditions, back.grad_conditions)
-                _add(grad_parameters, leaves, back.grad_parameters)
+                    inputs, grad_inputs, *of_others = self._backward(
+                        step, note, outputs, own, extra, grad_outputs, grad_log_det, list(leaves.values())
+                    )
+                live.update(zip(step.reads, inputs, strict=True))
+                grads.update(zip(step.reads, grad_inputs, strict=True))
+                _add(grad_conditions, step.conditions, of_others[0])
+                _add(grad_parameters, leaves, of_others[1])
         return [*(grads.get(edge) for edge in plan.sources), *grad_conditions, *grad_parameters]
 
     def _backward(
         self,
         step: Step,
         note: Note,
-        outputs: Sequence[Tensor],
-        conditions: Sequence[Tensor],
-        extra: Sequence[Tensor],
+        outputs: Tensors,
+        conditions: Tensors,
+        extra: Tensors,
         grad_outputs: Gradients,
         grad_log_det: Tensor | None,
-        parameters: Sequence[Tensor],
+        parameters: Tensors,
     ) -> Back:
         if not note.kept and self._goes_back(step) and grad_outputs[0] is not None:
             module: Any = step.module
             with self._as_then(note, extra):
                 x, grad_x, *others = module.backward_step(outputs[0], conditions, grad_outputs[0], grad_log_det, parameters)
-            return Back([x], [grad_x], *others)
+            return [x], [grad_x], *others
         inputs = [extra[number] for number in note.kept] or self._inverse(step, outputs, conditions, note, extra)
         if grad_log_det is None and all(grad is None for grad in grad_outputs):
-            return Back(inputs, [None] * len(inputs), [None] * len(conditions), [None] * len(parameters))
+            return inputs, [None] * len(inputs), [None] * len(conditions), [None] * len(parameters)
         with torch.enable_grad(), self._as_then(note, extra):
             starts = _leaves(inputs, [edge in self.plan.live for edge in step.reads])
             given = _leaves(conditions, [value.requires_grad for value in conditions])
@@ -218,7 +194,7 @@ class Run:
                 pairs.append((jacobian.expand(len(grad_log_det)), grad_log_det))
         found = gradients([value for value, _ in pairs], [*starts, *given, *parameters], [grad for _, grad in pairs])
         first, second = len(inputs), len(inputs) + len(conditions)
-        return Back(inputs, found[:first], found[first:second], found[second:])
+        return inputs, found[:first], found[first:second], found[second:]
 
 
 def _unhooked() -> Any:
@@ -226,9 +202,7 @@ def _unhooked() -> Any:
     return torch.autograd.graph.saved_tensors_hooks(lambda value: value.detach(), lambda value: value)
 
 
-def _call(
-    step: Step, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool, log_det: bool
-) -> tuple[Sequence[Tensor], Any]:
+def _call(step: Step, values: Tensors, conditions: Tensors, *, rev: bool, log_det: bool) -> tuple[Tensors, Any]:
     """Run a node; return its outputs and log-determinant, 0 if it has none."""
     module = step.module
     if not isinstance(module, FlowNode):
@@ -239,7 +213,7 @@ def _call(
     return tuple(outputs), 0.0 if jacobian is None else jacobian
 
 
-def _leaves(values: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
+def _leaves(values: Tensors, wanted: Sequence[bool]) -> list[Tensor]:
     return [value.detach().requires_grad_(flag) for value, flag in zip(values, wanted, strict=True)]
 
 
@@ -249,7 +223,7 @@ def _store(extra: list[Tensor], values: Iterable[Tensor]) -> list[int]:
     return list(range(start, len(extra)))
 
 
-def _apart(result: Tensor, values: Sequence[Tensor]) -> Tensor:
+def _apart(result: Tensor, values: Tensors) -> Tensor:
     """Return a result that shares no memory with the caller's tensors and is not a view."""
     shared = any(result.untyped_storage().data_ptr() == value.untyped_storage().data_ptr() for value in values)
     return result.clone() if shared else result.detach()
@@ -289,6 +263,6 @@ class _Recomputed(torch.autograd.Function):
         return None, None, *run.backward(results, conditions, parameters, extra, grads[: len(results)], grad_log_det)
 
 
-def differentiable(run: Run, values: Sequence[Tensor], conditions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def differentiable(run: Run, values: Tensors, conditions: Tensors) -> tuple[Tensor, ...]:
     """Execute a run as one differentiable operation; return the results and, if requested, the log-determinant."""
     return _Recomputed.apply(run, len(conditions), *values, *conditions, *run.plan.parameters)  # type: ignore[no-untyped-call,no-any-return]

@@ -1,7 +1,4 @@
-"""Execution plan: a GraphINN as a list of steps that read and write edges, with what needs a gradient.
-
-Only the structure of graphs belongs here, no computation on tensors.
-"""
+"""Execution plan: a GraphINN as a list of steps that read and write edges, with what needs a gradient."""
 
 from __future__ import annotations
 
@@ -24,22 +21,13 @@ Site: TypeAlias = tuple[nn.Module, str, int]
 
 @dataclass
 class Step:
-    """Execution of one node in a run.
+    """Execution of one node, whose submodules are in ``modules``.
 
-    Attributes:
-        index: position in the order of execution.
-        name: the node's name.
-        module: the node's module.
-        modules: the module and all its submodules.
-        reads: edges that the step reads.
-        writes: edges that the step writes.
-        conditions: indices of the graph's conditions that the step uses.
-        sites: places of the parameters that need a gradient.
-        needed: whether an input, a condition or a parameter needs a gradient.
+    ``conditions`` are indices of the graph's conditions, ``sites`` the places of the parameters that need a gradient; ``needed`` is
+    whether an input, a condition or a parameter needs one.
     """
 
     index: int
-    name: str
     module: nn.Module
     modules: tuple[nn.Module, ...]
     reads: tuple[Edge, ...]
@@ -51,16 +39,7 @@ class Step:
 
 @dataclass
 class Plan:
-    """Execution plan of a graph in one direction.
-
-    Attributes:
-        rev: whether the plan is for the inverse.
-        steps: steps in order of execution.
-        sources: edges from which the run starts.
-        sinks: edges at which it ends.
-        parameters: parameters that need a gradient, each once.
-        live: edges that need a gradient.
-    """
+    """Steps in order of execution, from sources to sinks, and the parameters and edges (``live``) that need a gradient."""
 
     rev: bool
     steps: list[Step]
@@ -85,14 +64,7 @@ def _check(graph: Graph) -> None:
 def make_plan(
     graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool, left_out: NodeSet = frozenset()
 ) -> Plan:
-    """Plan the execution of a graph for given tensors, which determine what needs a gradient.
-
-    Args:
-        graph: any GraphINN.
-        values: the inputs, or with ``rev`` the outputs, in the graph's order.
-        conditions: the conditions, in the graph's order.
-        rev: run the inverse.
-        left_out: nodes with one input and one output that are skipped; forward only.
+    """Plan the execution of a graph for given tensors, which determine what needs a gradient; arguments as for ``execute``.
 
     Raises:
         GraphError: if an output is used twice or not at all, or the number of values or conditions is not the graph's.
@@ -119,7 +91,7 @@ def make_plan(
         if rev:
             reads, writes = writes, reads
         chosen = tuple(graph.condition_nodes.index(condition) for condition in node.conditions)
-        step = Step(len(steps), node.name, node.module, tuple(node.module.modules()), reads, writes, chosen)
+        step = Step(len(steps), node.module, tuple(node.module.modules()), reads, writes, chosen)
         for module in step.modules:
             for name, parameter in module._parameters.items():
                 if parameter is not None and parameter.requires_grad:

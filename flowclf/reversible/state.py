@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -29,21 +29,14 @@ def random_state_as(states: Sequence[Tensor], device: torch.device) -> Iterator[
     if not states:
         yield
         return
-    kept = random_state(device)
-    _set_random_state(states, device)
-    try:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.set_rng_state(states[0])
+        if len(states) > 1:
+            torch.cuda.set_rng_state(states[1], device)
         yield
-    finally:
-        _set_random_state(kept, device)
 
 
-def _set_random_state(states: Sequence[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state(states[1], device)
-
-
-AutocastMode = tuple[str, bool, torch.dtype]
+AutocastMode: TypeAlias = tuple[str, bool, torch.dtype]
 
 
 def autocast_modes(device: torch.device) -> list[AutocastMode]:
@@ -64,64 +57,60 @@ def in_autocast(modes: Sequence[AutocastMode]) -> Iterator[None]:
         yield
 
 
-class Modes:
-    """Snapshot of the training flags and subnet precisions of modules."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._modules = modules
-        self._modes = self._now()
-
-    def _now(self) -> list[tuple[bool, Any]]:
-        return [(module.training, module.__dict__.get("subnet_dtype")) for module in self._modules]
-
-    @contextlib.contextmanager
-    def again(self) -> Iterator[None]:
-        """Restore the snapshot within the block, and the present modes afterwards."""
-        kept = self._now()
-        if kept == self._modes:
-            yield
-            return
-        self._set(self._modes)
-        try:
-            yield
-        finally:
-            self._set(kept)
-
-    def _set(self, modes: Sequence[tuple[bool, Any]]) -> None:
-        for module, (training, dtype) in zip(self._modules, modes, strict=True):
-            module.training = training
-            if "subnet_dtype" in module.__dict__:
-                module.__dict__["subnet_dtype"] = dtype
+Mode: TypeAlias = tuple[bool, Any]
 
 
-class BufferWatch:
-    """Detects which buffers of modules a forward pass changes."""
+def modes_of(modules: Sequence[nn.Module]) -> list[Mode]:
+    """Training flag and subnet precision of each module."""
+    return [(module.training, module.__dict__.get("subnet_dtype")) for module in modules]
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._watched = [
-            (owner, name, value, value._version, self._copy(owner, value))
-            for owner in modules
-            for name, value in owner._buffers.items()
-            if value is not None
-        ]
 
-    @staticmethod
-    def _copy(owner: nn.Module, value: Tensor) -> Tensor | None:
+def _set_mode(module: nn.Module, mode: Mode) -> None:
+    module.training = mode[0]
+    if "subnet_dtype" in module.__dict__:
+        module.__dict__["subnet_dtype"] = mode[1]
+
+
+@contextlib.contextmanager
+def modes_as(modules: Sequence[nn.Module], modes: Sequence[Mode]) -> Iterator[None]:
+    """Set modes within the block and restore the present ones afterwards."""
+    pairs = zip(modules, modes, modes_of(modules), strict=True)
+    changed = [(module, mode, present) for module, mode, present in pairs if mode != present]
+    for module, mode, _ in changed:
+        _set_mode(module, mode)
+    try:
+        yield
+    finally:
+        for module, _, present in changed:
+            _set_mode(module, present)
+
+
+Watched: TypeAlias = list[tuple[nn.Module, str, Tensor, int, Tensor | None]]
+"""Owner, name, tensor and version of each buffer, and a copy if the old value may matter."""
+
+
+def watch_buffers(modules: Sequence[nn.Module]) -> Watched:
+    """Record the buffers of modules before a forward pass."""
+    watched: Watched = []
+    for owner in modules:
         # A norm's output in training does not depend on its running statistics, so their old values are not needed.
-        return value.clone() if owner.training and not isinstance(owner, _NormBase) else None
+        matters = owner.training and not isinstance(owner, _NormBase)
+        for name, value in owner._buffers.items():
+            if value is not None:
+                watched.append((owner, name, value, value._version, value.clone() if matters else None))
+    return watched
 
-    @staticmethod
-    def _moves_unseen(owner: nn.Module) -> bool:
+
+def changed_buffers(watched: Watched) -> list[tuple[nn.Module, str, Tensor | None]]:
+    """Buffers that were written to or replaced since: owner, name, and the old value if it may matter."""
+    return [
+        (owner, name, before)
+        for owner, name, value, version, before in watched
+        if owner._buffers.get(name) is not value
+        or value._version != version
         # The kernels of norms update the statistics without increasing the tensor's version.
-        return isinstance(owner, _NormBase) and owner.training
-
-    def changed(self) -> list[tuple[nn.Module, str, Tensor | None]]:
-        """Buffers that were written to or replaced since: owner, name, and the old value if it may matter."""
-        return [
-            (owner, name, before)
-            for owner, name, value, version, before in self._watched
-            if owner._buffers.get(name) is not value or value._version != version or self._moves_unseen(owner)
-        ]
+        or (owner.training and isinstance(owner, _NormBase))
+    ]
 
 
 @contextlib.contextmanager

@@ -1,12 +1,11 @@
 """Subnets: the ordinary networks inside couplings, which never need to be inverted.
 
 A subnet is a function ``(channels_in, channels_out, *, ...) -> nn.Module``, registered as an entry point of the group
-``flowclf.subnets``. Its keyword arguments, with their types, are what a recipe may give. Its last layer starts at
-zero (:func:`starts_at_zero`), so that every coupling starts as the identity.
+``flowclf.subnets``. A recipe may set its keyword arguments. Its last layer starts at zero (:func:`starts_at_zero`), so that every
+coupling starts as the identity.
 
-What it takes it says itself: :func:`takes_maps` marks one for feature maps (B, C, H, W), :func:`takes_vectors` one for vectors
-(B, D). Without a mark it is asked for a network of either kind. A coupling on feature maps gives a subnet for vectors all pixels,
-and all conditions, as one vector.
+:func:`takes_maps` marks a subnet for feature maps (B, C, H, W), :func:`takes_vectors` one for vectors (B, D); one without a mark is
+called for either. A coupling on feature maps passes all pixels and conditions to a subnet for vectors, as one vector.
 
 Example:
     >>> from torch import nn

@@ -1,8 +1,8 @@
 """The convolutional subnet in bfloat16 on a CPU, as one operation made of matrix products.
 
-Between few channels and many, a k x k convolution leaves most of a CPU's vector lanes empty. As a matrix product it fills them:
-towards many channels, of the k x k neighbourhoods of all pixels (patches); towards few, of each pixel with every tap of the
-kernel, after which each pixel adds up what its neighbours hold for it. Only kernels that torch has are used.
+Between few channels and many, a k x k convolution leaves most of a CPU's vector lanes empty. A matrix product fills them: towards
+many channels, of the k x k neighbourhoods of all pixels (patches); towards few, of each pixel with every tap of the kernel, whose
+products are then summed at each pixel.
 """
 
 from __future__ import annotations
@@ -17,25 +17,19 @@ from torch.nn import functional
 from flowclf.modes import cached_constant
 
 _TAPS = 2.6
-"""Up to so many taps a hidden channel, k^2 C of the first layer and k^2 D of the last, matrix products were the faster way."""
-
+"""Most taps per hidden channel, k^2 C of the first layer and k^2 D of the last, at which matrix products were faster."""
 
 _PATCHED = 8
-"""From so many channels on, the first layer's weight gets its gradient faster by a matrix product than by torch's convolution."""
+"""Fewest channels at which the gradient of the first layer's weight is faster by a matrix product than by torch's convolution."""
 
 _UNITS = (torch.complex128, torch.int64, torch.int32, torch.int16)
-"""Of 16, 8, 4 and 2 bytes."""
+"""Types of 16, 8, 4 and 2 bytes."""
 
 
 def is_fast(x: Tensor, first: Tensor, last: Tensor) -> bool:
-    """Whether autocast asks for bfloat16 here, and :func:`bottleneck` is the fast way to give it.
+    """Whether autocast to bfloat16 is on, and :func:`bottleneck` is faster; the arguments are as for it.
 
-    Never where ``torch.compile`` traces, which has no shapes for oneDNN's own operations; it gets the convolutions.
-
-    Args:
-        x: (B, C, H, W).
-        first: weight of the first layer, (N, C, k, k).
-        last: weight of the last layer, (D, M, k, k).
+    Never under ``torch.compile``, which has no shapes for oneDNN's own operations.
     """
     if (
         torch.compiler.is_compiling()
@@ -57,20 +51,17 @@ def _has_kernels() -> bool:
 
 
 def bottleneck(x: Tensor, first: Tensor, hidden: Tensor, last: Tensor, biases: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Convolutions k x k, 1 x 1 and k x k with ReLU between them and bfloat16 inside.
+    """Convolutions k x k, 1 x 1 and k x k with ReLU between them, in bfloat16; (B, D, H, W), float32.
 
-    Products are added up in float32, and rounded to bfloat16 where a layer ends, as under autocast; the k^2 products that each
-    pixel of the last layer adds up are rounded too. The last bias is added in float32.
+    Sums are in float32 and rounded to bfloat16 after each layer, as under autocast; the k^2 products that each pixel of the last
+    layer adds up are rounded too. The last bias is added in float32.
 
     Args:
         x: (B, C, H, W), float32.
-        first: (N, C, k, k), k odd; height and width stay.
-        hidden: (M, N, 1, 1).
-        last: (D, M, k, k).
+        first: weight (N, C, k, k), k odd.
+        hidden: weight (M, N, 1, 1).
+        last: weight (D, M, k, k).
         biases: (N,), (M,) and (D,).
-
-    Returns:
-        (B, D, H, W), float32.
     """
     return _Bottleneck.apply(x, first, hidden, last, *biases)  # type: ignore[no-untyped-call,no-any-return]
 
@@ -129,7 +120,7 @@ def _grad_first(narrow: Tensor, first: Tensor, grad_one: Tensor) -> tuple[Tensor
 
 
 def _summed_products(one: Tensor, other: Tensor) -> Tensor:
-    """The product (M, N) of rows (B, M), transposed, and rows (B, N); of an even number in two halves, added in float32: faster."""
+    """The product (M, N) of rows (B, M), transposed, and rows (B, N); for even B as two halves, which is faster."""
     halves = 1 if len(one) % 2 else 2
     products = torch.bmm(one.view(halves, -1, one.shape[1]).transpose(1, 2), other.view(halves, -1, other.shape[1]))
     return products.sum(0, dtype=torch.float32)
@@ -147,7 +138,7 @@ def _maps(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def _through_relu(grad: Tensor, output: Tensor) -> Tensor:
-    """Gradient with respect to what ReLU took, given its output; written over the gradient with respect to the output."""
+    """Gradient with respect to ReLU's input, given its output; overwrites the gradient with respect to the output."""
     return torch.ops.aten.threshold_backward.grad_input(grad, output, 0, grad_input=grad)  # type: ignore[no-any-return]
 
 
@@ -157,7 +148,7 @@ def _patches(x: Tensor, size: int) -> Tensor:
     side = size // 2
     padded = x.new_zeros((batch, height + 2 * side, width + 2 * side, channels), dtype=torch.bfloat16)
     padded[:, side : side + height, side : side + width] = x.to(torch.bfloat16).permute(0, 2, 3, 1)
-    # Copies of few bytes at a time are slow: what a pixel has is moved in the largest units, and a row of the window at once.
+    # Copies of few bytes at a time are slow: a pixel's channels are moved in the largest units, and a row of the window at once.
     unit = next(kind for kind in _UNITS if 2 * channels % kind.itemsize == 0)
     units = padded.view(unit)
     image, line, pixel, _ = units.stride()
@@ -176,7 +167,7 @@ def _collect(rows: Tensor, taps: Tensor, like: Tensor, size: int) -> Tensor:
 
 @cached_constant
 def _neighbours(batch: int, height: int, width: int, size: int) -> tuple[Tensor, Tensor]:
-    """Where each pixel finds what its neighbours hold for it, and where each pixel's list starts."""
+    """Places of the products that each pixel adds up, and where each pixel's list of places starts."""
     side = size // 2
     pixels = torch.arange(batch * height * width, dtype=torch.int32).view(batch, 1, height, width)
     padded = functional.pad(pixels, (side, side, side, side), value=-1)
@@ -189,7 +180,7 @@ def _neighbours(batch: int, height: int, width: int, size: int) -> tuple[Tensor,
 
 
 def _with_graph(x: Tensor, parameters: list[Tensor], grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-    """The gradient as a differentiable function of what it depends on."""
+    """The gradient as a differentiable function."""
     first, hidden, last, *biases = parameters
     with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
         y = functional.conv2d(x, first, biases[0], padding=first.shape[2] // 2).relu()

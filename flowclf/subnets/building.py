@@ -1,4 +1,4 @@
-"""From a subnet's spec to its module, and the marks by which a subnet says what it takes."""
+"""Subnets from their specs, and marks for the inputs that they accept."""
 
 from __future__ import annotations
 
@@ -33,43 +33,33 @@ def takes_vectors(subnet: F) -> F:
 
 
 def starts_at_zero(layer: M) -> M:
-    """The layer with its parameters set to zero, as a subnet's last layer starts."""
+    """Set the parameters of a subnet's last layer to zero; return the layer."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 def _function(spec: Any) -> Callable[..., nn.Module]:
-    """The function that a spec stands for."""
     function: Callable[..., nn.Module] = spec if callable(spec) else registry.subnets.get(name_and_arguments(spec, "subnet")[0])
     return function
 
 
 def wants_vectors(spec: Subnet) -> bool:
-    """Whether a spec stands for a subnet that takes vectors (B, D) only; the default takes both."""
+    """Whether a subnet takes vectors (B, D) only."""
     return spec is not None and getattr(_function(spec), "takes", None) == "vectors"
 
 
 def build_subnet(spec: Subnet, channels_in: int, channels_out: int, *, spatial: bool) -> nn.Module:
-    """The module that a spec stands for.
-
-    Args:
-        spec: a registered name, a mapping of one name to its arguments, a function (channels_in, channels_out) -> module, or
-            None for the default: ``conv`` for feature maps, ``dense`` for vectors.
-        channels_in: channels of the input, conditions included.
-        channels_out: channels of the output.
-        spatial: whether the input is feature maps.
+    """Build a subnet; None is the default, ``conv`` for feature maps (``spatial``) and ``dense`` for vectors.
 
     Raises:
-        GraphError: if the spec has another form, the subnet does not take the arguments, or it does not take such inputs.
+        GraphError: if the spec has another form, or the subnet does not accept the arguments or such inputs.
         RegistryError: if the name is not registered.
     """
     spec = ("conv" if spatial else "dense") if spec is None else spec
     function = _function(spec)
-    found, takes = ("feature maps", "maps") if spatial else ("vectors", "vectors")
-    if getattr(function, "takes", takes) != takes:
-        needed = "vectors (D,)" if spatial else "feature maps (C, H, W)"
-        name = getattr(function, "__name__", repr(function))
-        raise GraphError(f"subnet {name} takes {needed}, found {found}")
+    if getattr(function, "takes", None) == ("vectors" if spatial else "maps"):
+        needed, found = ("vectors (D,)", "feature maps") if spatial else ("feature maps (C, H, W)", "vectors")
+        raise GraphError(f"subnet {getattr(function, '__name__', repr(function))} takes {needed}, found {found}")
     module: nn.Module = function(channels_in, channels_out) if callable(spec) else build("subnets", spec, channels_in, channels_out)
     return module

@@ -1,8 +1,7 @@
-"""Subnets for feature maps: convolutional, with a fast 1x1 convolution and a fused bottleneck where they pay."""
+"""Convolutional subnets for feature maps."""
 
 from __future__ import annotations
 
-import functools
 from typing import Literal
 
 import torch
@@ -16,45 +15,30 @@ from flowclf.subnets.building import starts_at_zero, takes_maps
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """A 1x1 convolution by :func:`pointwise`.
-
-    Args:
-        channels_in: channels of the input (B, C, H, W).
-        channels_out: channels of the output.
-    """
+    """A 1x1 convolution by :func:`pointwise`."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps (B, channels_out, H, W)."""
+        """Compute feature maps (B, channels_out, H, W)."""
         return pointwise(x, self.weight.flatten(1), self.bias)
 
 
 def pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply each pixel's channels by a matrix (channels_out, channels_in) and add a bias (channels_out,).
-
-    As a matrix product over the channels, channels last, this takes half of the time of torch's convolution on a CPU with AVX2.
-    With AVX-512 the convolution is the faster one, by up to two.
-    """
-    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and _convolves_faster():
+    """Multiply each pixel's channels by a matrix (channels_out, channels_in) and add a bias (channels_out,)."""
+    # On a CPU with AVX2 a matrix product takes half of the time of torch's convolution; with AVX-512 the convolution is faster.
+    convolves_faster = x.device.type == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability()
+    if convolves_faster and x.dtype in (torch.float32, torch.bfloat16):
         return functional.conv2d(x, matrix[:, :, None, None], bias)
     return functional.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
 
 
-@functools.cache
-def _convolves_faster() -> bool:
-    return "AVX512" in torch.backends.cpu.get_cpu_capability()
-
-
 class Bottleneck(nn.Sequential):
-    """Convolution, ReLU, 1x1 convolution, ReLU, convolution.
-
-    Under bf16 autocast on a CPU they are one operation, :func:`flowclf.subnets.bf16_bottleneck.bottleneck`, where that is faster.
-    """
+    """Convolution, ReLU, 1x1 convolution, ReLU, convolution; under bf16 autocast on a CPU one operation where that is faster."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps of the same height and width."""
+        """Compute feature maps of the same height and width."""
         match list(self):
             case [nn.Conv2d() as first, nn.ReLU(), PointwiseConv2d() as hidden, nn.ReLU(), nn.Conv2d() as last]:
                 usable = is_fast(x, first.weight, last.weight) and not any(map(is_hooked, self))
@@ -65,7 +49,7 @@ class Bottleneck(nn.Sequential):
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether a hook expects to be called where the module runs."""
+    """Whether a module has hooks, which must be called when it runs."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
@@ -102,12 +86,7 @@ def conv(
 
 
 class ResidualBlock(nn.Module):
-    """x + convolution(ReLU(convolution(ReLU(x)))), the identity at first (He et al., Identity Mappings, 2016, without norms).
-
-    Args:
-        width: channels.
-        kernel: side of both convolutions, odd.
-    """
+    """x + convolution(ReLU(convolution(ReLU(x)))), the identity at first (He et al., Identity Mappings, 2016, without norms)."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
@@ -115,7 +94,7 @@ class ResidualBlock(nn.Module):
         self.layers = nn.Sequential(nn.ReLU(), first, nn.ReLU(), starts_at_zero(last))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps of the same shape."""
+        """Compute feature maps of the same shape."""
         change: Tensor = self.layers(x)
         return x + change
 

@@ -1,4 +1,4 @@
-"""Subnets for vectors."""
+"""A fully connected subnet for vectors."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from tiny import on_grid
 from torch import Tensor
 
 from flowclf import InvertibleClassifier, Preprocessing, build_classifier, checkpoint, load, save
@@ -16,7 +17,6 @@ from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import CheckpointError, GraphError, GridOverflowError, UsageError
 from flowclf.evaluation.inverse_error import inverse_error
-from flowclf.fixed_point import on_grid
 from flowclf.losses import CrossEntropy, FactorialPriorMLE
 from flowclf.nodes import AdditiveCoupling, set_subnet_dtype
 from flowclf.training import Trainer, TrainSettings
