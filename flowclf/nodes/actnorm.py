@@ -19,7 +19,8 @@ class ActNorm(BijectiveNode):
     pass, nor training mode, nor loading initialises. The buffer ``initialized`` records it.
 
     Args:
-        min_std: floor on the standard deviation seen at initialisation, so that a constant channel stays finite.
+        min_std: a channel whose standard deviation over the batch is below this fraction of the largest one is only shifted, so that
+            a constant channel stays bounded at any depth.
 
     Example:
         >>> node = ActNorm([(3, 8, 8)])
@@ -46,7 +47,10 @@ class ActNorm(BijectiveNode):
     def _initialize(self, x: Tensor) -> None:
         axes = [axis for axis in range(x.dim()) if axis != 1]
         mean = x.mean(axes)
-        scale = 1 / x.std(axes, correction=0).clamp_min(self.min_std)
+        std = x.std(axes, correction=0)
+        # A channel that is all but constant is not scaled: each of many ActNorms would multiply what is left in it, down to rounding.
+        alive = std > torch.maximum(self.min_std * std.max(), 1e-5 * x.abs().max())
+        scale = torch.where(alive, 1 / std, 1.0)
         with torch.no_grad():
             self.log_scale.copy_(scale.log())
             self.bias.copy_(-mean * scale)

@@ -77,8 +77,30 @@ def test_a_constant_channel_stays_finite() -> None:
     assert torch.isfinite(z).all()
     assert torch.isfinite(log_det).all()
     torch.testing.assert_close(z[:, 1], torch.zeros_like(z[:, 1]), atol=1e-4, rtol=0)
-    torch.testing.assert_close(node.log_scale[1].exp().item(), 10.0)
+    assert node.log_scale[1].item() == 0
     torch.testing.assert_close(again, x)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-3])
+def test_a_channel_that_is_all_but_constant_stays_bounded_at_any_depth(noise: float) -> None:
+    # Scaled by 20 each time, what is left of it would be 20^40 times as large.
+    graph = [ActNorm([(3, 4, 5)]) for _ in range(40)]
+    x = batch(0)
+    x[:, 1] = 7.0 + noise * x[:, 1]
+    for node in graph:
+        initialize(node, x)
+        ((x,), _) = node((x,))
+    assert x[:, 1].abs().max() < 0.1
+    assert sum(node.log_scale[1].item() for node in graph) == 0
+    torch.testing.assert_close(x[:, 0].std(correction=0), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e3])
+def test_what_is_small_is_small_beside_the_other_channels(size: float) -> None:
+    node = ActNorm([(3, 4, 5)])
+    initialize(node, size * batch(0))
+    ((z,), _) = node((size * batch(0),))
+    torch.testing.assert_close(z.std((0, 2, 3), correction=0), torch.ones(3))
 
 
 def test_one_sample_is_enough_to_stay_finite() -> None:
