@@ -19,8 +19,8 @@ class ActNorm(BijectiveNode):
     pass, nor training mode, nor loading initialises. The buffer ``initialized`` records it.
 
     Args:
-        min_std: a channel whose standard deviation over the batch is below this fraction of the largest one is only shifted, so that
-            a constant channel stays bounded at any depth.
+        min_std: a channel whose standard deviation over the batch is below this fraction of the largest one is only shifted, so
+            that a constant channel stays bounded at any depth.
 
     Example:
         >>> node = ActNorm([(3, 8, 8)])
@@ -48,7 +48,7 @@ class ActNorm(BijectiveNode):
         axes = [axis for axis in range(x.dim()) if axis != 1]
         mean = x.mean(axes)
         std = x.std(axes, correction=0)
-        # A channel that is all but constant is not scaled: each of many ActNorms would multiply what is left in it, down to rounding.
+        # A channel that is all but constant is not scaled: each of many ActNorms would multiply what is left in it.
         alive = std > torch.maximum(self.min_std * std.max(), 1e-5 * x.abs().max())
         scale = torch.where(alive, 1 / std, 1.0)
         with torch.no_grad():
