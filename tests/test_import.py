@@ -34,8 +34,8 @@ def light_modules() -> list[str]:
         info.name
         for package in (flowclf.component_schema, flowclf.recipe, flowclf.remote, flowclf.zoo)
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
-        # What measures or builds models is imported when a model is measured or built.
-        if info.name not in ("flowclf.zoo.measuring", "flowclf.recipe.building")
+        # What measures, describes or builds models is imported when a model is measured, described or built.
+        if info.name not in ("flowclf.zoo.measuring", "flowclf.zoo.cards", "flowclf.recipe.building")
     ]
     return [*LIGHT, "flowclf.recipe", "flowclf.zoo", *inner]
 

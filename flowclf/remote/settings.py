@@ -1,4 +1,4 @@
-"""Where a zoo is and how files are reached: arguments, then environment variables, then a configuration file, read at each call.
+"""Settings of downloads: from arguments, then environment variables, then a configuration file, which are read at each call.
 
 The configuration file is the one that ``FLOWCLF_CONFIG`` names, or ``config.toml`` in the platform's folder for flowclf's
 configuration, with a table ``[zoo]``: ``index``, ``url``, ``mirrors`` (a list), ``cache``, ``offline``, ``timeout``.
@@ -7,7 +7,6 @@ configuration, with a table ``[zoo]``: ``index``, ``url``, ``mirrors`` (a list),
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from flowclf.registry import nearest
 if TYPE_CHECKING:
     from flowclf.training import Progress
 
-# What each setting is, in words, and the variable that holds it.
+# Each setting's type in words, and its environment variable.
 _KEYS = {
     "index": ("text", "FLOWCLF_ZOO"),
     "url": ("text", "FLOWCLF_ZOO_URL"),
@@ -36,17 +35,16 @@ _KEYS = {
 
 
 class Options(TypedDict, total=False):
-    """Arguments that every function of the zoo takes; what is left out comes from the environment or the configuration.
+    """Keyword arguments of every function of the zoo; defaults come from the environment or the configuration file.
 
     Keys:
-        index: the zoo: a folder that holds ``index.json``, such a file, or the URL of either (``FLOWCLF_ZOO``); by default the one
-            that travels with flowclf.
-        url: base URL for files with relative paths, and for the index where none is named (``FLOWCLF_ZOO_URL``).
+        index: a folder that holds ``index.json``, such a file, or the URL of either (``FLOWCLF_ZOO``); by default flowclf's own.
+        url: base URL for files with relative paths, and for the index if ``index`` is not given (``FLOWCLF_ZOO_URL``).
         mirrors: further folders or base URLs, tried in turn (``FLOWCLF_ZOO_MIRRORS``, separated by white space).
         cache: folder for downloads (``FLOWCLF_CACHE``).
         offline: read nothing from a network (``FLOWCLF_OFFLINE``).
         timeout: seconds to wait for an answer (``FLOWCLF_TIMEOUT``).
-        progress: receives how far a download is.
+        progress: receives the progress of downloads.
     """
 
     index: str | Path | None
@@ -60,7 +58,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a zoo, or a data set's files, are reached; see :class:`Options`."""
+    """The :class:`Options` of one call, with every default filled in."""
 
     cache: Path
     index: str | None = None
@@ -74,7 +72,7 @@ class Settings:
 class _Given(BaseModel):
     """The settings from one source."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=True)
 
     index: str | None = None
     url: str | None = None
@@ -85,10 +83,10 @@ class _Given(BaseModel):
 
 
 def settings(options: Options) -> Settings:
-    """The settings of one call.
+    """Combine the settings of one call.
 
     Raises:
-        UsageError: if an option is unknown, or a value is not what its option takes; says where it comes from.
+        UsageError: if an option is unknown or its value is not valid; the message says where it comes from.
     """
     file, configured = _configuration()
     environment = {key: os.environ[variable] for key, (_, variable) in _KEYS.items() if os.environ.get(variable)}
@@ -111,26 +109,29 @@ def _checked(values: Mapping[str, Any], name: Callable[[str], str], strict: bool
     if isinstance(plain.get("mirrors"), str) and not strict:
         plain["mirrors"] = plain["mirrors"].split()
     try:
-        return _Given.model_validate(plain, strict=strict).model_dump(exclude_unset=True)
+        # Building the model takes longer than all else here, and most calls give nothing.
+        return _Given.model_validate(plain, strict=strict).model_dump(exclude_unset=True) if plain else {}
     except ValidationError as error:
         key = str(error.errors()[0]["loc"][0])
         raise UsageError(f"{name(key)}: expected {_KEYS[key][0]}, found {values[key]!r}") from None
 
 
 def _configuration() -> tuple[Path, dict[str, Any]]:
-    """The configuration file, and its table ``[zoo]``; empty where there is none."""
+    """The path of the configuration file and its table ``[zoo]``, empty if there is none."""
     named = os.environ.get("FLOWCLF_CONFIG")
     file = Path(named) if named else Path(platformdirs.user_config_dir("flowclf")) / "config.toml"
     try:
+        if not named and not file.exists():
+            return file, {}
+        import tomllib
+
         table = tomllib.loads(file.read_text(encoding="utf-8")).get("zoo", {})
     except FileNotFoundError:
-        if named:
-            raise UsageError(f"FLOWCLF_CONFIG: there is no file {file}") from None
-        return file, {}
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{file} is not TOML: {error}") from error
+        raise UsageError(f"FLOWCLF_CONFIG: there is no file {file}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{file} is not TOML: {error}") from error
     if not isinstance(table, dict):
         raise UsageError(f"{file}: expected a table [zoo], found {table!r}")
     return file, table
