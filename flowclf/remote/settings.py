@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import platformdirs
 from annotated_types import Gt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AllowInfNan, TypeAdapter, ValidationError
 
 from flowclf.errors import UsageError
 from flowclf.files import cache_folder
@@ -23,14 +23,14 @@ from flowclf.registry import nearest
 if TYPE_CHECKING:
     from flowclf.training import Progress
 
-# Each setting's type in words, and its environment variable.
-_KEYS = {
-    "index": ("text", "FLOWCLF_ZOO"),
-    "url": ("text", "FLOWCLF_ZOO_URL"),
-    "mirrors": ("a list of text", "FLOWCLF_ZOO_MIRRORS"),
-    "cache": ("text", "FLOWCLF_CACHE"),
-    "offline": ("true or false", "FLOWCLF_OFFLINE"),
-    "timeout": ("a positive number of seconds", "FLOWCLF_TIMEOUT"),
+# Each setting's environment variable, type, and type in words.
+_KEYS: dict[str, tuple[str, Any, str]] = {
+    "index": ("FLOWCLF_ZOO", str, "text"),
+    "url": ("FLOWCLF_ZOO_URL", str, "text"),
+    "mirrors": ("FLOWCLF_ZOO_MIRRORS", list[str], "a list of text"),
+    "cache": ("FLOWCLF_CACHE", str, "text"),
+    "offline": ("FLOWCLF_OFFLINE", bool, "true or false"),
+    "timeout": ("FLOWCLF_TIMEOUT", Annotated[float, Gt(0), AllowInfNan(False)], "a positive number of seconds"),
 }
 
 
@@ -69,19 +69,6 @@ class Settings:
     progress: Progress | None = None
 
 
-class _Given(BaseModel):
-    """The settings from one source."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=True)
-
-    index: str | None = None
-    url: str | None = None
-    mirrors: list[str] = []
-    cache: str | None = None
-    offline: bool = False
-    timeout: Annotated[float, Gt(0)] = 1.0
-
-
 def settings(options: Options) -> Settings:
     """Combine the settings of one call.
 
@@ -89,11 +76,11 @@ def settings(options: Options) -> Settings:
         UsageError: if an option is unknown or its value is not valid; the message says where it comes from.
     """
     file, configured = _configuration()
-    environment = {key: os.environ[variable] for key, (_, variable) in _KEYS.items() if os.environ.get(variable)}
+    environment = {key: os.environ[variable] for key, (variable, *_) in _KEYS.items() if os.environ.get(variable)}
     arguments = {key: value for key, value in options.items() if key != "progress"}
     chosen = {
         **_checked(configured, lambda key: f"{file}: zoo.{key}", strict=True),
-        **_checked(environment, lambda key: _KEYS[key][1]),
+        **_checked(environment, lambda key: _KEYS[key][0]),
         **_checked(arguments, str),
     }
     cache = Path(chosen.pop("cache", cache_folder())).expanduser() / "zoo"
@@ -102,18 +89,19 @@ def settings(options: Options) -> Settings:
 
 
 def _checked(values: Mapping[str, Any], name: Callable[[str], str], strict: bool = False) -> dict[str, Any]:
-    for key in values:
+    checked = {}
+    for key, value in values.items():
         if key not in _KEYS:
             raise UsageError(f"{name(key)}: there is no such setting{nearest(key, _KEYS)}")
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in values.items() if value is not None}
-    if isinstance(plain.get("mirrors"), str) and not strict:
-        plain["mirrors"] = plain["mirrors"].split()
-    try:
-        # Building the model takes longer than all else here, and most calls give nothing.
-        return _Given.model_validate(plain, strict=strict).model_dump(exclude_unset=True) if plain else {}
-    except ValidationError as error:
-        key = str(error.errors()[0]["loc"][0])
-        raise UsageError(f"{name(key)}: expected {_KEYS[key][0]}, found {values[key]!r}") from None
+        if value is None:
+            continue
+        _, kind, words = _KEYS[key]
+        plain = value.split() if key == "mirrors" and isinstance(value, str) and not strict else value
+        try:
+            checked[key] = TypeAdapter(kind).validate_python(str(plain) if isinstance(plain, Path) else plain, strict=strict)
+        except ValidationError:
+            raise UsageError(f"{name(key)}: expected {words}, found {value!r}") from None
+    return checked
 
 
 def _configuration() -> tuple[Path, dict[str, Any]]:

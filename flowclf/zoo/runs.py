@@ -64,12 +64,8 @@ def read_run(path: str | Path) -> FinishedRun:
     shipped = _shipped_name(given)
     # The bundled file is the one that a reader finds; comments in it may have changed since the run.
     text = recipes.find(shipped).read_text(encoding="utf-8") if shipped else text
-    record = RecipeRecord(
-        name=shipped or given.name,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        shipped=shipped is not None,
-        changed=changed,
-    )
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    record = RecipeRecord(name=shipped or given.name, sha256=digest, shipped=shipped is not None, changed=changed)
     figures = ([folder.figures / f"{name}.png" for name in names] for names in _FIGURES)
     there = ([figure for figure in group if figure.is_file()] for group in figures)
     return FinishedRun(
@@ -90,13 +86,13 @@ def read_run(path: str | Path) -> FinishedRun:
 
 def _shipped_name(given: Recipe) -> str | None:
     """The name of the bundled recipe that is the same but for its name and description."""
+
     # The name in a recipe lacks the folder that is part of a bundled recipe's name.
-    wanted = _what_it_does(given)
-    return next((name for name in recipes.bundled() if _what_it_does(recipes.load(recipes.find(name)).recipe) == wanted), None)
+    def settings(recipe: Recipe) -> dict[str, Any]:
+        return recipes.resolved(recipe) | {"name": "", "description": ""}
 
-
-def _what_it_does(recipe: Recipe) -> dict[str, Any]:
-    return {key: value for key, value in recipes.resolved(recipe).items() if key not in ("name", "description")}
+    wanted = settings(given)
+    return next((name for name in recipes.bundled() if settings(recipes.load(recipes.find(name)).recipe) == wanted), None)
 
 
 def _changes(before: Any, after: Any, key: str = "") -> Iterator[str]:
