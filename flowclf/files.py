@@ -35,7 +35,7 @@ class Content(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> Content | None:
-        """The content of a regular file, or None if there is none or it cannot be read."""
+        """The content of a regular file, or None if the file does not exist or cannot be read."""
         try:
             return cls(path.stat().st_size, sha256(path)) if path.is_file() else None
         except (OSError, ValueError, UnreachableError):

@@ -101,14 +101,10 @@ def svhn(*, root: str | None = None) -> RawData:
     """SVHN, the street view house numbers, in ``root``: 73257 training and 26032 test images of digits, (3, 32, 32).
 
     Source: Y. Netzer, T. Wang, A. Coates, A. Bissacco, B. Wu and A. Y. Ng, Reading digits in natural images with
-    unsupervised feature learning, 2011.
+    unsupervised feature learning, 2011. Errors are those of :func:`cifar10`.
 
     Args:
         root: folder of the files, ``datasets`` in the cache folder if None. Missing files are downloaded.
-
-    Raises:
-        ChecksumError: if a download is not the expected file.
-        UnreachableError: if a file is missing and cannot be downloaded; the message says how to place it by hand.
     """
     from scipy.io import loadmat  # comes with FrEIA
 

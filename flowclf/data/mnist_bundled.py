@@ -10,7 +10,7 @@ from flowclf.data.records import RawData
 from flowclf.errors import ChecksumError, DataError
 from flowclf.files import resource
 
-# hashes of the uncompressed files, so that data compressed anew still match
+# hashes of the uncompressed files, which do not depend on how they were compressed
 _SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",

@@ -23,7 +23,7 @@ def is_loopback(host: str) -> bool:
 
 
 def url_problem(url: str, came_from: str | None = None) -> str | None:
-    """What is wrong with an absolute URL to read from, or None.
+    """Describe the error in an absolute URL to read from, or None if it is allowed.
 
     Allowed are https, and http to this machine unless ``came_from``, the URL that redirected to this one, is https.
 

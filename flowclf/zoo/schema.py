@@ -28,7 +28,7 @@ _MAX_FILE_BYTES = 2**32
 
 
 def relative_path_problem(path: str) -> str | None:
-    """What is wrong with a relative path, or None; no part of it may lead elsewhere or be hidden.
+    """Describe the error in a relative path, or None; no part of it may lead elsewhere or be hidden.
 
     Example:
         >>> relative_path_problem("mnist-ice/model.safetensors")
