@@ -1,7 +1,6 @@
-"""Models on disk: safetensors for the weights, JSON for the description that rebuilds the graph. Never a pickle.
+"""Saving and loading models: a folder with ``model.safetensors`` and the description ``model.json``, never a pickle.
 
-A model is a folder with ``model.json`` and ``model.safetensors``. The description lists registered nodes with their arguments as
-JSON, and holds the SHA-256 of the weights, which is checked before they are read.
+The description lists registered nodes with their arguments, and holds the SHA-256 of the weights.
 """
 
 from __future__ import annotations
@@ -39,18 +38,21 @@ def describe(classifier: Classifier) -> dict[str, Any]:
 
     Raises:
         GraphError: if a node of the graph is not registered, or has an argument that JSON cannot hold.
-        CheckpointError: if the preprocessing is of your own class, the prior is an object of your own class, or a plain network was
-            not made by a registered architecture.
+        CheckpointError: if the preprocessing or the prior is of your own class, or a plain network was not made by a registered
+            architecture.
     """
     if type(classifier.preprocessing) is not Preprocessing:
         found = type(classifier.preprocessing).__qualname__
         raise CheckpointError(f"cannot be saved: expected a Preprocessing, found a {found}")
     if isinstance(classifier, InvertibleClassifier):
+        # With a fixed-point stream, subnets that were trained in bf16 are evaluated in bf16 too.
+        dtypes = {getattr(module, "subnet_dtype", None) for module in classifier.modules()}
+        keeps_bf16 = classifier.stream == "fixed_point" and torch.bfloat16 in dtypes
         network: dict[str, Any] = {
             "graph": describe_graph(classifier.graph),
             **_prior(classifier),
             "stream": classifier.stream,
-            "subnet_precision": _subnet_precision(classifier),
+            "subnet_precision": "bf16" if keeps_bf16 else "fp32",
         }
     elif isinstance(classifier, PlainClassifier) and classifier.spec is not None:
         network = {"network": classifier.spec, "input_shape": list(classifier.input_shape)}
@@ -68,7 +70,7 @@ def describe(classifier: Classifier) -> dict[str, Any]:
 
 
 def _prior(classifier: InvertibleClassifier) -> dict[str, Any]:
-    """Nothing for the factorial prior, whose arguments the graph's head has."""
+    """The entry for the prior; none for the factorial one, whose arguments the graph's head has."""
     if type(classifier.prior) is FactorialPrior:
         return {}
     if classifier.prior_spec is None:
@@ -79,12 +81,6 @@ def _prior(classifier: InvertibleClassifier) -> dict[str, Any]:
         return {"prior": {name: plain(arguments)}}
     except TypeError as error:
         raise CheckpointError(f"cannot be saved: prior '{name}': {error}") from error
-
-
-def _subnet_precision(classifier: InvertibleClassifier) -> str:
-    """Precision that evaluation needs: with a fixed-point stream, subnets that were trained in bf16 stay in bf16."""
-    dtypes = {getattr(module, "subnet_dtype", None) for module in classifier.modules()}
-    return "bf16" if classifier.stream == "fixed_point" and torch.bfloat16 in dtypes else "fp32"
 
 
 def rebuild(description: Mapping[str, Any], where: str = "the description") -> InvertibleClassifier | PlainClassifier:
@@ -119,11 +115,8 @@ def save(classifier: Classifier, folder: str | Path, *, metadata: Mapping[str, A
 
     Args:
         classifier: an invertible classifier whose nodes are all registered, or a plain one of a registered architecture.
-        folder: the model's folder; created if necessary.
+        folder: the model's folder, created if necessary; it is also returned.
         metadata: JSON to store in the description, e.g. the recipe's name and seed.
-
-    Returns:
-        The folder.
 
     Raises:
         GraphError: if a node cannot be saved; the error names it, and nothing is written.
@@ -162,7 +155,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not a model: expected a folder that holds {DESCRIPTION}")
     if file.stat().st_size > _MAX_DESCRIPTION_BYTES:
         raise CheckpointError(f"{file}: expected at most {_MAX_DESCRIPTION_BYTES} bytes, found {file.stat().st_size}")
-    return json_object(file.read_bytes(), str(file), CheckpointError)
+    return json_object(file, str(file), CheckpointError)
 
 
 def load(
@@ -203,7 +196,7 @@ def load(
 
 
 def _check_dimensions(description: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Reject an input with more dimensions than the weights hold numbers: the factorial prior has some for every dimension."""
+    """Reject an input with more dimensions than the weights hold numbers: the factorial prior has parameters for each."""
     factorial = "graph" in description and "prior" not in description
     dimensions = math.prod(description["graph"]["input"]["shape"]) if factorial else 0
     held = sum(map(math.prod, shapes.values()))
@@ -214,18 +207,13 @@ def _check_dimensions(description: Mapping[str, Any], shapes: Mapping[str, tuple
 def _load_weights(classifier: Classifier, weights: Path, found: Mapping[str, tuple[int, ...]]) -> None:
     expected = {name: tuple(value.shape) for name, value in classifier.state_dict().items()}
     if expected != found:
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        name = wrong[0]
+        name, *others = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise CheckpointError(
-            f"{weights}: {len(wrong)} tensors do not fit the description, the first is '{name}': expected "
+            f"{weights}: {1 + len(others)} tensors do not fit the description, the first is '{name}': expected "
             f"{expected.get(name, 'none')}, found {found.get(name, 'none')}"
         )
     try:
-        state = safetensors.torch.load_file(weights)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
-    try:
         # Assigning rather than copying keeps the saved dtype.
-        classifier.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{weights}: {error}") from error
+        classifier.load_state_dict(safetensors.torch.load_file(weights), assign=True)
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{weights} cannot be loaded: {error}") from error
