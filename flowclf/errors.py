@@ -8,24 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = [
-    "CheckpointError",
-    "ChecksumError",
-    "DataError",
-    "FlowclfError",
-    "GraphError",
-    "GridOverflowError",
-    "InterruptedRunError",
-    "NonFiniteLossError",
-    "Problem",
-    "RecipeError",
-    "RegistryError",
-    "UnreachableError",
-    "UsageError",
-    "VerificationError",
-    "ZooError",
-]
-
 
 class FlowclfError(Exception):
     """Base class: something went wrong at run time (exit code 1)."""

@@ -1,4 +1,4 @@
-"""Files on disk: hashes, atomic writes, the cache folder, bundled files. Independent of what the files contain."""
+"""Files on disk: hashes, atomic writes, the cache folder, bundled files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowclf.errors import ChecksumError, UnreachableError
 
@@ -25,6 +25,21 @@ def sha256(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError) as error:
         raise UnreachableError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+class Content(NamedTuple):
+    """What identifies the content of a file: its length in bytes, and its SHA-256 as 64 hexadecimal digits."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Content | None:
+        """The content of a regular file, or None if the file does not exist or cannot be read."""
+        try:
+            return cls(path.stat().st_size, sha256(path)) if path.is_file() else None
+        except (OSError, ValueError, UnreachableError):
+            return None
 
 
 def check_sha256(path: str | Path, expected: str) -> None:
@@ -79,7 +94,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def cache_folder() -> Path:
-    """Folder for downloads: ``$FLOWCLF_CACHE``, read at call time, or the platform's cache folder. It is not created."""
+    """Folder for downloads, which may not exist yet: ``$FLOWCLF_CACHE`` or the platform's cache folder."""
     import platformdirs
 
     return Path(os.environ.get("FLOWCLF_CACHE") or platformdirs.user_cache_dir("flowclf"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Len
@@ -16,6 +18,8 @@ DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
 """Name of the weights in a model's folder."""
 
+_MAX_DEPTH = 32
+
 Size = Annotated[int, Ge(1), Le(2**24)]
 
 
@@ -28,16 +32,16 @@ class Preprocessing(Section):
     fixed_point: bool = False
 
 
-def json_object(text: str | bytes, where: str, error: type[FlowclfError]) -> dict[str, Any]:
-    """The object that a JSON document is.
+def json_object(source: str | bytes | Path, where: str, error: type[FlowclfError]) -> dict[str, Any]:
+    """Read a JSON object from its text or from a file.
 
     Args:
-        text: of the document.
-        where: what errors call it.
-        error: what is raised.
+        source: the text, or the path of the file.
+        where: name of the document in errors.
+        error: class of the errors.
 
     Raises:
-        FlowclfError: of the class ``error``, if the text is not JSON, or is something other than an object.
+        FlowclfError: if the file cannot be read, the text is not JSON, or the document is not an object.
 
     Example:
         >>> from flowclf.errors import ZooError
@@ -45,9 +49,30 @@ def json_object(text: str | bytes, where: str, error: type[FlowclfError]) -> dic
         {'models': []}
     """
     try:
-        document = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+        text = source.read_bytes() if isinstance(source, Path) else source
+        document = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+    except OSError as reason:
+        raise error(f"{where} cannot be read: {reason.strerror or reason}") from reason
     except (ValueError, RecursionError) as reason:
         raise error(f"{where} is not JSON: {reason}") from reason
     if not isinstance(document, dict):
         raise error(f"{where}: expected a JSON object, found {type(document).__name__}")
     return document
+
+
+def walk(document: Any, where: str, error: type[FlowclfError]) -> Iterator[Any]:
+    """Iterate over a document and all keys and values in it, level by level; arguments are those of :func:`json_object`.
+
+    Raises:
+        FlowclfError: if the document has more than 32 nested levels, which other code could not traverse.
+    """
+    level = [document]
+    for _ in range(_MAX_DEPTH):
+        yield from level
+        mappings = [value for value in level if isinstance(value, Mapping)]
+        lists = [value for value in level if isinstance(value, list | tuple)]
+        level = [inner for value in mappings for pair in value.items() for inner in pair]
+        level += [inner for value in lists for inner in value]
+        if not level:
+            return
+    raise error(f"{where}: expected at most {_MAX_DEPTH} nested levels, found more")

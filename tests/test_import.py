@@ -20,7 +20,7 @@ LIGHT = [
     "flowclf.strict_json",
     "flowclf.recipe.run_folder",
 ]
-HEAVY_PARTS = ("flowclf.zoo.adding", "flowclf.zoo.cards", "flowclf.zoo.measuring", "flowclf.recipe.building")
+HEAVY_PARTS = ("flowclf.zoo.cards", "flowclf.zoo.measuring", "flowclf.recipe.building")
 """What measures, shows or builds models is imported when a model is measured, shown or built."""
 
 HEAVY = ("torch", "torchvision", "FrEIA", "nflows", "matplotlib", "scipy")

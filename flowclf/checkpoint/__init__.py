@@ -1,6 +1,6 @@
 """Models on disk: safetensors weights, a JSON description that rebuilds the graph, and limits on the memory used to load them."""
 
-from flowclf.checkpoint.files import describe, load, read_description, rebuild, save
+from flowclf.checkpoint.files import check_savable, describe, load, read_description, rebuild, save
 from flowclf.strict_json import DESCRIPTION, WEIGHTS
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "describe", "load", "read_description", "rebuild", "save"]
+__all__ = ["DESCRIPTION", "WEIGHTS", "check_savable", "describe", "load", "read_description", "rebuild", "save"]

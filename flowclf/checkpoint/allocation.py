@@ -1,7 +1,7 @@
 """Limits on the memory that is allocated while a model is built from an untrusted description.
 
-A description of a hundred bytes can specify a layer of a terabyte. The weights are a file of known size and hold as many numbers as
-the model has; so building the model may take memory in proportion to them, and no more.
+A description of a hundred bytes can specify a layer of a terabyte; building a model may take memory in proportion to the numbers
+that its file of weights holds.
 """
 
 from __future__ import annotations
@@ -40,12 +40,7 @@ def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 
 
 def limit_for(shapes: Mapping[str, tuple[int, ...]], where: str) -> AllocationLimit:
-    """Compute the limit for building a model with tensors of these shapes.
-
-    Args:
-        shapes: shapes of the tensors in the weights.
-        where: name of the description in errors.
-    """
+    """The limit for building a model whose weights are tensors of these shapes; ``where`` is its description's name in errors."""
     elements = sum(map(math.prod, shapes.values()))
     return AllocationLimit(
         _SPARE_BYTES + _BYTES_PER_ELEMENT * elements, _SPARE_OPERATIONS + _OPERATIONS_PER_TENSOR * len(shapes), where
@@ -55,10 +50,8 @@ def limit_for(shapes: Mapping[str, tuple[int, ...]], where: str) -> AllocationLi
 class AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Context that limits the total size of the tensors allocated in it; an operation over the limit fails before it allocates.
 
-    The limit applies to the sum of all allocations: freed memory is not subtracted.
-
     Args:
-        limit: bytes.
+        limit: bytes of all allocations together: freed memory is not subtracted.
         operations: largest number of operations on tensors, so that a long sequence of tiny ones ends too.
         where: name in errors of what is being built.
 

@@ -1,7 +1,4 @@
-"""Schema and limits of a model's JSON description, checked before anything is built or allocated from it.
-
-Only the form is checked here. Nodes check their own arguments, and the graph checks whether nodes fit together.
-"""
+"""Schema and limits of a model's JSON description, checked before anything is built or allocated from it."""
 
 from __future__ import annotations
 
@@ -14,12 +11,11 @@ from pydantic import Field, StringConstraints, ValidationError
 from flowclf.component_schema.sections import Section, first_problem
 from flowclf.component_schema.specs import MAX_NODES
 from flowclf.errors import CheckpointError
-from flowclf.strict_json import Preprocessing, Size
+from flowclf.strict_json import Preprocessing, Size, walk
 
 FORMAT = "flowclf-model"
 VERSION = 1
 
-_MAX_DEPTH = 32
 _MAX_VALUES = 1_000_000
 _MAX_TEXT = 10_000
 _MAX_NUMBER = 2**53
@@ -52,8 +48,6 @@ class _Weights(Section):
 
 
 class _Description(Section):
-    """Keys common to descriptions of all kinds."""
-
     format: Literal["flowclf-model"]
     version: Literal[1]
     flowclf: Name
@@ -81,11 +75,9 @@ _KINDS: Mapping[str, type[_Description]] = {"invertible": _Invertible, "plain": 
 
 
 def check_description(description: Mapping[str, Any], where: str = "the description") -> None:
-    """Check a description's form: its keys, types and sizes.
+    """Check the keys, types and sizes of a description; ``where`` is its name in errors.
 
-    Args:
-        description: a model's description, as parsed from JSON.
-        where: name of the description in errors.
+    Nodes check their own arguments, and the graph checks whether nodes fit together.
 
     Raises:
         CheckpointError: if the format, version or kind is another; a key is unknown or missing; or a value is of the wrong type or
@@ -112,24 +104,10 @@ def check_description(description: Mapping[str, Any], where: str = "the descript
 
 def _check_limits(description: Mapping[str, Any], where: str) -> None:
     """Reject a document that is too deep or too large to be traversed later."""
-    level: list[Any] = [description]
-    values = 0
-    for _ in range(_MAX_DEPTH):
-        inner: list[Any] = []
-        for value in level:
-            if isinstance(value, Mapping):
-                inner += value.keys()
-                inner += value.values()
-            elif isinstance(value, list | tuple):
-                inner += value
-            elif isinstance(value, str) and len(value) > _MAX_TEXT:
-                raise CheckpointError(f"{where}: expected texts of at most {_MAX_TEXT} characters, found one of {len(value)}")
-            elif isinstance(value, int) and abs(value) > _MAX_NUMBER:
-                raise CheckpointError(f"{where}: expected integers of at most 2^53 in magnitude, found a larger one")
-        values += len(level)
-        if values > _MAX_VALUES:
+    for number, value in enumerate(walk(description, where, CheckpointError), 1):
+        if number > _MAX_VALUES:
             raise CheckpointError(f"{where}: expected at most {_MAX_VALUES} values, found more")
-        if not inner:
-            return
-        level = inner
-    raise CheckpointError(f"{where}: expected at most {_MAX_DEPTH} nested levels, found more")
+        if isinstance(value, str) and len(value) > _MAX_TEXT:
+            raise CheckpointError(f"{where}: expected texts of at most {_MAX_TEXT} characters, found one of {len(value)}")
+        if isinstance(value, int) and abs(value) > _MAX_NUMBER:
+            raise CheckpointError(f"{where}: expected integers of at most 2^53 in magnitude, found a larger one")

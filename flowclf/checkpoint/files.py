@@ -1,7 +1,6 @@
-"""Models on disk: safetensors for the weights, JSON for the description that rebuilds the graph. Never a pickle.
+"""Saving and loading models: a folder with ``model.safetensors`` and the description ``model.json``, never a pickle.
 
-A model is a folder with ``model.json`` and ``model.safetensors``. The description lists registered nodes with their arguments as
-JSON, and holds the SHA-256 of the weights, which is checked before they are read.
+The description lists registered nodes with their arguments, and holds the SHA-256 of the weights.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import torch
 
 import flowclf
 from flowclf.checkpoint.allocation import limit_for, tensor_shapes
+from flowclf.checkpoint.comparison import check_same
 from flowclf.checkpoint.description import FORMAT, VERSION, check_description
 from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, plain_classifier
 from flowclf.component_schema.sections import plain
@@ -39,18 +39,21 @@ def describe(classifier: Classifier) -> dict[str, Any]:
 
     Raises:
         GraphError: if a node of the graph is not registered, or has an argument that JSON cannot hold.
-        CheckpointError: if the preprocessing is of your own class, the prior is an object of your own class, or a plain network was
-            not made by a registered architecture.
+        CheckpointError: if the preprocessing or the prior is of your own class, or a plain network was not made by a registered
+            architecture.
     """
     if type(classifier.preprocessing) is not Preprocessing:
         found = type(classifier.preprocessing).__qualname__
         raise CheckpointError(f"cannot be saved: expected a Preprocessing, found a {found}")
     if isinstance(classifier, InvertibleClassifier):
+        # With a fixed-point stream, subnets that were trained in bf16 are evaluated in bf16 too.
+        dtypes = {getattr(module, "subnet_dtype", None) for module in classifier.modules()}
+        keeps_bf16 = classifier.stream == "fixed_point" and torch.bfloat16 in dtypes
         network: dict[str, Any] = {
             "graph": describe_graph(classifier.graph),
             **_prior(classifier),
             "stream": classifier.stream,
-            "subnet_precision": _subnet_precision(classifier),
+            "subnet_precision": "bf16" if keeps_bf16 else "fp32",
         }
     elif isinstance(classifier, PlainClassifier) and classifier.spec is not None:
         network = {"network": classifier.spec, "input_shape": list(classifier.input_shape)}
@@ -68,7 +71,7 @@ def describe(classifier: Classifier) -> dict[str, Any]:
 
 
 def _prior(classifier: InvertibleClassifier) -> dict[str, Any]:
-    """Nothing for the factorial prior, whose arguments the graph's head has."""
+    """The entry for the prior; none for the factorial one, whose arguments the graph's head has."""
     if type(classifier.prior) is FactorialPrior:
         return {}
     if classifier.prior_spec is None:
@@ -79,12 +82,6 @@ def _prior(classifier: InvertibleClassifier) -> dict[str, Any]:
         return {"prior": {name: plain(arguments)}}
     except TypeError as error:
         raise CheckpointError(f"cannot be saved: prior '{name}': {error}") from error
-
-
-def _subnet_precision(classifier: InvertibleClassifier) -> str:
-    """Precision that evaluation needs: with a fixed-point stream, subnets that were trained in bf16 stay in bf16."""
-    dtypes = {getattr(module, "subnet_dtype", None) for module in classifier.modules()}
-    return "bf16" if classifier.stream == "fixed_point" and torch.bfloat16 in dtypes else "fp32"
 
 
 def rebuild(description: Mapping[str, Any], where: str = "the description") -> InvertibleClassifier | PlainClassifier:
@@ -114,19 +111,29 @@ def rebuild(description: Mapping[str, Any], where: str = "the description") -> I
         raise CheckpointError(f"{where} is incomplete: {type(error).__name__}: {error}") from error
 
 
+def check_savable(classifier: Classifier) -> dict[str, Any]:
+    """Describe a classifier, and check that the description builds the same one.
+
+    Raises:
+        GraphError: as :func:`describe`.
+        CheckpointError: as :func:`describe`, and if anything was changed after the classifier was built: a layer exchanged or
+            added, an argument set, a hook registered.
+    """
+    description = describe(classifier)
+    check_same(classifier, rebuild(description))
+    return description
+
+
 def save(classifier: Classifier, folder: str | Path, *, metadata: Mapping[str, Any] | None = None) -> Path:
     """Write a classifier to a folder; each file is written atomically, the description last.
 
     Args:
         classifier: an invertible classifier whose nodes are all registered, or a plain one of a registered architecture.
-        folder: the model's folder; created if necessary.
+        folder: the model's folder, created if necessary; it is also returned.
         metadata: JSON to store in the description, e.g. the recipe's name and seed.
 
-    Returns:
-        The folder.
-
     Raises:
-        GraphError: if a node cannot be saved; the error names it, and nothing is written.
+        GraphError, CheckpointError: as :func:`check_savable`; nothing is written.
         ValueError: if JSON cannot hold the metadata; nothing is written.
 
     Example:
@@ -137,7 +144,7 @@ def save(classifier: Classifier, folder: str | Path, *, metadata: Mapping[str, A
         >>> again.input_shape
         (1, 8, 8)
     """
-    description = {**describe(classifier), "metadata": dict(metadata or {})}
+    description = {**check_savable(classifier), "metadata": dict(metadata or {})}
     json.dumps(description, allow_nan=False)
     folder = Path(folder)
     state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
@@ -162,7 +169,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not a model: expected a folder that holds {DESCRIPTION}")
     if file.stat().st_size > _MAX_DESCRIPTION_BYTES:
         raise CheckpointError(f"{file}: expected at most {_MAX_DESCRIPTION_BYTES} bytes, found {file.stat().st_size}")
-    return json_object(file.read_bytes(), str(file), CheckpointError)
+    return json_object(file, str(file), CheckpointError)
 
 
 def load(
@@ -203,7 +210,7 @@ def load(
 
 
 def _check_dimensions(description: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Reject an input with more dimensions than the weights hold numbers: the factorial prior has some for every dimension."""
+    """Reject an input with more dimensions than the weights hold numbers: the factorial prior has parameters for each."""
     factorial = "graph" in description and "prior" not in description
     dimensions = math.prod(description["graph"]["input"]["shape"]) if factorial else 0
     held = sum(map(math.prod, shapes.values()))
@@ -234,18 +241,14 @@ def _load_weights(
     found = {names[name]: shape for name, shape in shapes.items()}
     expected = {name: tuple(value.shape) for name, value in classifier.state_dict().items()}
     if expected != found:
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        name = wrong[0]
+        name, *others = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise CheckpointError(
-            f"{weights}: {len(wrong)} tensors do not fit the description, the first is '{name}': expected "
+            f"{weights}: {1 + len(others)} tensors do not fit the description, the first is '{name}': expected "
             f"{expected.get(name, 'none')}, found {found.get(name, 'none')}"
         )
     try:
         state = {names[name]: value for name, value in safetensors.torch.load_file(weights).items()}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
-    try:
         # Assigning rather than copying keeps the saved dtype.
         classifier.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{weights}: {error}") from error
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{weights} cannot be loaded: {error}") from error

@@ -1,6 +1,6 @@
-"""Data sets: registered by name, from a user's files, or from arrays in code; all are held in memory as tensors.
+"""Data sets, held in memory as tensors.
 
-A registered data set is a function with keyword-only arguments that returns :class:`RawData`; :func:`load` turns it into a
+A registered data set is a function with keyword-only arguments that returns :class:`RawData`; :func:`load` makes it a
 :class:`DataSet`, with a validation part, batches and augmentation.
 """
 

@@ -16,8 +16,10 @@ from flowclf.data.records import RawData
 from flowclf.errors import DataError, UsageError
 
 _WHOLE = ("images", "labels")
-_PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+_TRAIN = ("train_images", "train_labels")
+_TEST = ("test_images", "test_labels")
 _OPTIONAL = "class_names"
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def arrays(*, path: str, test_fraction: ProperFraction = 0.1, test_seed: NonNegativeInt = 0) -> RawData:
@@ -39,24 +41,19 @@ def arrays(*, path: str, test_fraction: ProperFraction = 0.1, test_seed: NonNega
     """
     content = _read(Path(path).expanduser())
     found = set(content) - {_OPTIONAL}
-    if found not in (set(_WHOLE), set(_PARTS)):
+    if found not in (set(_WHOLE), {*_TRAIN, *_TEST}):
         raise DataError(
-            f"{path}: expected the keys {', '.join(_WHOLE)}, or {', '.join(_PARTS)}, and optionally {_OPTIONAL}; "
+            f"{path}: expected the keys {', '.join(_WHOLE)}, or {', '.join(_TRAIN + _TEST)}, and optionally {_OPTIONAL}; "
             f"found {', '.join(sorted(content)) or 'none'}"
         )
-    train = _WHOLE if found == set(_WHOLE) else _PARTS[:2]
-    keys = (train[0], train[1], "test_images", "test_labels")
-    train_inputs, train_labels, test_inputs, test_labels = (content.get(key) for key in keys)
-    return raw_data_from(
-        train_inputs,
-        train_labels,
-        test_inputs,
-        test_labels,
-        _class_names(content.get(_OPTIONAL), f"{path}: {_OPTIONAL}"),
-        names=(f"{path}: {keys[0]}", f"{path}: {keys[1]}", f"{path}: {keys[2]}", f"{path}: {keys[3]}"),
-        test_fraction=test_fraction,
-        test_seed=test_seed,
+    train, test = (
+        {f"{path}: {key}": content.get(key) for key in keys} for keys in (_WHOLE if found == set(_WHOLE) else _TRAIN, _TEST)
     )
+    names = content.get(_OPTIONAL)
+    if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
+        raise DataError(f"{path}: {_OPTIONAL}: expected strings of shape (K,), found {names.dtype} of shape {names.shape}")
+    class_names = None if names is None else names.tolist()
+    return raw_data_from(train, test, class_names, test_fraction=test_fraction, test_seed=test_seed)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
@@ -70,23 +67,15 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
                 raise DataError(f"{path}: expected an .npz archive, found a single .npy array")
             with archive:
                 return {str(key): _array(archive, str(key), path) for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path}: expected an .npz archive, found another file: {error}") from error
 
 
 def _array(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> NDArray[Any]:
     try:
         array = archive[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path}: {key}: expected a plain array, found one that cannot be read: {error}") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: {key}: expected an array, found another kind of file")
     return array
-
-
-def _class_names(names: NDArray[Any] | None, where: str) -> list[str] | None:
-    if names is None:
-        return None
-    if names.ndim != 1 or names.dtype.kind != "U":
-        raise DataError(f"{where}: expected strings of shape (K,), found {names.dtype} of shape {names.shape}")
-    return [str(name) for name in names]

@@ -16,30 +16,30 @@ from flowclf.host_memory import moved
 from flowclf.settings import AugmentSettings
 
 _BETWEEN_POINTS = 7
-"""Pixels between two points at which a displacement is drawn."""
+"""Approximate number of pixels between points at which a displacement is drawn."""
 
 
 class Augmentation(AugmentSettings):
     """Random changes to training images; by default none.
 
-    The order is rotation, zoom and elastic distortion in one interpolation, crop, shift, flip, noise; each image of a batch gets
-    its own. What enters the image from outside is 0, the background, except in a crop. Limits and defaults are declared in
+    The order is rotation, zoom and elastic distortion in one interpolation, crop, shift, flip, noise; random numbers are drawn for
+    each image. Pixels from outside the image are 0, except in a crop. Limits and defaults are declared in
     :class:`flowclf.settings.AugmentSettings`.
 
     Args:
         rotation: largest angle of rotation about the middle, either way, in degrees.
         zoom: largest change of size, either way, as a fraction of the size.
-        elastic: standard deviation of random displacements along each axis, in pixels, at points about 7 pixels apart, between
-            which they are interpolated. About 1 suits handwriting (P. Simard et al., Best practices for convolutional neural
+        elastic: standard deviation of random displacements along each axis, in pixels, at points about 7 pixels apart; between the
+            points they are interpolated. About 1 suits handwriting (P. Simard et al., Best practices for convolutional neural
             networks applied to visual document analysis, 2003, section 2).
-        unwarped: fraction of the images that rotation, zoom and elastic distortion leave unchanged. They soften the others: the
-            density of a flow that is fitted to softened images alone lies beside that of images as they come.
+        unwarped: fraction of the images that rotation, zoom and elastic distortion leave unchanged. These soften images, and a flow
+            that is trained on softened images alone gives others a low density.
         interpolation: ``bilinear``, or ``bicubic``, which softens less.
         shift: largest translation along each axis, in pixels; every integer from -shift to shift is equally likely.
         crop: padding on each side, by reflection, before a random crop to the original size, in pixels; 4 is usual for CIFAR.
         flip: mirror left and right with probability 1/2.
-        noise: largest standard deviation of Gaussian noise, as a fraction of the pixels' range; each image's own is uniform from 0
-            to it. Values beyond the range are clipped.
+        noise: largest standard deviation of Gaussian noise, as a fraction of the pixels' range; an image's standard deviation is
+            uniform from 0 to it. Results are clipped to the range.
 
     Raises:
         UsageError: if an argument is unknown, or its value is not valid.
@@ -55,17 +55,13 @@ class Augmentation(AugmentSettings):
 
     @classmethod
     def of(cls, value: AugmentSettings | Mapping[str, Any] | None) -> Augmentation:
-        """An augmentation from its settings, or from a mapping of its arguments; None is the one that changes nothing.
-
-        Raises:
-            UsageError: if an argument is unknown or not valid, or ``value`` is of another type.
-        """
+        """An augmentation from its settings or a mapping of its arguments; None changes nothing. Errors are those of the class."""
         if isinstance(value, cls):
             return value
         return cls(**from_code(AugmentSettings, {} if value is None else value, "augment").model_dump())
 
     def __bool__(self) -> bool:
-        """Whether anything changes at all."""
+        """Whether images may change."""
         return bool(self._warps or self.shift or self.crop or self.flip or self.noise)
 
     @property
@@ -73,10 +69,10 @@ class Augmentation(AugmentSettings):
         return bool(self.rotation or self.zoom or self.elastic)
 
     def check(self, shape: Sequence[int]) -> None:
-        """Check that data of this shape, (C, H, W) or (D,), can be augmented so.
+        """Check that data of this shape, (C, H, W) or (D,), can be augmented.
 
         Raises:
-            UsageError: if the data are vectors and anything is to change, or a shift or crop is not less than the smaller side.
+            UsageError: if the data are vectors that would change, or a shift or crop is not less than the smaller side.
         """
         if not self:
             return
@@ -88,17 +84,9 @@ class Augmentation(AugmentSettings):
                 raise UsageError(f"augment: {name}: expected less than the smaller side, {side} pixels, found {pixels}")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch.
+        """Augment images (B, C, H, W), uint8, on any device; the same tensor if nothing changes. Errors are those of :meth:`check`.
 
-        Args:
-            images: (B, C, H, W), uint8, on any device.
-            generator: on the CPU, so that a seed gives the same images on every device.
-
-        Returns:
-            (B, C, H, W), uint8; the same tensor if nothing is to change.
-
-        Raises:
-            UsageError: as :meth:`check`.
+        The generator is on the CPU, so that a seed gives the same images on every device.
         """
         self.check(images.shape[1:])
         height, width = images.shape[-2:]
@@ -121,7 +109,7 @@ class Augmentation(AugmentSettings):
         return images
 
     def _warped(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Rotate, zoom and distort each image at random, or leave it unchanged."""
+        """Rotate, zoom and distort the images that are not left unchanged."""
         angle, share = 2 * torch.rand(2, len(images), generator=generator) - 1
         angle, share = angle * math.radians(self.rotation), share * self.zoom
         kept = torch.rand(len(images), generator=generator) < self.unwarped if self.unwarped else torch.zeros(len(images)).bool()
@@ -143,27 +131,19 @@ class Augmentation(AugmentSettings):
         warped = functional.grid_sample(images.float(), grid, mode=self.interpolation, align_corners=False)
         return warped.round().clamp(0, 255).to(torch.uint8)
 
-    def describe(self) -> dict[str, Any]:
-        """The arguments, as plain JSON."""
-        return self.model_dump()
-
 
 def _reflected(size: int, padding: int) -> Tensor:
-    """Indices 0..size-1 with ``padding`` more on each side, by reflection that does not repeat the border."""
+    """Indices 0..size-1 and ``padding`` more on each side, by reflection that does not repeat the border."""
     indices = torch.arange(-padding, size + padding).abs()
     return (size - 1) - ((size - 1) - indices).abs()
 
 
 def _windows(padded: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
     """A random window of each padded image, by one gather over flat pixels, which is three times as fast as three index tensors."""
-    batch, channels, padded_height, padded_width = padded.shape
-    drawn = [
-        torch.randint(padded_height - height + 1, (batch,), generator=generator),
-        torch.randint(padded_width - width + 1, (batch,), generator=generator),
-    ]
-    offsets = moved(torch.stack(drawn), padded.device)
+    (batch, channels, padded_height, padded_width), device = padded.shape, padded.device
+    limits = padded_height - height + 1, padded_width - width + 1
+    offsets = moved(torch.stack([torch.randint(limit, (batch,), generator=generator) for limit in limits]), device)
     start = offsets[0] * padded_width + offsets[1]
-    device = padded.device
     window = torch.arange(height, device=device)[:, None] * padded_width + torch.arange(width, device=device)
     index = (start[:, None] + window.flatten())[:, None].expand(-1, channels, -1)
     return padded.flatten(2).gather(2, index).view(batch, channels, height, width)

@@ -1,11 +1,11 @@
 """Conversion of a user's arrays and tensors to splits: layouts, types, class names, and a test part if there is none.
 
-Error messages refer to a value by the user's key or argument, which the caller passes as ``where``.
+``where`` is the user's key or argument, which error messages name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,13 +35,11 @@ def check_positive(value: Any, where: str) -> None:
 def inputs_from(values: Any, where: str) -> Tensor:
     """Copy images to uint8 (N, C, H, W), or vectors to float32 (N, D).
 
-    Images are uint8, 0..255: (N, H, W) grey; (N, H, W, C) or (N, C, H, W) with C = 1 or 3. The channel axis is the one
-    of size 1 or 3; it is an error if both the second and the last axis are. Vectors (N, D) may have any floating-point
-    type.
+    Images are uint8, 0..255: (N, H, W) grey; (N, H, W, C) or (N, C, H, W) with C = 1 or 3. Vectors have any floating-point type.
 
     Raises:
-        DataError: if the type or shape is another, there are no elements, the channel axis is missing or ambiguous, or a
-            vector is not finite.
+        DataError: if the type or shape is another, there are no elements, both or neither of the second and the last axis may be
+            the channels, or a vector is not finite.
     """
     array = _array(values)
     found = f"found {array.dtype} of shape {array.shape}"
@@ -90,8 +88,6 @@ def labels_from(values: Any, where: str, length: int) -> Tensor:
 def split_by_class(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Draw indices of a training and a test part, both in random order; test is a fraction of each class, rounded down.
 
-    The split is by class, so that no class loses all of its training examples.
-
     Raises:
         UsageError: if no class is large enough to provide a test example.
     """
@@ -109,52 +105,50 @@ def split_by_class(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, 
 
 
 def raw_data_from(
-    train_inputs: Any,
-    train_labels: Any,
-    test_inputs: Any,
-    test_labels: Any,
+    train: Mapping[str, Any],
+    test: Mapping[str, Any],
     class_names: Sequence[str] | None,
     *,
-    names: tuple[str, str, str, str],
     test_fraction: float,
     test_seed: int = 0,
 ) -> RawData:
-    """Convert arrays or tensors to raw data; without test inputs, part of the training set becomes the test set.
+    """Convert arrays or tensors to raw data; without a test part, examples of the training part become one.
 
     Args:
-        train_inputs: see :func:`inputs_from`.
-        train_labels: see :func:`labels_from`.
-        test_inputs: like the training inputs, or None.
-        test_labels: like the training labels, or None.
+        train: inputs (see :func:`inputs_from`) and labels (see :func:`labels_from`), by their names in error messages.
+        test: likewise; the values may be None.
         class_names: one name per class; None uses the class numbers.
-        names: names of the four arrays in error messages.
         test_fraction: fraction of each class that becomes test data, in (0, 1), if there are no test inputs.
         test_seed: random seed for that choice.
 
     Raises:
-        DataError: if an array is invalid, or only one of test inputs and test labels is given.
+        DataError: if an array is not valid, or only one of test inputs and test labels is given.
         UsageError: if the fraction is outside (0, 1).
     """
-    inputs = inputs_from(train_inputs, names[0])
-    train = Split(inputs, labels_from(train_labels, names[1], len(inputs)))
-    if (test_inputs is None) != (test_labels is None):
-        given, missing = (names[3], names[2]) if test_inputs is None else (names[2], names[3])
-        raise DataError(f"expected {names[2]} and {names[3]} together, found {given} without {missing}")
-    if test_inputs is None:
-        check_fraction(test_fraction, "test_fraction")
-        kept, held_out = split_by_class(train.labels, test_fraction, test_seed)
-        test = Split(train.inputs[held_out], train.labels[held_out])
-        train = Split(train.inputs[kept], train.labels[kept])
+    train_split = _split(train)
+    given = [name for name, value in test.items() if value is not None]
+    if len(given) == 1:
+        missing = next(name for name in test if name not in given)
+        raise DataError(f"expected {' and '.join(test)} together, found {given[0]} without {missing}")
+    if given:
+        test_split = _split(test)
     else:
-        inputs = inputs_from(test_inputs, names[2])
-        test = Split(inputs, labels_from(test_labels, names[3], len(inputs)))
+        check_fraction(test_fraction, "test_fraction")
+        kept, held_out = split_by_class(train_split.labels, test_fraction, test_seed)
+        train_split, test_split = train_split.take(kept), train_split.take(held_out)
     if class_names is None:
-        numbers = torch.unique(train.labels).tolist()
+        numbers = torch.unique(train_split.labels).tolist()
         if numbers != list(range(len(numbers))):
-            shown = ", ".join(str(number) for number in numbers[:10]) + (", ..." if len(numbers) > 10 else "")
-            raise DataError(f"{names[1]}: expected every class number from 0 to the highest, found only {shown}")
-        class_names = [str(number) for number in numbers]
-    return RawData(train, test, tuple(str(name) for name in class_names))
+            shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+            raise DataError(f"{list(train)[1]}: expected every class number from 0 to the highest, found only {shown}")
+        class_names = numbers
+    return RawData(train_split, test_split, tuple(map(str, class_names)))
+
+
+def _split(named: Mapping[str, Any]) -> Split:
+    (inputs_name, values), (labels_name, numbers) = named.items()
+    inputs = inputs_from(values, inputs_name)
+    return Split(inputs, labels_from(numbers, labels_name, len(inputs)))
 
 
 def _array(values: Any) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""DataSet: training, validation and test data in memory, and the order of training batches."""
+"""DataSet: training, validation and test data in memory, and their training batches."""
 
 from __future__ import annotations
 
@@ -19,15 +19,12 @@ from flowclf.settings import AugmentSettings
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DataSet:
-    """Labelled data in three disjoint parts on one device; batches depend on (seed, epoch, position) only.
-
-    Built by :func:`flowclf.data.load`, :meth:`from_arrays` or :meth:`from_raw`.
+    """Labelled data in three disjoint parts on one device, built by :func:`flowclf.data.load` or one of the class methods.
 
     Attributes:
         name: name of the data set in reports.
         class_names: one name per class, in the order of the labels.
-        train: the training set without the validation part, in random order, so that ``train.head(n)`` is a random
-            sample.
+        train: the training set without the validation part, in random order: ``train.head(n)`` is a random sample.
         validation: part held out of the training set by a permutation that depends on the seed alone.
         test: the test set, in its original order.
         batch_size: examples per training batch.
@@ -55,7 +52,7 @@ class DataSet:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise UsageError(f"seed: expected an integer, found {self.seed!r}")
         if len(self.train) < 2:
-            raise UsageError(f"data set '{self.name}': expected at least 2 training elements, found {len(self.train)}")
+            raise UsageError(f"data set '{self.name}': expected at least 2 training examples, found {len(self.train)}")
         self.augment.check(self.image_shape)
 
     @classmethod
@@ -70,16 +67,9 @@ class DataSet:
         seed: int = 0,
         train_limit: int | None = None,
     ) -> DataSet:
-        """Build a data set from raw data, holding a validation part out of the training set.
+        """Build a data set from raw data; ``name`` is its name in reports, other arguments are those of :func:`flowclf.data.load`.
 
-        Args:
-            raw: training and test data.
-            name: name of the data set in reports.
-            batch_size: examples per training batch, at least 1.
-            validation: size of the validation part: a count, or a fraction of the training set in (0, 1).
-            augment: random changes to training images, an :class:`Augmentation` or a mapping of its arguments.
-            seed: random seed for everything random.
-            train_limit: train on this many examples only, chosen at random; the validation part does not depend on it.
+        The validation part does not depend on ``train_limit``.
 
         Raises:
             DataError: if the raw data are inconsistent.
@@ -95,19 +85,10 @@ class DataSet:
         kept = order[held_out:]
         if train_limit is not None:
             if isinstance(train_limit, bool) or not isinstance(train_limit, int) or not 2 <= train_limit <= len(kept):
-                raise UsageError(f"train_limit: expected 2 to {len(kept)} training elements, found {train_limit!r}")
+                raise UsageError(f"train_limit: expected 2 to {len(kept)} training examples, found {train_limit!r}")
             kept = kept[:train_limit]
-        return cls(
-            name=name,
-            class_names=tuple(raw.class_names),
-            train=raw.train.take(kept),
-            validation=raw.train.take(order[:held_out]),
-            test=raw.test,
-            batch_size=batch_size,
-            seed=seed,
-            augment=Augmentation.of(augment),
-            oracle=raw.oracle,
-        )
+        train, validation_part, names = raw.train.take(kept), raw.train.take(order[:held_out]), tuple(raw.class_names)
+        return cls(name, names, train, validation_part, raw.test, batch_size, seed, Augmentation.of(augment), raw.oracle)
 
     @classmethod
     def from_arrays(
@@ -126,25 +107,16 @@ class DataSet:
         seed: int = 0,
         train_limit: int | None = None,
     ) -> DataSet:
-        """Build a data set from numpy arrays or tensors; they are copied.
-
-        Images are uint8, 0..255: (N, H, W) grey, (N, H, W, C) or (N, C, H, W) with C = 1 or 3. The channel axis is the
-        one of size 1 or 3; it is an error if both the second and the last axis are (images 3 pixels high and wide).
-        Vectors are floating point, (N, D). Labels are integers (N,) that use every number from 0 to K - 1.
+        """Build a data set from numpy arrays or tensors, which are copied. Other arguments are those of :meth:`from_raw`.
 
         Args:
-            train_images: images or vectors.
-            train_labels: their class numbers.
+            train_images: images, uint8, 0..255: (N, H, W) grey, (N, H, W, C) or (N, C, H, W) with C = 1 or 3 (an error if both
+                axes may be the channels); or vectors (N, D), floating point.
+            train_labels: class numbers (N,), integers that use every number from 0 to K - 1.
             test_images: like the training images; None takes part of the training set, the same for every seed.
             test_labels: class numbers of the test images.
             class_names: one name per class; None uses the class numbers.
             test_fraction: fraction of each class that becomes test data, in (0, 1), if there are no test images.
-            name: name of the data set in reports.
-            batch_size: examples per training batch, at least 1.
-            validation: size of the validation part: a count, or a fraction of the training set in (0, 1).
-            augment: random augmentation of training images; vectors cannot be augmented.
-            seed: random seed for everything random.
-            train_limit: train on this many examples only.
 
         Raises:
             DataError: if an array has the wrong type or shape, or the labels do not fit.
@@ -155,23 +127,11 @@ class DataSet:
             >>> DataSet.from_arrays(images, labels, batch_size=32, augment={"shift": 1})
             DataSet('arrays': 83 train, 9 validation, 8 test, (1, 12, 12), 4 classes, batch 32, shift=1, cpu)
         """
-        raw = raw_data_from(
-            train_images,
-            train_labels,
-            test_images,
-            test_labels,
-            class_names,
-            names=("train_images", "train_labels", "test_images", "test_labels"),
-            test_fraction=test_fraction,
-        )
+        train = {"train_images": train_images, "train_labels": train_labels}
+        test = {"test_images": test_images, "test_labels": test_labels}
+        raw = raw_data_from(train, test, class_names, test_fraction=test_fraction)
         return cls.from_raw(
-            raw,
-            name=name,
-            batch_size=batch_size,
-            validation=validation,
-            augment=augment,
-            seed=seed,
-            train_limit=train_limit,
+            raw, name=name, batch_size=batch_size, validation=validation, augment=augment, seed=seed, train_limit=train_limit
         )
 
     @property
@@ -191,7 +151,7 @@ class DataSet:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches per epoch, including a smaller last one unless it has a single example."""
+        """Batches per epoch; the last one is smaller, and left out if it has a single example."""
         whole, rest = divmod(len(self.train), self.batch_size)
         return whole + (rest > 1)
 
@@ -200,14 +160,10 @@ class DataSet:
         return replace(self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device))
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Iterate over the batches of one epoch, shuffled and augmented on the device of the data.
+        """Iterate over the batches of an epoch, from 0, shuffled and augmented on the device of the data.
 
         A batch is a function of (seed, epoch, position) only: ``start=k`` yields the batches after the first k, bit for
         bit. The global random state is neither read nor changed.
-
-        Args:
-            epoch: number of the epoch, from 0.
-            start: position of the first batch, 0 to ``steps_per_epoch``.
 
         Raises:
             UsageError: if the epoch or the position is out of range.
@@ -216,17 +172,17 @@ class DataSet:
             raise UsageError(f"train_batches: expected an epoch from 0, found {epoch}")
         if not 0 <= start <= self.steps_per_epoch:
             raise UsageError(f"train_batches: expected a start from 0 to {self.steps_per_epoch}, found {start}")
-        return self._batches(epoch, start)
-
-    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order = moved(torch.randperm(len(self.train), generator=generator(self.seed, "order", epoch)), self.device)
-        for position in range(start, self.steps_per_epoch):
+
+        def batch(position: int) -> Batch:
             chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
             source = generator(self.seed, "batch", epoch, position)
             inputs = self.train.inputs.index_select(0, chosen)
             if self.augment:
                 inputs = self.augment(inputs, source)
-            yield Batch(inputs, self.train.labels.index_select(0, chosen), source)
+            return Batch(inputs, self.train.labels.index_select(0, chosen), source)
+
+        return map(batch, range(start, self.steps_per_epoch))
 
     def describe(self) -> dict[str, Any]:
         """Describe the data set as JSON, for the record of a run."""
@@ -235,28 +191,17 @@ class DataSet:
             "image_shape": list(self.image_shape),
             "classes": self.classes,
             "class_names": list(self.class_names),
-            "train": len(self.train),
-            "validation": len(self.validation),
-            "test": len(self.test),
+            **{part: len(getattr(self, part)) for part in ("train", "validation", "test")},
             "batch_size": self.batch_size,
             "seed": self.seed,
-            "augment": self.augment.describe(),
+            "augment": self.augment.model_dump(),
         }
 
     def __repr__(self) -> str:
-        usual = Augmentation().describe()
-        changes = [f"{name}={value}" for name, value in self.augment.describe().items() if value != usual[name]]
-        parts = [
-            f"{len(self.train)} train",
-            f"{len(self.validation)} validation",
-            f"{len(self.test)} test",
-            str(self.image_shape),
-            f"{self.classes} classes",
-            f"batch {self.batch_size}",
-            *changes,
-            str(self.device),
-        ]
-        return f"DataSet('{self.name}': {', '.join(parts)})"
+        changes = [f"{name}={value}" for name, value in self.augment.model_dump(exclude_defaults=True).items()]
+        sizes = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
+        others = [str(self.image_shape), f"{self.classes} classes", f"batch {self.batch_size}", *changes, str(self.device)]
+        return f"DataSet('{self.name}': {sizes}, {', '.join(others)})"
 
 
 def _validation_size(validation: int | float, size: int) -> int:
@@ -266,6 +211,6 @@ def _validation_size(validation: int | float, size: int) -> int:
     if not 1 <= count <= size - 2:
         raise UsageError(
             f"validation: expected a count from 1 to {size - 2} or a fraction in (0, 1) that gives one, "
-            f"found {validation!r} of {size} training elements"
+            f"found {validation!r} of {size} training examples"
         )
     return count

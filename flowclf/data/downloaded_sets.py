@@ -1,7 +1,7 @@
 """The registered data sets that are downloaded: FashionMNIST, CIFAR-10, CIFAR-100 and SVHN.
 
-The files are the originals, where torchvision keeps them too, and count only with their size and SHA-256, which are those of
-TensorFlow Datasets (``url_checksums``). CIFAR is read in its binary version, for the one that torchvision reads is pickled.
+Sizes and SHA-256 of the original files are those of TensorFlow Datasets (``url_checksums``). CIFAR is read in its binary version,
+because torchvision's is pickled.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flowclf.data.idx import gunzip, idx_split, read_bytes
+from flowclf.data.idx import gunzip, idx_raw_data, read_bytes
 from flowclf.data.records import RawData, Split
 from flowclf.errors import ChecksumError, UnreachableError
-from flowclf.files import cache_folder
+from flowclf.files import Content, cache_folder
 from flowclf.remote.downloads import ensure_file
 from flowclf.remote.settings import settings
-from flowclf.remote.transport import Content
 
 _PLACES = {
     "fashion_mnist": (
@@ -46,33 +45,28 @@ _CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Sh
 def fashion_mnist(*, root: str | None = None) -> RawData:
     """FashionMNIST, in ``root/FashionMNIST/raw``: 60000 training and 10000 test images of clothes, (1, 28, 28).
 
-    Files there that are unpacked already are read as they are.
+    Unpacked files are read as they are.
 
     Source: H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine learning
     algorithms, 2017.
 
     Args:
-        root: folder of the files, ``datasets`` in the cache folder if None. What is missing is downloaded.
+        root: folder of the files, ``datasets`` in the cache folder if None. Missing files are downloaded.
 
     Raises:
         ChecksumError: if a download is not the expected file.
         UnreachableError: if a file is missing and cannot be downloaded; the message says how to place it by hand.
-        DataError: if an unpacked file does not hold what it should.
+        DataError: if an unpacked file is not a valid IDX file.
     """
-    folder = _folder(root) / "FashionMNIST" / "raw"
 
-    def content(file: str) -> bytes:
-        # torchvision unpacks in place, and takes an unpacked file on trust; so the archive counts where there is one
-        if not (folder / f"{file}.gz").is_file() and (folder / file).is_file():
-            return read_bytes(folder / file)
-        archive = _ensured("fashion_mnist", folder / f"{file}.gz")
-        return gunzip(read_bytes(archive), str(archive))
+    def content(file: Path) -> bytes:
+        archive = file.with_name(f"{file.name}.gz")
+        # torchvision unpacks in place; unpacked files have no known hash, so an archive takes precedence
+        if not archive.is_file() and file.is_file():
+            return read_bytes(file)
+        return gunzip(read_bytes(_ensured("fashion_mnist", archive)), str(archive))
 
-    def split(part: str) -> Split:
-        images, labels = f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
-        return idx_split(content(images), content(labels), str(folder / images), str(folder / labels))
-
-    return RawData(split("train"), split("t10k"), _CLOTHES)
+    return idx_raw_data(_folder(root) / "FashionMNIST" / "raw", content, _CLOTHES)
 
 
 def cifar10(*, root: str | None = None) -> RawData:
@@ -81,7 +75,7 @@ def cifar10(*, root: str | None = None) -> RawData:
     Source: A. Krizhevsky, Learning multiple layers of features from tiny images, 2009.
 
     Args:
-        root: folder of the file, ``datasets`` in the cache folder if None. If it is missing it is downloaded.
+        root: folder of the file, ``datasets`` in the cache folder if None. A missing file is downloaded.
 
     Raises:
         ChecksumError: if a download is not the expected file.
@@ -94,10 +88,10 @@ def cifar10(*, root: str | None = None) -> RawData:
 def cifar100(*, root: str | None = None) -> RawData:
     """CIFAR-100 with its fine labels, from ``root/cifar-100-binary.tar.gz``: 50000 training and 10000 test images, (3, 32, 32).
 
-    Source, arguments and errors are those of :func:`cifar10`.
+    Source and errors are those of :func:`cifar10`.
 
     Args:
-        root: folder of the file, ``datasets`` in the cache folder if None. If it is missing it is downloaded.
+        root: folder of the file, ``datasets`` in the cache folder if None. A missing file is downloaded.
     """
     archive = _folder(root) / "cifar-100-binary.tar.gz"
     return _cifar("cifar100", archive, ["train.bin"], "test.bin", "fine_label_names.txt", label_bytes=2)
@@ -107,14 +101,10 @@ def svhn(*, root: str | None = None) -> RawData:
     """SVHN, the street view house numbers, in ``root``: 73257 training and 26032 test images of digits, (3, 32, 32).
 
     Source: Y. Netzer, T. Wang, A. Coates, A. Bissacco, B. Wu and A. Y. Ng, Reading digits in natural images with
-    unsupervised feature learning, 2011.
+    unsupervised feature learning, 2011. Errors are those of :func:`cifar10`.
 
     Args:
-        root: folder of the files, ``datasets`` in the cache folder if None. What is missing is downloaded.
-
-    Raises:
-        ChecksumError: if a download is not the expected file.
-        UnreachableError: if a file is missing and cannot be downloaded; the message says how to place it by hand.
+        root: folder of the files, ``datasets`` in the cache folder if None. Missing files are downloaded.
     """
     from scipy.io import loadmat  # comes with FrEIA
 
@@ -124,11 +114,11 @@ def svhn(*, root: str | None = None) -> RawData:
         # the digit 0 is class 10 in the file
         return Split(torch.from_numpy(images), torch.from_numpy(content["y"].ravel().astype(np.int64) % 10))
 
-    return RawData(split("train"), split("test"), tuple(str(digit) for digit in range(10)))
+    return RawData(split("train"), split("test"), tuple("0123456789"))
 
 
 def _cifar(name: str, archive: Path, train: list[str], test: str, names: str, label_bytes: int) -> RawData:
-    """A row of a file holds the labels, the finest last, then the pixels of three channels."""
+    # a row of a file holds the labels, the finest last, then the pixels of three channels
     with tarfile.open(_ensured(name, archive)) as tar:
         files = {Path(member.name).name: (tar.extractfile(member) or io.BytesIO()).read() for member in tar}
 
@@ -145,7 +135,7 @@ def _folder(root: str | None) -> Path:
 
 
 def _ensured(name: str, path: Path) -> Path:
-    """The path of a file, which is there and has the right SHA-256 now."""
+    """The path of a file, which is downloaded unless it is there and right."""
     try:
         urls = [place + path.name for place in _PLACES[name]]
         what = f"data set '{name}': {path} is missing or not the expected file"

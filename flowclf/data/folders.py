@@ -1,4 +1,4 @@
-"""The registered data set ``image_folder`` (a user's images, one folder per class), and the function that reads one image."""
+"""The registered data set ``image_folder``, a user's images in one folder per class, and the reader of one image."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ def image_folder(
     """Read a folder of images with one folder per class, named after the class.
 
     The class folders are in ``root/train`` and ``root/test``; or in ``root/train`` alone, or in ``root``: then a part
-    of each class becomes the test set. Other folders beside ``train`` are not read. Classes are sorted by name, and so
-    are the files of each, before they are shuffled with ``test_seed``. Every file in a class folder must be an image;
-    hidden files are skipped.
+    of each class becomes the test set. Classes and files are sorted by name, then the examples shuffled with
+    ``test_seed``. Every file in a class folder must be an image; hidden files are skipped.
 
     Args:
         root: the folder.
@@ -68,28 +67,21 @@ def image_folder(
     if test_folder != train_folder and test_folder.is_dir():
         test = _read_split(test_folder, class_names, shape)
         order = torch.randperm(len(test), generator=generator(test_seed, "test"))
-        return RawData(train, Split(test.inputs[order], test.labels[order]), tuple(class_names))
+        return RawData(train, test.take(order), tuple(class_names))
     kept, held_out = split_by_class(train.labels, test_fraction, test_seed)
-    return RawData(
-        Split(train.inputs[kept], train.labels[kept]),
-        Split(train.inputs[held_out], train.labels[held_out]),
-        tuple(class_names),
-    )
+    return RawData(train.take(kept), train.take(held_out), tuple(class_names))
 
 
 def read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
-    """Read one image, in any format that Pillow reads, at the size that a network takes.
+    """Read one image, in any format that Pillow reads, as uint8 (C, H, W), 0..255.
 
     The image is rotated according to its EXIF orientation, put on white where it is transparent, scaled (bicubic) to
     cover the target and cropped at the centre; an image of the target size is not changed. The first frame of an
     animation is used; 16-bit grey is reduced to its upper 8 bits.
 
     Args:
-        path: the file.
+        path: path of the file.
         shape: (C, H, W), with C = 1 for grey or 3 for RGB.
-
-    Returns:
-        (C, H, W), uint8, 0..255.
 
     Raises:
         UsageError: if the file does not exist, or the shape is not that of a grey or RGB image.

@@ -10,23 +10,20 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from flowclf.data.records import Split
+from flowclf.data.records import RawData, Split
 from flowclf.errors import DataError, UnreachableError
 
 _UNSIGNED_BYTE = 8
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a whole file.
-
-    Raises:
-        UnreachableError: if it cannot be read.
-    """
+    """Read a whole file; UnreachableError if that is impossible."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -34,11 +31,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def gunzip(content: bytes, source: str) -> bytes:
-    """Decompress in memory.
-
-    Raises:
-        DataError: if the content is not a complete gzip file.
-    """
+    """Decompress in memory; DataError if the content is not a complete gzip file."""
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error, struct.error) as error:
@@ -89,3 +82,13 @@ def idx_split(images: bytes, labels: bytes, images_source: str, labels_source: s
     if len(pixels) != len(numbers):
         raise DataError(f"{labels_source}: expected {len(pixels)} labels, one per image, found {len(numbers)}")
     return Split(pixels[:, None], numbers.to(torch.int64))
+
+
+def idx_raw_data(folder: Path, content: Callable[[Path], bytes], class_names: tuple[str, ...]) -> RawData:
+    """Raw data from four IDX files named as MNIST's; ``content`` reads one of them, uncompressed."""
+
+    def split(part: str) -> Split:
+        images, labels = folder / f"{part}-images-idx3-ubyte", folder / f"{part}-labels-idx1-ubyte"
+        return idx_split(content(images), content(labels), str(images), str(labels))
+
+    return RawData(split("train"), split("t10k"), class_names)

@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from flowclf import registry
+from flowclf.component_schema.components import build, component_model
+from flowclf.component_schema.sections import keys_of, unknown_key
 from flowclf.data.dataset import DataSet
 from flowclf.errors import UsageError
 from flowclf.settings import AugmentSettings
@@ -30,12 +31,12 @@ def load(
         validation: size of the validation part: a count, or a fraction of the training set in (0, 1).
         augment: random changes to training images, an :class:`Augmentation` or a mapping of its arguments.
         seed: random seed for everything random.
-        train_limit: train on this many examples only, chosen at random.
+        train_limit: number of training examples to use, chosen at random; by default all.
         **arguments: arguments of the registered function.
 
     Raises:
         RegistryError: if the name is not registered.
-        UsageError: if an argument is unknown or missing; and as for :meth:`DataSet.from_raw`.
+        UsageError: if an argument is unknown, missing or not valid; and as for :meth:`DataSet.from_raw`.
         DataError: if the data cannot be read or are inconsistent.
         ChecksumError: if a file is not the expected one.
         UnreachableError: if a file cannot be obtained.
@@ -44,29 +45,11 @@ def load(
         >>> load("mnist", augment={"shift": 2})
         DataSet('mnist': 55000 train, 5000 validation, 10000 test, (1, 28, 28), 10 classes, batch 128, shift=2, cpu)
     """
-    function = registry.datasets.get(name)
-    _check_arguments(name, function, arguments)
+    known = keys_of(component_model("datasets", name))
+    if wrong := next((key for key in arguments if key not in known), None):
+        own = inspect.signature(load).parameters.keys() - {"name", "arguments"}
+        raise UsageError(f"data set '{name}': {unknown_key(wrong, [*known, *own])}")
+    raw = build("datasets", {name: arguments}, error=UsageError)
     return DataSet.from_raw(
-        function(**arguments),
-        name=name,
-        batch_size=batch_size,
-        validation=validation,
-        augment=augment,
-        seed=seed,
-        train_limit=train_limit,
+        raw, name=name, batch_size=batch_size, validation=validation, augment=augment, seed=seed, train_limit=train_limit
     )
-
-
-def _check_arguments(name: str, function: Any, arguments: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(function).parameters
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    settings = [key for key in inspect.signature(load).parameters if key not in ("name", "arguments")]
-    for key in arguments:
-        if key not in parameters:
-            near = registry.nearest(key, [*parameters, *settings])
-            raise UsageError(f"data set '{name}': unknown argument '{key}'{near}")
-    required = [key for key, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
-    missing = [key for key in required if key not in arguments]
-    if missing:
-        raise UsageError(f"data set '{name}': expected the argument {', '.join(missing)}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from flowclf.data.idx import gunzip, idx_split, read_bytes
-from flowclf.data.records import RawData, Split
+from flowclf.data.idx import gunzip, idx_raw_data, read_bytes
+from flowclf.data.records import RawData
 from flowclf.errors import ChecksumError, DataError
 from flowclf.files import resource
 
-# hashes of the uncompressed files, so that data compressed anew still match
+# hashes of the uncompressed files, which do not depend on how they were compressed
 _SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -22,8 +22,7 @@ _SHA256 = {
 def mnist() -> RawData:
     """MNIST: 60000 training and 10000 test images of handwritten digits, (1, 28, 28); bundled, so nothing is downloaded.
 
-    Source: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, Gradient-based learning applied to document recognition,
-        1998.
+    Source: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, Gradient-based learning applied to document recognition, 1998.
 
     Raises:
         ChecksumError: if a file of the installation is not the original one.
@@ -44,25 +43,17 @@ def read_mnist(folder: Path) -> RawData:
         ChecksumError: if the content is not the original; the message has the file and both hashes.
         UnreachableError: if a file cannot be read.
     """
-    return RawData(_split(folder, "train"), _split(folder, "t10k"), tuple(str(digit) for digit in range(10)))
+    return idx_raw_data(folder, _checked, tuple("0123456789"))
 
 
-def _split(folder: Path, part: str) -> Split:
-    images, labels = f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
-    return idx_split(_checked(folder, images), _checked(folder, labels), images, labels)
-
-
-def _checked(folder: Path, name: str) -> bytes:
-    path = folder / f"{name}.gz"
+def _checked(file: Path) -> bytes:
+    path, expected = file.with_name(f"{file.name}.gz"), _SHA256[file.name]
     compressed = read_bytes(path)
     try:
-        content = gunzip(compressed, str(path))
-    except DataError as error:
-        found = hashlib.sha256(compressed).hexdigest()
-        raise ChecksumError(
-            f"{path}: expected content of SHA-256 {_SHA256[name]}, found a file of SHA-256 {found} that does not decompress"
-        ) from error
+        content, problem = gunzip(compressed, str(path)), ""
+    except DataError:
+        content, problem = compressed, " of a file that does not decompress"
     found = hashlib.sha256(content).hexdigest()
-    if found != _SHA256[name]:
-        raise ChecksumError(f"{path}: expected content of SHA-256 {_SHA256[name]}, found {found}")
+    if found != expected:
+        raise ChecksumError(f"{path}: expected content of SHA-256 {expected}, found {found}{problem}")
     return content

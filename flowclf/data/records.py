@@ -1,4 +1,4 @@
-"""Records of data (split, raw data, batch), the check of raw data, and the type of oracles."""
+"""Records of data (split, raw data, batch) and the type of oracles."""
 
 from __future__ import annotations
 
@@ -55,24 +55,17 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Split:
-        """Return the same split on another device, without a copy if it is already there."""
+        """The same split on another device, without a copy if it is already there."""
         return Split(self.inputs.to(device), self.labels.to(device))
 
     def head(self, n: int) -> Split:
-        """Return the first ``n`` examples, or all if there are fewer, as a view.
-
-        Raises:
-            UsageError: if ``n`` is negative.
-        """
+        """The first ``n`` examples, or all if there are fewer, as a view; UsageError if ``n`` is negative."""
         if n < 0:
-            raise UsageError(f"head: expected 0 or more elements, found {n}")
+            raise UsageError(f"head: expected 0 or more examples, found {n}")
         return Split(self.inputs[:n], self.labels[:n])
 
     def sample(self, n: int, seed: int) -> Split:
-        """Draw ``n`` examples at random, or all if there are no more; they keep their order.
-
-        Raises:
-            UsageError: if ``n`` is negative.
+        """Draw ``n`` examples at random, or all if there are no more; they keep their order. UsageError if ``n`` is negative.
 
         Example:
             >>> numbers = Split(torch.arange(100.0)[:, None], torch.zeros(100, dtype=torch.int64))
@@ -114,8 +107,7 @@ class Batch(NamedTuple):
     Attributes:
         inputs: images (B, C, H, W), uint8, or vectors (B, D), float32, on the device of the data.
         labels: (B,), int64, on the same device.
-        generator: CPU generator seeded with (seed, epoch, position), for further random numbers such as dequantisation
-            noise.
+        generator: CPU generator seeded with (seed, epoch, position), for further random numbers, e.g. dequantisation noise.
     """
 
     inputs: Tensor
@@ -124,12 +116,7 @@ class Batch(NamedTuple):
 
 
 def check_raw_data(raw: RawData, name: str) -> None:
-    """Check that both splits agree with each other and with the class names.
-
-    Raises:
-        DataError: if the value is not RawData; there are fewer than two classes; a split is empty; the shapes or types of
-            training and test data differ; a label is not a class number; or the training set lacks a class.
-    """
+    """Check that both splits agree with each other and with the class names; DataError if not."""
     if not isinstance(raw, RawData):
         raise DataError(f"data set '{name}': expected RawData, found {type(raw).__name__}")
     train, test, class_names = raw.train, raw.test, raw.class_names

@@ -1,4 +1,4 @@
-"""Random seeds for data: each is a hash of its purpose, e.g. (seed, epoch, position), and independent of earlier draws."""
+"""Random seeds as hashes of their purpose, e.g. (seed, epoch, position), independent of earlier draws."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ import torch
 
 def mix_seed(*parts: int | str) -> int:
     """Hash integers and names into a seed in 0..2^63-1; other parts, or another order, give an unrelated seed.
-
-    Sums and products of seed, epoch and position collide (epoch 1, position 0 with epoch 0, position 1); a hash does
-    not.
 
     Example:
         >>> mix_seed(0, "order", 1) == mix_seed(0, "order", 1), mix_seed(0, 1) == mix_seed(1, 0)

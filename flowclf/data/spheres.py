@@ -1,4 +1,4 @@
-"""The registered data set ``spheres``: two concentric spheres, and the oracle that labels any point by its radius."""
+"""The registered data set ``spheres``: two concentric spheres, and the oracle that labels any point."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ _CHUNK = 50_000
 @dataclass(frozen=True)
 class SpheresOracle:
     """Oracle for the spheres: class 0 inside the decision sphere of radius (R1 + R2) / 2, class 1 outside (paper, example 5).
-
-    A call returns scores like a classifier's: minus and plus the signed distance.
 
     Args:
         inner: R1, radius of the inner sphere.
@@ -60,15 +58,13 @@ class SpheresOracle:
         return torch.linalg.vector_norm(x, dim=1) - self.boundary  # type: ignore[no-any-return]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Compute scores (N, 2) of points x (N, D); the true class has the larger one."""
+        """Compute scores (N, 2) of points x (N, D): minus and plus the signed distance."""
         distance = self.signed_distance(x)
         return torch.stack((-distance, distance), dim=1)
 
 
 def sphere_chunks(oracle: SpheresOracle, dimension: int, size: int, *, radial_noise: float = 0.0, seed: int = 0) -> Iterator[Split]:
-    """Draw points uniformly on the two spheres in chunks of 50 000; classes alternate: point i has class i mod 2.
-
-    Each chunk has its own seed and is generated lazily, so that any number of points needs the memory of one chunk.
+    """Draw points uniformly on the two spheres in lazy chunks of 50 000; point i has class i mod 2.
 
     Args:
         oracle: oracle that holds the radii.
@@ -78,8 +74,7 @@ def sphere_chunks(oracle: SpheresOracle, dimension: int, size: int, *, radial_no
         seed: random seed for the points.
 
     Raises:
-        UsageError: if the dimension is below 2, the size below 1, or the noise negative; raised by the call itself, not by
-            the first chunk.
+        UsageError: if the dimension is below 2, the size below 1, or the noise negative.
 
     Example:
         >>> [len(chunk) for chunk in sphere_chunks(SpheresOracle(1.0, 10.0), dimension=3, size=120_000)]
@@ -126,8 +121,8 @@ def spheres(
 ) -> RawData:
     """Adversarial spheres: points of R^D on two concentric spheres, half of them on each (paper, section 2 and appendix B.1).
 
-    No points are stored: they are generated from their seed. With radial noise the radius is R exp(radial_noise * n), n standard
-    normal: then the classes have a density, and the outer class is still a scaled copy of the inner one.
+    With radial noise the radius is R exp(radial_noise * n), n standard normal: then the classes have a density, and the outer
+    class is still a scaled copy of the inner one.
 
     Source: J. Gilmer, L. Metz, F. Faghri, S. S. Schoenholz, M. Raghu, M. Wattenberg and I. Goodfellow, Adversarial spheres, 2018,
         https://arxiv.org/abs/1801.02774.
@@ -139,7 +134,7 @@ def spheres(
         train_size: points in the training set, including the validation part.
         test_size: points in the test set.
         radial_noise: relative standard deviation of the radius; 0 in the paper.
-        points_seed: random seed for the points; independent of a run's seed, so that all runs have the same points.
+        points_seed: random seed for the points; not the run's seed, so all runs have the same points.
 
     Raises:
         UsageError: unless inner < outer and there are at least 2 dimensions.

@@ -1,4 +1,1 @@
-"""Files from elsewhere, for the zoo and for data sets: the only part of flowclf that opens a connection.
-
-Nothing here knows what a file means, and nothing imports torch.
-"""
+"""Downloads for the zoo and for data sets: the only part of flowclf that opens a connection. Does not import torch."""

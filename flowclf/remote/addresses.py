@@ -1,4 +1,4 @@
-"""Addresses that may be read from: the rule that no index, mirror or redirection can bend."""
+"""URLs that may be read from, whether an index, a mirror or a redirection gives them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,12 @@ _MAX_URL = 2000
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is a URL of any scheme, rather than a path."""
+    """Whether a source is a URL of any scheme rather than a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source) is not None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name is this machine's own.
-
-    Example:
-        >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("example.org")
-        (True, True, False)
-    """
+    """Whether a host, given by its name or address, is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -28,13 +23,9 @@ def is_loopback(host: str) -> bool:
 
 
 def url_problem(url: str, came_from: str | None = None) -> str | None:
-    """What is wrong with a URL to read from, or None.
+    """Describe the error in an absolute URL to read from, or None if it is allowed.
 
-    Allowed are https, and http to this machine itself; one that an https URL leads to must be https.
-
-    Args:
-        url: absolute.
-        came_from: the URL that redirected here, if any.
+    Allowed are https, and http to this machine unless ``came_from``, the URL that redirected to this one, is https.
 
     Example:
         >>> url_problem("http://127.0.0.1:8000/index.json")

@@ -1,4 +1,4 @@
-"""A file of known length and hash from the first of several sources that has it; at its final path only when it is right."""
+"""Downloads of files of known length and hash; a file is moved to its path only when its content is right."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from flowclf.errors import ChecksumError, UnreachableError
-from flowclf.files import atomic_write, sha256
+from flowclf.files import Content, atomic_write
 from flowclf.remote.settings import Settings
-from flowclf.remote.transport import Content, TransferError, pieces
+from flowclf.remote.transport import TransferError, pieces
 
 _FIRST_PAUSE = 0.3
 _LOCK_SECONDS = 3600.0
@@ -22,52 +22,39 @@ _LOCK_SECONDS = 3600.0
 T = TypeVar("T")
 
 
-def is_right(path: Path, expected: Content) -> bool:
-    """Whether a file is there and has the expected length and hash."""
-    try:
-        # The length first: a file of another length need not be hashed.
-        return path.is_file() and path.stat().st_size == expected.size and sha256(path) == expected.sha256
-    except (OSError, UnreachableError):
-        return False
-
-
 def ensure_file(path: Path, expected: Content, sources: Sequence[str | Path], settings: Settings, what: str) -> None:
-    """Leave a file that is right as it is; else download it. Of several processes that need it, one does.
+    """Download a file unless it is there and right. Of several processes that need it, one downloads.
 
     Args:
-        path: where it is wanted.
-        expected: length and hash.
+        path: path of the file.
+        expected: its length and hash.
         sources: URLs and files, tried in turn; offline only the files.
-        settings: of the call.
-        what: what messages call it.
+        settings: settings of the call.
+        what: name of the file in messages.
 
     Raises:
-        ChecksumError: if no source has the right bytes, and one, or offline ``path``, has others.
-        UnreachableError: if no source has any, or the file cannot be written.
+        ChecksumError: if no source has the right bytes, and one of them, or ``path`` if offline, has others.
+        UnreachableError: if no source has any bytes, or the file cannot be written.
     """
-    if is_right(path, expected):
+    if (found := Content.of(path)) == expected:
         return
     if settings.offline and not (sources := [source for source in sources if isinstance(source, Path)]):
-        try:
-            found = Content(path.stat().st_size, sha256(path))
-        except (OSError, UnreachableError):
-            raise _problem(what, expected, None, f"offline, and there is no file {path}") from None
-        raise _problem(what, expected, found, f"offline, and {path} has changed")
+        why = f"there is no file {path}" if found is None else f"{path} has changed"
+        raise _problem(what, expected, found, f"offline, and {why}")
     with locked(path, settings):
-        # Another process may have been here while this one waited.
-        if is_right(path, expected):
+        # Another process may have downloaded it meanwhile.
+        if Content.of(path) == expected:
             return
-        # With the lock in hand, what is half written was left by a process that was killed.
+        # Nobody else holds the lock, so a process that was killed left these.
         for stale in path.parent.glob(f".{path.name}.*.part"):
             stale.unlink(missing_ok=True)
         download_file(path, expected, sources, settings, what)
 
 
 def download_file(target: Path, expected: Content, sources: Sequence[str | Path], settings: Settings, what: str) -> None:
-    """Put a file at ``target``, atomically, from the first source that has the right bytes.
+    """Write a file atomically from the first source with the right bytes; arguments and errors are those of :func:`ensure_file`.
 
-    A source that cannot be reached, or breaks off, is tried three times, with pauses; one whose bytes are wrong, once.
-    Arguments and errors are those of :func:`ensure_file`.
+    A source that cannot be reached, or breaks off, is tried three times, with pauses; one with wrong bytes, once.
     """
     try:
         _first(sources, lambda source: _receive(target, expected, source, settings, what))
@@ -78,7 +65,7 @@ def download_file(target: Path, expected: Content, sources: Sequence[str | Path]
 
 
 def download_text(sources: Sequence[str | Path], limit: int, settings: Settings, what: str) -> tuple[str | Path, bytes]:
-    """A document of at most ``limit`` bytes, from the first source that has it; and which source that was.
+    """The first source that has a document of at most ``limit`` bytes, and the document.
 
     Raises:
         UnreachableError: if no source has it.
@@ -97,7 +84,7 @@ def download_text(sources: Sequence[str | Path], limit: int, settings: Settings,
 
 
 def _first(sources: Sequence[str | Path], attempt: Callable[[str | Path], T]) -> T:
-    """What the first source gives for which the attempt succeeds; the error has what went wrong with each."""
+    """The result for the first source for which the attempt succeeds."""
     failures, found = [], None
     for source in sources:
         for pause in (_FIRST_PAUSE, 2 * _FIRST_PAUSE, None):
@@ -114,15 +101,16 @@ def _first(sources: Sequence[str | Path], attempt: Callable[[str | Path], T]) ->
 
 def _receive(target: Path, expected: Content, source: str | Path, settings: Settings, what: str) -> None:
     digest, size = hashlib.sha256(), 0
-    # What leaves the block by an exception is not moved into place.
-    with _task(settings, what, expected.size) as advance, atomic_write(target) as temporary:
+    shown = settings.progress.task(what, expected.size) if settings.progress else contextlib.nullcontext()
+    with shown as task, atomic_write(target) as temporary:
         try:
             with temporary.open("wb") as stream:
                 for piece in pieces(source, expected.size, settings.timeout):
                     stream.write(piece)
                     digest.update(piece)
                     size += len(piece)
-                    advance(len(piece))
+                    if task is not None:
+                        task.advance(len(piece))
             if size < expected.size:
                 raise TransferError(f"ended after {size} bytes", again=isinstance(source, str))
             if Content(size, digest.hexdigest()) != expected:
@@ -142,17 +130,8 @@ def _problem(what: str, expected: Content, found: Content | None, why: str) -> C
 
 
 @contextlib.contextmanager
-def _task(settings: Settings, what: str, size: int) -> Iterator[Callable[[int], object]]:
-    if settings.progress is None:
-        yield lambda count: None
-        return
-    with settings.progress.task(what, size) as task:
-        yield task.advance
-
-
-@contextlib.contextmanager
 def locked(path: Path, settings: Settings) -> Iterator[None]:
-    """Hold a lock in the cache for a path, so that of two processes one works and the other waits; one that dies lets go.
+    """Context that holds a lock for a path; the lock is a file in the cache, and is released if its process dies.
 
     Raises:
         UnreachableError: if the lock cannot be made, or another process has held it for an hour.

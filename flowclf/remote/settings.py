@@ -1,4 +1,4 @@
-"""Where a zoo is and how files are reached: arguments, then environment variables, then a configuration file, read at each call.
+"""Settings of downloads: from arguments, then environment variables, then a configuration file, which are read at each call.
 
 The configuration file is the one that ``FLOWCLF_CONFIG`` names, or ``config.toml`` in the platform's folder for flowclf's
 configuration, with a table ``[zoo]``: ``index``, ``url``, ``mirrors`` (a list), ``cache``, ``offline``, ``timeout``.
@@ -7,7 +7,6 @@ configuration, with a table ``[zoo]``: ``index``, ``url``, ``mirrors`` (a list),
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import platformdirs
 from annotated_types import Gt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AllowInfNan, TypeAdapter, ValidationError
 
 from flowclf.errors import UsageError
 from flowclf.files import cache_folder
@@ -24,29 +23,28 @@ from flowclf.registry import nearest
 if TYPE_CHECKING:
     from flowclf.training import Progress
 
-# What each setting is, in words, and the variable that holds it.
-_KEYS = {
-    "index": ("text", "FLOWCLF_ZOO"),
-    "url": ("text", "FLOWCLF_ZOO_URL"),
-    "mirrors": ("a list of text", "FLOWCLF_ZOO_MIRRORS"),
-    "cache": ("text", "FLOWCLF_CACHE"),
-    "offline": ("true or false", "FLOWCLF_OFFLINE"),
-    "timeout": ("a positive number of seconds", "FLOWCLF_TIMEOUT"),
+# Each setting's environment variable, type, and type in words.
+_KEYS: dict[str, tuple[str, Any, str]] = {
+    "index": ("FLOWCLF_ZOO", str, "text"),
+    "url": ("FLOWCLF_ZOO_URL", str, "text"),
+    "mirrors": ("FLOWCLF_ZOO_MIRRORS", list[str], "a list of text"),
+    "cache": ("FLOWCLF_CACHE", str, "text"),
+    "offline": ("FLOWCLF_OFFLINE", bool, "true or false"),
+    "timeout": ("FLOWCLF_TIMEOUT", Annotated[float, Gt(0), AllowInfNan(False)], "a positive number of seconds"),
 }
 
 
 class Options(TypedDict, total=False):
-    """Arguments that every function of the zoo takes; what is left out comes from the environment or the configuration.
+    """Keyword arguments of every function of the zoo; defaults come from the environment or the configuration file.
 
     Keys:
-        index: the zoo: a folder that holds ``index.json``, such a file, or the URL of either (``FLOWCLF_ZOO``); by default the one
-            that travels with flowclf.
-        url: base URL for files with relative paths, and for the index where none is named (``FLOWCLF_ZOO_URL``).
+        index: a folder that holds ``index.json``, such a file, or the URL of either (``FLOWCLF_ZOO``); by default flowclf's own.
+        url: base URL for files with relative paths, and for the index if ``index`` is not given (``FLOWCLF_ZOO_URL``).
         mirrors: further folders or base URLs, tried in turn (``FLOWCLF_ZOO_MIRRORS``, separated by white space).
         cache: folder for downloads (``FLOWCLF_CACHE``).
         offline: read nothing from a network (``FLOWCLF_OFFLINE``).
         timeout: seconds to wait for an answer (``FLOWCLF_TIMEOUT``).
-        progress: receives how far a download is.
+        progress: receives the progress of downloads.
     """
 
     index: str | Path | None
@@ -60,7 +58,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a zoo, or a data set's files, are reached; see :class:`Options`."""
+    """The :class:`Options` of one call, with every default filled in."""
 
     cache: Path
     index: str | None = None
@@ -71,31 +69,18 @@ class Settings:
     progress: Progress | None = None
 
 
-class _Given(BaseModel):
-    """The settings from one source."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    index: str | None = None
-    url: str | None = None
-    mirrors: list[str] = []
-    cache: str | None = None
-    offline: bool = False
-    timeout: Annotated[float, Gt(0)] = 1.0
-
-
 def settings(options: Options) -> Settings:
-    """The settings of one call.
+    """Combine the settings of one call.
 
     Raises:
-        UsageError: if an option is unknown, or a value is not what its option takes; says where it comes from.
+        UsageError: if an option is unknown or its value is not valid; the message says where it comes from.
     """
     file, configured = _configuration()
-    environment = {key: os.environ[variable] for key, (_, variable) in _KEYS.items() if os.environ.get(variable)}
+    environment = {key: os.environ[variable] for key, (variable, *_) in _KEYS.items() if os.environ.get(variable)}
     arguments = {key: value for key, value in options.items() if key != "progress"}
     chosen = {
         **_checked(configured, lambda key: f"{file}: zoo.{key}", strict=True),
-        **_checked(environment, lambda key: _KEYS[key][1]),
+        **_checked(environment, lambda key: _KEYS[key][0]),
         **_checked(arguments, str),
     }
     cache = Path(chosen.pop("cache", cache_folder())).expanduser() / "zoo"
@@ -104,33 +89,37 @@ def settings(options: Options) -> Settings:
 
 
 def _checked(values: Mapping[str, Any], name: Callable[[str], str], strict: bool = False) -> dict[str, Any]:
-    for key in values:
+    checked = {}
+    for key, value in values.items():
         if key not in _KEYS:
             raise UsageError(f"{name(key)}: there is no such setting{nearest(key, _KEYS)}")
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in values.items() if value is not None}
-    if isinstance(plain.get("mirrors"), str) and not strict:
-        plain["mirrors"] = plain["mirrors"].split()
-    try:
-        return _Given.model_validate(plain, strict=strict).model_dump(exclude_unset=True)
-    except ValidationError as error:
-        key = str(error.errors()[0]["loc"][0])
-        raise UsageError(f"{name(key)}: expected {_KEYS[key][0]}, found {values[key]!r}") from None
+        if value is None:
+            continue
+        _, kind, words = _KEYS[key]
+        plain = value.split() if key == "mirrors" and isinstance(value, str) and not strict else value
+        try:
+            checked[key] = TypeAdapter(kind).validate_python(str(plain) if isinstance(plain, Path) else plain, strict=strict)
+        except ValidationError:
+            raise UsageError(f"{name(key)}: expected {words}, found {value!r}") from None
+    return checked
 
 
 def _configuration() -> tuple[Path, dict[str, Any]]:
-    """The configuration file, and its table ``[zoo]``; empty where there is none."""
+    """The path of the configuration file and its table ``[zoo]``, empty if there is none."""
     named = os.environ.get("FLOWCLF_CONFIG")
     file = Path(named) if named else Path(platformdirs.user_config_dir("flowclf")) / "config.toml"
     try:
+        if not named and not file.exists():
+            return file, {}
+        import tomllib
+
         table = tomllib.loads(file.read_text(encoding="utf-8")).get("zoo", {})
     except FileNotFoundError:
-        if named:
-            raise UsageError(f"FLOWCLF_CONFIG: there is no file {file}") from None
-        return file, {}
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{file} is not TOML: {error}") from error
+        raise UsageError(f"FLOWCLF_CONFIG: there is no file {file}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{file} is not TOML: {error}") from error
     if not isinstance(table, dict):
         raise UsageError(f"{file}: expected a table [zoo], found {table!r}")
     return file, table

@@ -1,4 +1,4 @@
-"""Bytes from a URL or a local file: no more than are expected, and only from where they may come."""
+"""Bytes from an allowed URL or a local file, no more than expected."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import io
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import flowclf
+from flowclf.files import Content
 from flowclf.remote.addresses import is_loopback, url_problem
 
 _CHUNK = 2**16
@@ -24,26 +24,10 @@ _WORTH_ANOTHER_TRY = (408, 425, 429, 500, 502, 503, 504)
 _SLOWEST = 1000
 
 
-@dataclass(frozen=True)
-class Content:
-    """What a file holds, as far as a download can tell.
-
-    Attributes:
-        size: in bytes.
-        sha256: 64 hexadecimal digits.
-    """
-
-    size: int
-    sha256: str
-
-
 class TransferError(Exception):
-    """A source gave nothing, broke off, or gave other bytes than expected.
+    """A source gave nothing, broke off, or gave other bytes than expected: those ``found``, if any.
 
-    Args:
-        reason: for a message.
-        again: whether another try may succeed.
-        found: what had come by then, if anything.
+    ``again`` is whether another try may succeed.
     """
 
     def __init__(self, reason: str, *, again: bool = False, found: Content | None = None) -> None:
@@ -53,16 +37,15 @@ class TransferError(Exception):
 
 
 def pieces(source: str | Path, limit: int, timeout: float) -> Iterator[bytes]:
-    """The bytes of a source, but no more than ``limit`` and one: enough to tell that it is too long.
+    """Yield the bytes of a source, at most ``limit`` + 1, which suffices to show that it is too long.
 
     Args:
-        source: a file, or a URL that :func:`flowclf.remote.addresses.url_problem` allows, as it must every URL that this one
-            redirects to.
+        source: a file, or a URL; :func:`flowclf.remote.addresses.url_problem` must allow it and every URL that it redirects to.
         limit: largest number of bytes that is expected.
-        timeout: seconds that the source may be silent; nor may it be slower than 1000 bytes per second on average.
+        timeout: seconds that the source may be silent; it must also give at least 1000 bytes per second on average.
 
     Raises:
-        TransferError: if the source cannot be reached, answers with an error, redirects to where it must not, or breaks off.
+        TransferError: if the source cannot be reached, answers with an error, redirects to a forbidden URL, or breaks off.
     """
     size, started = 0, time.monotonic()
     with _open(source, timeout) as stream:
@@ -90,7 +73,7 @@ def _open(source: str | Path, timeout: float) -> io.BufferedIOBase:
 
 
 class _AnyStatus(urllib.request.HTTPErrorProcessor):
-    """Hands on every answer; urllib's own would follow a redirection to any server and read what it need not."""
+    """Returns every answer; urllib's own handler would follow a redirection to any server."""
 
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:
         return response
@@ -99,12 +82,11 @@ class _AnyStatus(urllib.request.HTTPErrorProcessor):
 
 
 def _answer(url: str, timeout: float) -> http.client.HTTPResponse:
-    """The answer to a GET, after redirections that :func:`url_problem` allows."""
     came_from = None
     for _ in range(_MAX_REDIRECTS + 1):
         if problem := url_problem(url, came_from):
             raise TransferError(problem if came_from is None else f"redirected: {problem}")
-        # What is on this machine is never asked of a proxy.
+        # A proxy is never used for this machine.
         proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).hostname or "") else None
         opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _AnyStatus)
         opener.addheaders = [("User-Agent", f"flowclf/{flowclf.__version__}"), ("Accept-Encoding", "identity")]
@@ -132,5 +114,5 @@ def _words(error: Exception) -> str:
     if isinstance(error, TimeoutError) or getattr(error, "errno", None) == errno.ETIMEDOUT:
         return "no answer in time"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    # It may hold what a server said.
+    # The text may come from a server.
     return (text if text.isprintable() else repr(text))[:200]

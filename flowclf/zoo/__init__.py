@@ -1,7 +1,6 @@
-"""The zoo: trained models by name, with hashes that are checked at every load and figures that can be measured again.
+"""The zoo: trained models by name, with hashes that are checked at every load and metrics that can be measured again.
 
-Any folder or static file server that holds an ``index.json`` and what it names is a zoo; flowclf comes with one. Only the public
-names belong here. Importing it imports neither torch nor anything that trains.
+Any folder or static file server that holds an ``index.json`` and the files it names is a zoo; flowclf comes with one.
 
 Example:
     >>> import flowclf
@@ -39,7 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # It reads recipes, which takes a third of the time of ``flowclf zoo list``, where nothing is added.
+    # It reads recipes, and importing that takes a third of the time of ``flowclf zoo list``.
     if name == "add":
         from flowclf.zoo.adding import add
 

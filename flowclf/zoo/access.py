@@ -1,4 +1,4 @@
-"""A zoo's models by name, on disk and in memory. Every file is checked against its hash at every use."""
+"""Access to a zoo's models by name. Every file is checked against its hash at every use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from flowclf.errors import ChecksumError, UsageError
-from flowclf.remote.downloads import download_file, ensure_file, is_right
+from flowclf.files import Content
 from flowclf.remote.settings import Options
 from flowclf.strict_json import DESCRIPTION, WEIGHTS
 from flowclf.zoo.index import Zoo, open_zoo
@@ -20,13 +20,10 @@ if TYPE_CHECKING:
 
 
 def list_models(**options: Unpack[Options]) -> list[ZooEntry]:
-    """All models of a zoo, in the order of its index.
-
-    Args:
-        **options: where the zoo is; see :class:`flowclf.zoo.Options`.
+    """All models of a zoo, in the order of its index; ``options`` are :class:`flowclf.zoo.Options`.
 
     Raises:
-        UsageError: if a folder or address cannot be one of a zoo.
+        UsageError: if there is no zoo at the folder or address.
         UnreachableError: if the index cannot be reached.
         ZooError: if the index is invalid.
 
@@ -39,11 +36,7 @@ def list_models(**options: Unpack[Options]) -> list[ZooEntry]:
 
 
 def info(name: str, **options: Unpack[Options]) -> ZooEntry:
-    """The entry of a model in the index.
-
-    Args:
-        name: the model's name.
-        **options: where the zoo is; see :class:`flowclf.zoo.Options`.
+    """A model's entry in the index; ``options`` and errors are those of :func:`list`.
 
     Raises:
         UsageError: if there is no such model; the message has the nearest name.
@@ -56,17 +49,19 @@ def download(name: str, *, to: str | Path | None = None, **options: Unpack[Optio
 
     Args:
         name: the model's name.
-        to: folder to put them into, made if need be; without it they stay in the cache, or in the zoo where that is a folder.
-        **options: where the zoo is; see :class:`flowclf.zoo.Options`.
+        to: folder for the files, created if necessary; by default they stay in the cache, or in the zoo if that is a folder.
+        **options: location of the zoo; see :class:`flowclf.zoo.Options`.
 
     Returns:
         The folder, which :func:`flowclf.load` takes.
 
     Raises:
         UsageError: if there is no such model, or ``to`` holds another file of one of the names.
-        ChecksumError: if a file is not the expected one, from whichever source; the message has both hashes.
+        ChecksumError: if no source has the expected content of a file; the message has both hashes.
         UnreachableError: if no source has a file, or it cannot be written.
     """
+    from flowclf.remote.downloads import download_file
+
     zoo = open_zoo(options)
     entry = zoo.entry(name)
     if to is None:
@@ -74,12 +69,12 @@ def download(name: str, *, to: str | Path | None = None, **options: Unpack[Optio
     to = Path(to)
     if to.exists() and not to.is_dir():
         raise UsageError(f"expected a folder to download to, found the file {to}")
-    wanted = [file for file in entry.files if not is_right(to / file, entry.files[file].content)]
+    wanted = [file for file in entry.files if Content.of(to / file) != entry.files[file].content]
     for file in wanted:
         if (to / file).exists():
             raise UsageError(f"{to / file} is there already and differs from the file of model '{entry.name}'")
     folder = fetch_files(zoo, entry, wanted)
-    # The description last: a folder that has one has the weights as well.
+    # The description last: a folder with a description must have the weights too.
     for file in sorted(wanted, key=lambda file: file == DESCRIPTION):
         download_file(to / file, entry.files[file].content, [folder / file], zoo.settings, f"{entry.name}/{file}")
     return to
@@ -88,19 +83,19 @@ def download(name: str, *, to: str | Path | None = None, **options: Unpack[Optio
 def load(
     name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, **options: Unpack[Options]
 ) -> InvertibleClassifier | PlainClassifier:
-    """A model of a zoo, in eval mode, with its preprocessing. Works offline once it is in the cache.
+    """Load a model of a zoo, in eval mode, with its preprocessing; it works offline once the model is in the cache.
 
     Args:
         name: the model's name.
-        device: where to put the model.
+        device: device to load the model to.
         dtype: floating-point type to cast it to; by default as saved.
-        **options: where the zoo is; see :class:`flowclf.zoo.Options`.
+        **options: location of the zoo; see :class:`flowclf.zoo.Options`.
 
     Raises:
         UsageError: if there is no such model; the message has the nearest name.
-        ChecksumError: if a file is not the expected one, from whichever source; the message has both hashes.
+        ChecksumError: if no source has the expected content of a file; the message has both hashes.
         UnreachableError: if no source has a file.
-        CheckpointError: if the description is refused, or the weights do not fit it.
+        CheckpointError: if the description is not valid, or the weights do not fit it.
     """
     zoo = open_zoo(options)
     return load_entry(zoo, zoo.entry(name), device=device, dtype=dtype)
@@ -109,7 +104,7 @@ def load(
 def load_entry(
     zoo: Zoo, entry: ZooEntry, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> InvertibleClassifier | PlainClassifier:
-    """As :func:`load`, of a zoo that is open."""
+    """Load a model of an open zoo; arguments and errors are those of :func:`load`."""
     from flowclf import checkpoint
 
     folder = fetch_files(zoo, entry, (DESCRIPTION, WEIGHTS))
@@ -121,31 +116,28 @@ def load_entry(
 
 
 def model_folder(name: str, **options: Unpack[Options]) -> Path:
-    """Download a model's weights, description and recipe, and return their folder; see :func:`download`."""
+    """Download a model's weights, description and recipe to their folder; errors are those of :func:`download`."""
     zoo = open_zoo(options)
     entry = zoo.entry(name)
     return fetch_files(zoo, entry, [file for file in (DESCRIPTION, WEIGHTS, RECIPE) if file in entry.files])
 
 
 def fetch_files(zoo: Zoo, entry: ZooEntry, names: Iterable[str]) -> Path:
-    """Download some of a model's files, where they are not there already; each is checked now.
-
-    Args:
-        zoo: the zoo of the model.
-        entry: the model.
-        names: some of the files of the entry.
+    """Check the named files of a model, and download those that are missing or wrong.
 
     Returns:
-        The folder of the files: in the zoo, where it is a folder and all are right in it, else in the cache.
+        Their folder: in the zoo, if that is a folder in which all of them are right; otherwise in the cache.
     """
+    from flowclf.remote.downloads import ensure_file
+
     wanted = {name: entry.files[name] for name in names}
     if isinstance(zoo.base, Path):
         places = {name: zoo.base / file.path for name, file in wanted.items()}
         folders = {place.parent for place in places.values()}
-        right = all(place.name == name and is_right(place, wanted[name].content) for name, place in places.items())
+        right = all(place.name == name and Content.of(place) == wanted[name].content for name, place in places.items())
         if right and len(folders) == 1:
             return folders.pop()
-    # The description holds the hash of the weights, so its own hash stands for both.
+    # The description holds the hash of the weights, so its own hash identifies both.
     folder = zoo.settings.cache / "models" / entry.files[DESCRIPTION].sha256
     for name, file in wanted.items():
         ensure_file(folder / name, file.content, zoo.sources(file), zoo.settings, f"{entry.name}/{name}")

@@ -1,4 +1,4 @@
-"""Putting a finished run into a local zoo: weights, description, recipe, card, figures, and an entry in the index."""
+"""Adding a finished run to a local zoo: weights, description, recipe, card, figures, and an entry in the index."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from flowclf.files import sha256, write_json, write_text
 from flowclf.remote.downloads import locked
 from flowclf.remote.settings import settings
 from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing
-from flowclf.zoo.cards import model_card
 from flowclf.zoo.index import read_index
 from flowclf.zoo.runs import FinishedRun, read_run
 from flowclf.zoo.schema import CARD, INDEX, NAME, RECIPE, DataRecord, Measured, ZooEntry, ZooFile, ZooIndex
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from flowclf.training import Progress
 
 MAX_WEIGHT_BYTES = 12_000_000
-"""A zoo travels in a package; larger weights do not belong there."""
+"""Limit that keeps a zoo small enough for a package."""
 
 CITATION = (
     "J.-H. Jacobsen, J. Behrmann, R. Zemel and M. Bethge, *Excessive Invariance Causes Adversarial Vulnerability*, "
@@ -46,28 +45,25 @@ def add(
     aliases: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> ZooEntry:
-    """Put a finished run into a local zoo, whose index is changed last: until then the model is not there.
-
-    The stored model is measured again, and refused when it does not do what the run reported.
+    """Add a finished run to a local zoo. The stored model is measured again; the index is written last.
 
     Args:
-        run_dir: directory of a run that has finished.
+        run_dir: directory of a finished run.
         name: the model's name: lower-case letters, digits and hyphens.
         to: folder of the zoo; a new or empty one becomes a zoo.
-        replace: whether to take the place of a model of that name.
-        licence: licence of the weights; by default that of the model that is replaced, or MIT.
-        citation: what to cite; by default that of the model that is replaced, or the paper.
-        aliases: older names of the model; by default those of the model that is replaced.
-        progress: receives how far the measurements are.
-
-    Returns:
-        The new entry of the index.
+        replace: whether to replace the model of that name.
+        licence: licence of the weights; by default that of the replaced model, or MIT.
+        citation: what to cite; by default that of the replaced model, or the paper.
+        aliases: older names of the model; by default those of the replaced model.
+        progress: receives the progress of the measurements.
 
     Raises:
         UsageError: if the name is not allowed or taken, the run has not finished, the folder is not a zoo, or the weights have
             more than 12 MB.
-        VerificationError: if the stored model does not measure what the run reported.
+        VerificationError: if the stored model's error is not the one that the run reported.
     """
+    from flowclf.zoo.cards import model_card
+
     if not re.fullmatch(NAME, name):
         raise UsageError(f"expected a name of at most 100 lower-case letters, digits and hyphens, found {name[:200]!r}")
     run, to = read_run(run_dir), Path(to)
@@ -83,7 +79,7 @@ def add(
             shutil.copyfile(file, staging / file.name)
         write_text(staging / RECIPE, run.resolved_text)
         facts = _measured(staging, run, progress)
-        # The lock is held only now: measuring takes a minute, and others may add models meanwhile.
+        # Measuring takes a minute, in which other processes may add models; only now the lock is held.
         with locked(to, settings({})):
             index = _index_of(to)
             before = _check_place(index, name, aliases, replace)
@@ -109,11 +105,7 @@ def _index_of(to: Path) -> ZooIndex:
 
 
 def _check_place(index: ZooIndex, name: str, aliases: Sequence[str] | None, replace: bool) -> ZooEntry | None:
-    """The entry that would be replaced.
-
-    Raises:
-        UsageError: if the name, or an alias, is taken.
-    """
+    """The entry that would be replaced, if any; UsageError if the name or an alias is taken."""
     before = next((entry for entry in index.models if entry.name == name), None)
     if before is not None and not replace:
         raise UsageError(f"the zoo has a model '{name}' already; --replace puts this one in its place")
@@ -125,7 +117,7 @@ def _check_place(index: ZooIndex, name: str, aliases: Sequence[str] | None, repl
 
 
 def _kept(before: ZooEntry | None, **given: Any) -> dict[str, Any]:
-    """The version, and what a model takes over from the one that it replaces unless it is given."""
+    """The version, and the given values or those of the replaced model."""
     kept: dict[str, Any] = {"licence": "MIT", "citation": CITATION, "aliases": [], "version": 0}
     if before is not None:
         kept = {key: getattr(before, key) for key in kept}
@@ -134,7 +126,7 @@ def _kept(before: ZooEntry | None, **given: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _staging(to: Path) -> Iterator[Path]:
-    """A folder inside the zoo to gather a model's files in; gone afterwards, whatever happens."""
+    """Context with a temporary folder in the zoo for a model's files."""
     try:
         to.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=to, prefix=".adding-"))
@@ -150,7 +142,7 @@ def _staging(to: Path) -> Iterator[Path]:
 
 
 def _measured(folder: Path, run: FinishedRun, progress: Progress | None) -> dict[str, Any]:
-    """What the entry says of the run, and of the stored model itself."""
+    """The entry's facts about the run and the stored model."""
     from flowclf import checkpoint
     from flowclf.zoo.measuring import measure, test_data, tolerance
 
@@ -188,7 +180,7 @@ def _zoo_files(name: str, folder: Path) -> dict[str, ZooFile]:
 
 
 def _publish(staging: Path, to: Path, name: str, document: dict[str, Any]) -> None:
-    """Move the model into place, then write the index; when that fails, what was there before comes back."""
+    """Move the model into place, then write the index; if that fails, restore the replaced model."""
     target, aside = to / name, staging.with_name(f"{staging.name}-old")
     if target.exists():
         target.rename(aside)

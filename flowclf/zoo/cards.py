@@ -1,4 +1,4 @@
-"""Model cards: an entry of the index as Markdown, with the results that their metrics put on a card."""
+"""Model cards: an entry of the index as Markdown, with the reported results whose metrics are for cards."""
 
 from __future__ import annotations
 
@@ -21,12 +21,7 @@ _TITLES = {
 
 
 def model_card(entry: ZooEntry, figures: Sequence[str] = ()) -> str:
-    """The card of a model, Markdown.
-
-    Args:
-        entry: of the index; its files are listed.
-        figures: names of PNG files beside the card.
-    """
+    """A model's card in Markdown; ``figures`` are the names of PNG files beside it."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -38,10 +33,11 @@ def model_card(entry: ZooEntry, figures: Sequence[str] = ()) -> str:
     preprocessing = entry.preprocessing
     depth = f" at {preprocessing.bits} bits" if preprocessing.bits else ""
     shape = " x ".join(map(str, preprocessing.image_shape))
+    matches = [metric.match(key) for metric in registered_metrics() if metric.card for key in entry.reported]
     return environment.get_template("card.md.jinja").render(
         entry=entry,
         files=entry.files,
-        also=[key for key in _on_cards(entry) if key not in entry.measured],
+        also=[match.string for match in matches if match and not match["end"] and match.string not in entry.measured],
         figures=[{"file": name, "title": _TITLES.get(Path(name).stem, Path(name).stem)} for name in figures],
         takes=f"{'images' if len(preprocessing.image_shape) == 3 else 'vectors'} of {shape}{depth}"
         + (f", padded by {preprocessing.pad}" if preprocessing.pad else ""),
@@ -50,12 +46,6 @@ def model_card(entry: ZooEntry, figures: Sequence[str] = ()) -> str:
         number=_number,
         meaning=lambda key: describe(key)[1].replace("|", r"\|"),
     )
-
-
-def _on_cards(entry: ZooEntry) -> list[str]:
-    """The reported values whose metrics belong on a card, in the order of the metrics."""
-    matches = [metric.match(key) for metric in registered_metrics() if metric.card for key in entry.reported]
-    return [match.string for match in matches if match is not None and not match["end"]]
 
 
 def _number(value: Any) -> str:

@@ -1,7 +1,6 @@
 """Models to and from a Hugging Face Hub repository; needs the extra ``hub``.
 
-A repository that was pushed is a zoo like any other static server: its ``index.json`` lies at its root, so that ``--index`` with
-the base URL of its files works too, and without the extra.
+A pushed repository has its ``index.json`` at its root, so ``--index`` with the base URL of its files works without the extra.
 """
 
 from __future__ import annotations
@@ -28,21 +27,22 @@ def push(
     token: str | None = None,
     **options: Unpack[Options],
 ) -> str:
-    """Put models of a zoo into a Hub repository, which is made if need be; its index afterwards holds these models.
+    """Upload models of a zoo to a Hub repository; its index then holds these models.
 
     Args:
-        repository: ``owner/name``.
+        repository: ``owner/name``; created if necessary.
         names: names of models; by default all of the zoo.
         private: whether a new repository is private.
         token: the user's token; by default that of the login.
-        **options: where the zoo is; see :class:`flowclf.zoo.Options`.
+        **options: location of the zoo; see :class:`flowclf.zoo.Options`.
 
     Returns:
         The URL of the commit.
 
     Raises:
         UsageError: if the extra is not installed, or there is no such model.
-        ChecksumError, UnreachableError: if a file is not the expected one, or cannot be read; nothing is pushed.
+        ChecksumError: if a file is not the expected one; nothing is uploaded.
+        UnreachableError: if a file cannot be read or the repository cannot be written.
     """
     hub = _hub()
     zoo = open_zoo(options)
@@ -68,17 +68,14 @@ def push(
 def pull(
     repository: str, to: str | Path, names: Sequence[str] | None = None, *, revision: str | None = None, token: str | None = None
 ) -> Path:
-    """Make a local zoo of the models in a Hub repository; every file is checked against its hash, and the index comes last.
+    """Download models of a Hub repository to a local zoo; every file is checked against its hash, and the index is written last.
 
     Args:
         repository: ``owner/name``.
-        to: a new or empty folder.
+        to: a new or empty folder, which is also returned.
         names: names of models; by default all.
         revision: a branch, tag or commit.
         token: the user's token; by default that of the login.
-
-    Returns:
-        The folder: a zoo for ``--index``.
 
     Raises:
         UsageError: if the extra is not installed, there is no such model, or ``to`` is not empty.
@@ -96,7 +93,7 @@ def pull(
         except Exception as error:  # whatever the library raises for a network, a login or a name
             raise UnreachableError(f"{path} cannot be downloaded from the repository {repository}: {error}") from error
 
-    # The library keeps its files as links in a cache; what they lead to is read where the index lies.
+    # The library's cache holds links; each file is fetched by its path in the repository.
     zoo = open_zoo({"index": fetch(INDEX)})
     entries = zoo.index.models if names is None else [zoo.entry(name) for name in names]
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Finding a zoo's index, in a folder or at a URL, and the models in it by name."""
+"""Reading a zoo's index from a folder or a URL, and finding models in it by name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import flowclf
 from flowclf.errors import ChecksumError, UnreachableError, UsageError, ZooError
 from flowclf.files import write_json
 from flowclf.registry import nearest
 from flowclf.remote.addresses import is_url, url_problem
-from flowclf.remote.downloads import download_text
 from flowclf.remote.settings import Options, Settings, settings
 from flowclf.strict_json import json_object
 from flowclf.zoo.schema import INDEX, MAX_INDEX_BYTES, ZooEntry, ZooFile, ZooIndex, parse_index
@@ -22,13 +20,7 @@ from flowclf.zoo.schema import INDEX, MAX_INDEX_BYTES, ZooEntry, ZooFile, ZooInd
 
 @dataclass(frozen=True)
 class Zoo:
-    """An index that was read, and where it lies.
-
-    Attributes:
-        index: the models.
-        base: the folder of the index, or its URL with a slash at the end.
-        settings: how it is reached.
-    """
+    """An open zoo: its index, the folder of the index or its URL with a slash at the end, and the settings of downloads."""
 
     index: ZooIndex
     base: Path | str
@@ -38,7 +30,7 @@ class Zoo:
         """The model of a name; an older name works, with a warning.
 
         Raises:
-            UsageError: if there is none; the message has the nearest name.
+            UsageError: if there is no such model; the message has the nearest name.
         """
         for entry in self.index.models:
             if name == entry.name:
@@ -50,7 +42,7 @@ class Zoo:
         raise UsageError(f"there is no model '{str(name)[:100]}' in the zoo at {self.base}{near}")
 
     def sources(self, file: ZooFile) -> list[Path | str]:
-        """Where a file may be read from, in the order in which it is tried."""
+        """Paths and URLs from which a file can be read, in the order in which they are tried."""
         if is_url(file.path):
             return [file.path]
         bases: list[Path | str] = [self.base, *self.settings.mirrors]
@@ -61,7 +53,7 @@ class Zoo:
 
 
 def bundled_zoo() -> Path:
-    """The zoo that travels with flowclf: in the installed package, or beside the package in a checkout.
+    """The folder of flowclf's own zoo, in the installed package or beside the package in a checkout.
 
     Raises:
         UnreachableError: if the installation has none.
@@ -77,7 +69,7 @@ def open_zoo(options: Options) -> Zoo:
     """Read a zoo's index.
 
     Raises:
-        UsageError: if a folder or address cannot be one of a zoo.
+        UsageError: if there is no zoo at the folder or address.
         UnreachableError: if the index cannot be reached.
         ZooError: if the index is invalid.
     """
@@ -101,11 +93,7 @@ def open_zoo(options: Options) -> Zoo:
 
 
 def _place(place: Path | str) -> Path | str:
-    """A folder or file as a path, an address as a URL.
-
-    Raises:
-        UsageError: if an address is not allowed.
-    """
+    """The path or allowed URL that a text gives; UsageError for other URLs."""
     if isinstance(place, Path) or not is_url(place):
         return Path(place).expanduser()
     parts = urlsplit(place)
@@ -116,6 +104,8 @@ def _place(place: Path | str) -> Path | str:
     elif parts.netloc not in ("", "localhost"):
         problem = f"expected a file on this machine, found {place[:200]!r}"
     else:
+        from urllib.request import url2pathname
+
         return Path(url2pathname(parts.path))
     if problem:
         raise UsageError(f"a zoo's address: {problem}")
@@ -127,11 +117,11 @@ def _joined(base: Path | str, relative: str) -> Path | str:
 
 
 def read_index(file: Path) -> ZooIndex:
-    """The index in a file.
+    """Read the index in a file.
 
     Raises:
-        UnreachableError: if it cannot be read.
-        ZooError: if it is too large, or invalid.
+        UnreachableError: if the file cannot be read.
+        ZooError: if it is too large or not valid.
     """
     try:
         if (size := file.stat().st_size) > MAX_INDEX_BYTES:
@@ -142,6 +132,8 @@ def read_index(file: Path) -> ZooIndex:
 
 
 def _remote(place: str, chosen: Settings) -> Zoo:
+    from flowclf.remote.downloads import download_text
+
     name = INDEX
     if place.endswith(".json"):
         place, _, name = place.rpartition("/")
@@ -162,12 +154,15 @@ def _remote(place: str, chosen: Settings) -> Zoo:
         warnings.warn(f"{error}; going on with the index that was read before", UserWarning, stacklevel=2)
         return Zoo(index, base, chosen)
     index = _parsed(text, str(source), base)
-    _keep(kept, url, text)
+    try:
+        write_json(kept, {"url": url, "sha256": hashlib.sha256(text).hexdigest(), "text": text.decode()})
+    except OSError as error:
+        raise UnreachableError(f"{kept} cannot be written: {error.strerror or error}") from error
     return Zoo(index, base, chosen)
 
 
 def _parsed(text: str | bytes, where: str, base: str) -> ZooIndex:
-    """An index that was read from a URL; one read by https must not lead to servers on this machine."""
+    """Parse an index from a URL; one read by https must not name URLs on this machine."""
     index = parse_index(text, where)
     for entry in index.models:
         for file in entry.files.values():
@@ -176,19 +171,9 @@ def _parsed(text: str | bytes, where: str, base: str) -> ZooIndex:
     return index
 
 
-def _keep(kept: Path, url: str, text: bytes) -> None:
-    try:
-        write_json(kept, {"url": url, "sha256": hashlib.sha256(text).hexdigest(), "text": text.decode()})
-    except OSError as error:
-        raise UnreachableError(f"{kept} cannot be written: {error.strerror or error}") from error
-
-
 def _recall(kept: Path, url: str, base: str) -> ZooIndex:
     where = f"{kept}, the index of {url} as it was read before"
-    try:
-        document = json_object(kept.read_bytes(), where, UnreachableError)
-    except OSError as error:
-        raise UnreachableError(f"{where}, cannot be read: {error.strerror or error}") from error
+    document = json_object(kept, where, UnreachableError)
     text, expected = str(document.get("text")), str(document.get("sha256"))
     found = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     if found != expected:

@@ -1,4 +1,4 @@
-"""What a stored model measures on test data, as the run that trained it measured it; and how near it must come again."""
+"""Metrics of a stored model on test data, measured as in the run that trained it, and their tolerances."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 _MEASURED = ("test.error", "test.cross_entropy_nats", "test.bits_per_dim", "numerics.inverse_error_max")
 
 PROBE_TOLERANCE = 0.02
-"""How far the error of a probe that is trained again may be from that of the first, a fraction of 1."""
+"""Largest difference between the errors of two probes that are trained alike, a fraction of 1."""
 
 
 def test_data(record: DataRecord) -> DataSet:
-    """The data that an entry names, for their test part.
+    """Load the data that an entry names, for their test part.
 
     Raises:
         RegistryError: if the data set is not registered.
-        ZooError: if it does not take the arguments.
+        ZooError: if its arguments are not valid.
         DataError, ChecksumError, UnreachableError: if the data cannot be read.
     """
     try:
@@ -44,17 +44,11 @@ def test_data(record: DataRecord) -> DataSet:
 
 
 def measure(model: Classifier, data: DataSet, seed: int, progress: Progress | None = None) -> dict[str, float]:
-    """Measure a classifier on the test part of data, in eval mode.
-
-    Args:
-        model: invertible or plain.
-        data: data of the classifier's shape and classes.
-        seed: random seed for the dequantisation noise.
-        progress: receives how far it is.
+    """Measure a classifier on the test part of data, in eval mode; ``seed`` is for the dequantisation noise.
 
     Returns:
-        ``test.error`` and ``test.cross_entropy_nats``, and of an invertible one ``test.bits_per_dim`` and
-        ``numerics.inverse_error_max`` of the first 1000 inputs; named as in ``results.json``, and the same numbers.
+        ``test.error`` and ``test.cross_entropy_nats``, and for an invertible classifier ``test.bits_per_dim`` and
+        ``numerics.inverse_error_max`` over the first 1000 inputs; the same numbers as in ``results.json``.
 
     Raises:
         UsageError: if the data have another shape or number of classes, or no test part.
@@ -66,9 +60,9 @@ def measure(model: Classifier, data: DataSet, seed: int, progress: Progress | No
 
 
 def tolerance(metric: str, value: float) -> float:
-    """The largest difference to another measurement of the same model that rounding on another machine may make.
+    """The largest difference between measurements of one model that rounding on another machine may cause.
 
-    An error has none: it must agree to the last image. An inverse error is a maximum over rounding errors and may grow tenfold.
+    An error must agree exactly. An inverse error is a maximum over rounding errors and may grow tenfold.
 
     Example:
         >>> tolerance("test.error", 0.0145), round(tolerance("test.cross_entropy_nats", 0.05), 6)
@@ -82,13 +76,7 @@ def tolerance(metric: str, value: float) -> float:
 
 
 def probe_error(model: InvertibleClassifier, recipe: Recipe, progress: Progress | None = None) -> float:
-    """``probe.test_error`` of the recipe's own evaluation, its probes trained again: minutes, not seconds."""
-    results = evaluate(
-        model,
-        build_data(recipe),
-        protocol=recipe.evaluate.protocol,
-        seed=recipe.seed,
-        probe=recipe.evaluate.probe,
-        progress=progress,
-    )
+    """Train the probes of the recipe's evaluation again, which takes minutes, and return ``probe.test_error``."""
+    protocol, probe = recipe.evaluate.protocol, recipe.evaluate.probe
+    results = evaluate(model, build_data(recipe), protocol=protocol, seed=recipe.seed, probe=probe, progress=progress)
     return float(results["probe.test_error"])

@@ -1,4 +1,4 @@
-"""A finished run, as a zoo describes it: the model, the recipe and what was changed in it, the results."""
+"""A finished run, as an entry of a zoo describes it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ _FIGURES = (("metamers", "samples"), ("planes",), ("calibration",))
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run directory holds.
+    """The content of a run directory.
 
     Attributes:
         model: folder of the trained model.
-        recipe: with every default filled in.
-        resolved_text: the same, as YAML.
-        record: where the recipe comes from and what was changed in it.
-        results: as in ``results.json``.
+        recipe: recipe with every default filled in; ``resolved_text`` is the same as YAML.
+        record: origin of the recipe and changes to it.
+        results: content of ``results.json``.
         training: command, machine, time.
-        figures: PNG files of metamers and samples; else of planes; else of the calibration.
+        figures: PNG files of metamers and samples; if there are none, of planes; otherwise of the calibration.
     """
 
     model: Path
@@ -53,7 +52,7 @@ def read_run(path: str | Path) -> FinishedRun:
     """
     folder = RunFolder.existing(Path(path))
     folder.require(folder.results)
-    results, environment = _json(folder.results), _json(folder.environment)
+    results, environment = (json_object(file, str(file), CheckpointError) for file in (folder.results, folder.environment))
     try:
         text = folder.recipe.read_text(encoding="utf-8")
         resolved_text = folder.resolved.read_text(encoding="utf-8")
@@ -63,14 +62,10 @@ def read_run(path: str | Path) -> FinishedRun:
         raise CheckpointError(f"{path}: the recipe of the run cannot be read: {error}") from error
     changed = list(_changes(recipes.resolved(given), recipes.resolved(recipe)))[:_MAX_CHANGES]
     shipped = _shipped_name(given)
-    # Comments may have been added since: the file that a reader finds is the one that flowclf ships.
+    # The bundled file is the one that a reader finds; comments in it may have changed since the run.
     text = recipes.find(shipped).read_text(encoding="utf-8") if shipped else text
-    record = RecipeRecord(
-        name=shipped or given.name,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        shipped=shipped is not None,
-        changed=changed,
-    )
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    record = RecipeRecord(name=shipped or given.name, sha256=digest, shipped=shipped is not None, changed=changed)
     figures = ([folder.figures / f"{name}.png" for name in names] for names in _FIGURES)
     there = ([figure for figure in group if figure.is_file()] for group in figures)
     return FinishedRun(
@@ -89,26 +84,19 @@ def read_run(path: str | Path) -> FinishedRun:
     )
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return json_object(file.read_bytes(), str(file), CheckpointError)
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
-
-
 def _shipped_name(given: Recipe) -> str | None:
-    """The name of the shipped recipe that does the same as this one, whatever its own name and description."""
-    # Not by the name that the recipe gives itself: one in a folder has the folder in its name here, and only here.
-    wanted = _what_it_does(given)
-    return next((name for name in recipes.bundled() if _what_it_does(recipes.load(recipes.find(name)).recipe) == wanted), None)
+    """The name of the bundled recipe that is the same but for its name and description."""
 
+    # The name in a recipe lacks the folder that is part of a bundled recipe's name.
+    def settings(recipe: Recipe) -> dict[str, Any]:
+        return recipes.resolved(recipe) | {"name": "", "description": ""}
 
-def _what_it_does(recipe: Recipe) -> dict[str, Any]:
-    return {key: value for key, value in recipes.resolved(recipe).items() if key not in ("name", "description")}
+    wanted = settings(given)
+    return next((name for name in recipes.bundled() if settings(recipes.load(recipes.find(name)).recipe) == wanted), None)
 
 
 def _changes(before: Any, after: Any, key: str = "") -> Iterator[str]:
-    """What ``--set`` changed: ``key: before -> after`` for each value."""
+    """The differences, each as ``key: before -> after``."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in [*before, *(name for name in after if name not in before)]:
             yield from _changes(before.get(name), after.get(name), f"{key}.{name}" if key else name)

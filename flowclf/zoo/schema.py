@@ -1,7 +1,4 @@
-"""What a zoo's index holds: models, their files and hashes, where they come from and what they measure.
-
-Only declarations belong here, and the reading of a document that should fit them.
-"""
+"""Schema of a zoo's index: models, their files and hashes, origins and measured metrics."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 
 from flowclf.component_schema.sections import Section, first_problem
 from flowclf.errors import ZooError
+from flowclf.files import Content
 from flowclf.remote.addresses import is_url, url_problem
-from flowclf.remote.transport import Content
-from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, json_object
+from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing, json_object, walk
 
 INDEX = "index.json"
 RECIPE = "recipe.yaml"
@@ -24,15 +21,14 @@ CARD = "README.md"
 NAME = r"^[a-z0-9][a-z0-9-]{0,99}$"
 """A model's name: lower-case letters, digits and hyphens."""
 MAX_INDEX_BYTES = 16 * 2**20
-# A file's or folder's name: nothing hidden, no separators, no spaces.
+# Name of a file or folder: not hidden, no separators, no spaces.
 _FILE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _MAX_PARTS = 8
 _MAX_FILE_BYTES = 2**32
-_MAX_DEPTH = 32
 
 
 def relative_path_problem(path: str) -> str | None:
-    """What is wrong with a relative path, or None: every part of it must be a file's name.
+    """Describe the error in a relative path, or None; no part of it may lead elsewhere or be hidden.
 
     Example:
         >>> relative_path_problem("mnist-ice/model.safetensors")
@@ -61,13 +57,7 @@ Scalar = bool | int | float | Annotated[str, StringConstraints(max_length=1000)]
 
 
 class ZooFile(Section):
-    """A file of a model.
-
-    Attributes:
-        path: relative to the folder of the index, or a URL.
-        bytes: its length.
-        sha256: of its content, 64 hexadecimal digits.
-    """
+    """A file of a model: its path relative to the folder of the index, or its URL; its length and hash."""
 
     path: Annotated[str, AfterValidator(_source)]
     bytes: Annotated[int, Ge(1), Le(_MAX_FILE_BYTES)]
@@ -75,18 +65,17 @@ class ZooFile(Section):
 
     @property
     def content(self) -> Content:
-        """What a download of it has to give."""
+        """The content that a download must have."""
         return Content(self.bytes, self.sha256)
 
 
 class RecipeRecord(Section):
-    """The recipe that trained a model. The model's ``recipe.yaml`` is the same with every default filled in.
+    """The recipe that trained a model; the model's ``recipe.yaml`` is the same with every default filled in.
 
     Attributes:
-        name: its name.
-        sha256: of the recipe as it was given to the run.
-        shipped: whether that is the text of the recipe of this name that flowclf shipped.
-        changed: what ``--set`` changed in it, each ``key: before -> after``.
+        sha256: hash of the recipe as it was given to the run.
+        shipped: whether that is the bundled recipe of this name.
+        changed: changes by ``--set``, each ``key: before -> after``.
     """
 
     name: Line
@@ -96,13 +85,7 @@ class RecipeRecord(Section):
 
 
 class DataRecord(Section):
-    """The data that a model is measured on: the test part of a registered data set.
-
-    Attributes:
-        name: of the data set.
-        arguments: its own arguments.
-        examples: of the test part.
-    """
+    """The data for measuring a model: a registered data set, its arguments, and the number of test examples."""
 
     name: Line
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -110,26 +93,14 @@ class DataRecord(Section):
 
 
 class Measured(Section):
-    """A metric that was measured anew from the stored model, and how near another measurement must come.
-
-    Attributes:
-        value: in the unit that the metric's name says.
-        tolerance: largest absolute difference; 0 for an error, which must agree to the image.
-    """
+    """A metric of the stored model, in the unit that its name says, and the largest difference to another measurement."""
 
     value: float
     tolerance: Annotated[float, Ge(0)]
 
 
 class Training(Section):
-    """How a model was trained.
-
-    Attributes:
-        command: that trains it again.
-        machine: threads, processor and system, or the GPU and those.
-        seconds: of training.
-        torch: version.
-    """
+    """Command that trains a model again; machine, training time and version of torch."""
 
     command: Line
     machine: Line
@@ -141,24 +112,16 @@ class ZooEntry(Section):
     """A model of a zoo.
 
     Attributes:
-        name: lower-case letters, digits and hyphens.
-        version: counts up whenever the model's files or figures change.
-        description: a sentence.
-        kind: of classifier: ``invertible``, or ``plain`` for an ordinary network.
+        version: increases whenever the model's files change.
+        kind: ``invertible``, or ``plain`` for an ordinary network.
         architecture: name of the registered architecture, or ``nodes`` for a list of nodes.
         parameters: number of trainable parameters.
-        classes: number of classes.
-        recipe: that trained it.
-        seed: that everything random came from.
-        files: by name; ``model.json`` and ``model.safetensors`` among them.
-        data: that it is measured on.
-        preprocessing: from images in [0, 1] to what the network takes.
-        licence: of the weights.
-        citation: what to cite.
-        reported: what the run that trained it reported, as its ``results.json`` has it, or a later evaluation as that of the run.
-        measured: what the stored model measured when it was put into the zoo.
-        training: command, machine, time.
-        flowclf: version that trained it.
+        seed: random seed of the run.
+        files: files by name; ``model.json`` and ``model.safetensors`` are required.
+        licence: licence of the weights.
+        reported: ``results.json`` of the run, or of a later evaluation like the run's.
+        measured: metrics of the stored model when it was added to the zoo.
+        flowclf: version that trained the model.
         aliases: older names, which still work with a warning.
     """
 
@@ -207,14 +170,10 @@ class ZooIndex(Section):
 
 
 def parse_index(text: str | bytes, where: str) -> ZooIndex:
-    """The index in a JSON document.
-
-    Args:
-        text: the document.
-        where: what errors call it.
+    """Parse the JSON text of an index; ``where`` is its name in errors.
 
     Raises:
-        ZooError: if it is not JSON, or not an index; has the place of the first thing that is wrong.
+        ZooError: if the text is not JSON or not a valid index; the message locates the first error.
 
     Example:
         >>> parse_index('{"format": "flowclf-zoo", "version": 1, "models": []}', "index.json").models
@@ -225,23 +184,8 @@ def parse_index(text: str | bytes, where: str) -> ZooIndex:
         index = ZooIndex.model_validate(document)
     except ValidationError as error:
         raise ZooError(f"{where}: {first_problem(error)}") from None
-    _check_texts(document, where)
+    for value in walk(document, where, ZooError):
+        # A terminal would take control characters for commands.
+        if isinstance(value, str) and not value.replace("\n", "").isprintable():
+            raise ZooError(f"{where}: expected text without control characters, found {value[:200]!r}")
     return index
-
-
-def _check_texts(document: Any, where: str) -> None:
-    """Refuse what a terminal would take for a command, and what is nested too deeply for anything that walks through it."""
-    level = [document]
-    for _ in range(_MAX_DEPTH):
-        inner: list[Any] = []
-        for value in level:
-            if isinstance(value, dict):
-                inner += [*value.keys(), *value.values()]
-            elif isinstance(value, list):
-                inner += value
-            elif isinstance(value, str) and not value.replace("\n", "").isprintable():
-                raise ZooError(f"{where}: expected text without control characters, found {value[:200]!r}")
-        if not inner:
-            return
-        level = inner
-    raise ZooError(f"{where}: nested more than the {_MAX_DEPTH} levels that an index may have")

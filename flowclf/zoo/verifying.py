@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A metric on the card, and measured again.
-
-    Attributes:
-        metric: name of the metric.
-        expected: the card's value.
-        found: the value now.
-        tolerance: largest difference that agrees.
-    """
+    """A metric's value on the card, its value when measured again, and the largest difference allowed."""
 
     metric: str
     expected: float
@@ -37,19 +30,13 @@ class Comparison:
     @property
     def agrees(self) -> bool:
         """Whether the difference is within the tolerance; a value that is not finite never agrees."""
-        # Both values are decimal numbers in a file; their difference may be off by a last bit.
+        # Both values may be rounded decimal numbers from a file.
         return math.isfinite(self.found) and abs(self.found - self.expected) <= self.tolerance + 1e-12
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The outcome for one model.
-
-    Attributes:
-        name: name of the model.
-        comparisons: one for each metric that was measured; empty if the model could not be measured.
-        error: why it could not be measured, if so.
-    """
+    """The outcome for one model: a comparison per metric, or the error that prevented them."""
 
     name: str
     comparisons: tuple[Comparison, ...] = ()
@@ -66,15 +53,16 @@ def verify(names: Sequence[str] | None = None, *, full: bool = False, **options:
 
     Args:
         names: names of models; by default all of the zoo.
-        full: also train the probe of the nuisances again, which takes minutes per model; its error may differ by 0.02.
-        **options: where the zoo is; see :class:`flowclf.zoo.Options`.
+        full: whether to train the probe of the nuisances again too, minutes per model; its error may differ by 0.02.
+        **options: location of the zoo; see :class:`flowclf.zoo.Options`.
 
     Returns:
-        The outcome for each model; one that fails does not keep the others from being verified.
+        The outcome for each model, also if others fail.
 
     Raises:
         UsageError: if the zoo has no model of one of the names.
-        UnreachableError, ZooError: if the index cannot be read, or is invalid.
+        UnreachableError: if the index cannot be read.
+        ZooError: if the index is not valid.
     """
     zoo = open_zoo(options)
     entries = zoo.index.models if names is None else [zoo.entry(name) for name in names]
@@ -98,7 +86,7 @@ def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | Non
         raise VerificationError(f"{entry.name}: the model's preprocessing or classes are not those of the index")
     elsewhere = [key for key, value in entry.data.arguments.items() if isinstance(value, str)]
     if elsewhere and isinstance(zoo.base, str):
-        # A path, most likely, and files of this machine are not for an index from another to choose.
+        # Most likely a path, and a remote index must not choose files of this machine.
         raise VerificationError(
             f"{entry.name}: its data set '{entry.data.name}' is chosen by {', '.join(elsewhere)}, which an index read from a URL "
             "may not do; download the model, and evaluate it on data of your own"

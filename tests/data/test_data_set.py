@@ -73,7 +73,7 @@ def test_impossible_validation_is_refused(validation: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"train_limit": 161}, "train_limit: expected 2 to 160 training elements, found 161"),
+        ({"train_limit": 161}, "train_limit: expected 2 to 160 training examples, found 161"),
         ({"train_limit": 1}, "train_limit: expected 2 to 160"),
         ({"batch_size": 0}, "batch_size: expected an integer of at least 1, found 0"),
         ({"batch_size": 2.0}, "batch_size: expected an integer of at least 1, found 2.0"),
@@ -164,7 +164,7 @@ def test_facts_about_a_data_set() -> None:
     assert data.class_names == ("class 0", "class 1", "class 2", "class 3")
     described = data.describe()
     assert json.loads(json.dumps(described)) == described
-    assert described["augment"] == Augmentation(shift=2).describe()
+    assert described["augment"] == Augmentation(shift=2).model_dump()
     assert (described["train"], described["validation"], described["test"], described["seed"]) == (160, 40, 20, 7)
     text = "DataSet('numbered': 160 train, 40 validation, 20 test, (1, 6, 6), 4 classes, batch 32, shift=2, cpu)"
     assert repr(data) == text
@@ -230,12 +230,14 @@ def test_load_finds_a_registered_set_and_hands_on_its_arguments(register: Callab
     data = flowclf.data.load("toy_set", n=100, classes=5, validation=0.1, batch_size=10, seed=3, train_limit=20)
     assert (data.name, data.classes, data.seed, data.batch_size) == ("toy_set", 5, 3, 10)
     assert (len(data.train), len(data.validation), len(data.test)) == (20, 10, 20)
-    with pytest.raises(UsageError, match="data set 'toy_set': expected the argument n"):
+    with pytest.raises(UsageError, match="data set 'toy_set': argument n: missing"):
         flowclf.data.load("toy_set")
-    with pytest.raises(UsageError, match="unknown argument 'clases'; did you mean 'classes'"):
+    with pytest.raises(UsageError, match="unknown key 'clases'; did you mean 'classes'"):
         flowclf.data.load("toy_set", n=100, clases=5)
-    with pytest.raises(UsageError, match="unknown argument 'batchsize'; did you mean 'batch_size'"):
+    with pytest.raises(UsageError, match="unknown key 'batchsize'; did you mean 'batch_size'"):
         flowclf.data.load("toy_set", n=100, batchsize=5)
+    with pytest.raises(UsageError, match=r"data set 'toy_set': argument n: .* valid integer, found 'many'"):
+        flowclf.data.load("toy_set", n="many")
 
 
 def test_load_names_the_nearest_data_set() -> None:
@@ -276,5 +278,5 @@ def test_a_sample_is_of_the_whole_split_and_depends_on_the_seed_alone() -> None:
     assert drawn != numbers_of(split.sample(50, seed=2))
     assert [number for number in numbers_of(split) if number in drawn] == drawn
     assert split.sample(len(split), seed=1) is split
-    with pytest.raises(UsageError, match="expected 0 or more elements, found -1"):
+    with pytest.raises(UsageError, match="expected 0 or more examples, found -1"):
         split.sample(-1, seed=1)

@@ -17,7 +17,7 @@ from flowclf import zoo
 from flowclf.cli.main import main
 from flowclf.errors import CheckpointError, UnreachableError, UsageError, VerificationError
 from flowclf.files import sha256
-from flowclf.zoo import adding
+from flowclf.zoo import adding, cards
 from flowclf.zoo.runs import read_run
 
 
@@ -166,7 +166,7 @@ def test_what_fails_leaves_the_zoo_as_it_was(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((Path, "rename") if where == "rename" else (adding, where)), fail)
+        patch.setattr({"write_json": adding, "rename": Path, "model_card": cards}[where], where, fail)
         with pytest.raises(UnreachableError, match="No space left"):
             zoo.add(run_folder, name="one" if replace else "two", to=tmp_path / "zoo", replace=replace)
     assert listing(tmp_path / "zoo") == before

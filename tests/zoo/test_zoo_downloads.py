@@ -350,7 +350,7 @@ class FullDisk:
 def test_a_disk_that_is_full(room: int, server: Server, document: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     with monkeypatch.context() as patch:
         # The model's first files may fit.
-        patch.setattr("flowclf.zoo.index._keep", lambda *arguments: None)
+        patch.setattr("flowclf.zoo.index.write_json", lambda *arguments: None)
         patch.setattr(Path, "open", lambda *arguments, **keywords: disk.open(*arguments, **keywords))
         disk = FullDisk(room)
         assert download(server) == 3
@@ -378,7 +378,7 @@ def test_a_disk_that_fails_late(
         "chmod": (Path, "chmod"),
         "open": (Path, "mkdir"),
     }
-    monkeypatch.setattr("flowclf.zoo.index._keep", lambda *arguments: None)
+    monkeypatch.setattr("flowclf.zoo.index.write_json", lambda *arguments: None)
     with monkeypatch.context() as patch:
         patch.setattr(*targets[function], full)
         assert download(server) == 3
@@ -438,7 +438,7 @@ def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path, capsys:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(os, "replace", refuse)
-    monkeypatch.setattr("flowclf.zoo.index._keep", lambda *arguments: None)
+    monkeypatch.setattr("flowclf.zoo.index.write_json", lambda *arguments: None)
     assert download(server, "--to", str(tmp_path / "models")) == 3
     assert "Permission denied" in capsys.readouterr().err
     assert list((tmp_path / "models").iterdir()) == []

@@ -51,7 +51,10 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     "negative tolerance": (entry_changes(measured={"test.error": {"value": 0.1, "tolerance": -1}}), "tolerance"),
     "a command for a terminal": (entry_changes(description="\x1b[2J"), "control characters, found '\\x1b[2J'"),
     "a command in an argument": (lambda d: d["models"][0]["data"].update(arguments={"\x1b[2J": 1}), "control characters"),
-    "depth": (lambda d: d["models"][0]["data"].update(arguments={"a": json.loads("[" * 40 + "]" * 40)}), "more than the 32 levels"),
+    "depth": (
+        lambda d: d["models"][0]["data"].update(arguments={"a": json.loads("[" * 40 + "]" * 40)}),
+        "at most 32 nested levels",
+    ),
     "nothing measured": (entry_changes(measured={}), "models.0.measured"),
     "twice": (lambda d: d["models"].append(copy.deepcopy(d["models"][0])), "the name 'tiny' is given 2 times"),
     "own alias": (entry_changes(aliases=[NAME]), "the name 'tiny' is given 2 times"),
