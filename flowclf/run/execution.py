@@ -12,15 +12,14 @@ from typing import Any
 from flowclf import checkpoint
 from flowclf.data import Oracle
 from flowclf.errors import InterruptedRunError
-from flowclf.evaluation import Evaluation, check_fits, evaluate_with_artifacts
+from flowclf.evaluation import Evaluation, evaluate_with_artifacts
 from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
 from flowclf.host_memory import keep_freed_memory
 from flowclf.recipe import LoadedRecipe, dump, load
-from flowclf.recipe.building import build_trainer, resolve_device
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.report import write_report
-from flowclf.run.opening import open_oracle
+from flowclf.run.opening import prepare
 from flowclf.training import Progress, SilentProgress, Trainer
 from flowclf.training.interrupts import Interrupts, interrupts
 from flowclf.training.state import load_state, save_state
@@ -52,15 +51,12 @@ def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", pro
         InterruptedRunError: if SIGINT or SIGTERM stops the run; its state is saved.
         NonFiniteLossError: if training diverges; the last good state is kept.
     """
-    chosen = resolve_device(device)
     # Everything is built before the folder is created, so that a recipe that cannot run leaves nothing behind.
-    trainer = build_trainer(loaded.recipe, chosen)
-    oracle = open_oracle(loaded.recipe, trainer.classifier)
-    check_fits(trainer.classifier, trainer.data)
+    trainer, oracle = prepare(loaded.recipe, device)
     folder = RunFolder.create(loaded.recipe.name, out)
     write_text(folder.recipe, loaded.source_text)
     write_text(folder.resolved, dump(loaded.recipe))
-    folder.write_environment(chosen)
+    folder.write_environment(trainer.classifier.device)
     return _carry_out(folder, loaded, trainer, oracle, progress or SilentProgress())
 
 
@@ -78,8 +74,7 @@ def resume(path: Path, device: str = "auto", progress: Progress | None = None) -
     """
     folder = RunFolder.existing(path)
     loaded = load(folder.resolved)
-    trainer = build_trainer(loaded.recipe, resolve_device(device))
-    oracle = open_oracle(loaded.recipe, trainer.classifier)
+    trainer, oracle = prepare(loaded.recipe, device)
     load_state(folder.checkpoints, trainer)
     progress = progress or SilentProgress()
     progress.message(f"resuming {path} at step {trainer.step} of {trainer.total_steps}")

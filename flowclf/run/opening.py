@@ -10,10 +10,11 @@ from flowclf.classifier import Classifier
 from flowclf.data import DataSet, Oracle
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
-from flowclf.evaluation import ready_oracle
+from flowclf.evaluation import check_fits, ready_oracle
 from flowclf.recipe import Recipe, load
-from flowclf.recipe.building import build_data, resolve_device
+from flowclf.recipe.building import build_data, build_trainer, resolve_device
 from flowclf.recipe.run_folder import RunFolder
+from flowclf.training import Trainer
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,19 @@ class OpenedModel:
 
     classifier: Classifier
     recipe: Recipe | None
+
+
+def prepare(recipe: Recipe, device: str = "auto") -> tuple[Trainer, Oracle | None]:
+    """Build the trainer and the oracle of a run, and check that its classifier can be evaluated and saved.
+
+    Raises:
+        FlowclfError: if anything would stop the run later.
+    """
+    trainer = build_trainer(recipe, resolve_device(device))
+    oracle = open_oracle(recipe, trainer.classifier)
+    check_fits(trainer.classifier, trainer.data)
+    checkpoint.check_savable(trainer.classifier)
+    return trainer, oracle
 
 
 def open_model(model: str, device: str = "auto") -> OpenedModel:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flowclf.evaluation import check_fits
 from flowclf.losses import AdversarialLoss
 from flowclf.recipe import LoadedRecipe
-from flowclf.recipe.building import build_trainer, resolve_device
-from flowclf.run.opening import open_oracle
+from flowclf.run.opening import prepare
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,8 @@ class Plan:
 def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
     """Build everything that the run would build, and describe it; nothing is written."""
     recipe = loaded.recipe
-    chosen = resolve_device(device)
-    trainer = build_trainer(recipe, chosen)
+    trainer, _ = prepare(recipe, device)
     classifier, data, loss = trainer.classifier, trainer.data, trainer.loss
-    open_oracle(recipe, classifier)
-    check_fits(classifier, data)
     rows = [
         {
             "name": row.name,
@@ -50,7 +45,7 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
     summary = {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "device": str(chosen),
+        "device": str(classifier.device),
         "data": data.describe(),
         "parameters": classifier.parameter_count(),
         "adversary_parameters": adversary,
@@ -59,7 +54,7 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
         "nodes": rows,
     }
     lines = [
-        f"Recipe {recipe.name}, seed {recipe.seed}, on {chosen}",
+        f"Recipe {recipe.name}, seed {recipe.seed}, on {classifier.device}",
         f"Data: {data}",
         f"Training: {trainer.settings.epochs} epochs of {data.steps_per_epoch} steps{adversary_text}",
         f"Evaluation: protocol {recipe.evaluate.protocol}"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ import flowclf
 from flowclf import checkpoint
 from flowclf.cli.main import main
 from flowclf.data import load as load_data
-from flowclf.errors import ChecksumError, NonFiniteLossError, UsageError
+from flowclf.errors import CheckpointError, ChecksumError, NonFiniteLossError, UsageError
 from flowclf.losses import Loss, LossTerms
 from flowclf.recipe import loads
 from flowclf.run import evaluate_model, plan, predict, resume, run
@@ -352,6 +353,24 @@ def test_a_plan_finds_what_would_stop_a_run(arrays: Path) -> None:
     for setting in ("train.activations=recompute", "train.precision=bf16"):
         with pytest.raises(UsageError, match="expected an invertible classifier, found a plain network"):
             plan(loads(text, [setting]), "cpu")
+
+
+def test_a_model_that_could_not_be_saved_stops_a_run_before_it_begins(
+    arrays: Path, tmp_path: Path, scratch_registries: None
+) -> None:
+    @flowclf.registry.nodes.register("moody")
+    class Moody(flowclf.nodes.Permutation):
+        """Is another node each time that it is built."""
+
+        def __init__(self, dims_in: Any, dims_c: Any = None) -> None:
+            super().__init__(dims_in, dims_c)
+            self.mood = float(np.random.default_rng().random())
+
+    loaded = loads(recipe_text(arrays).replace("  - factor_out\n", "  - moody\n  - factor_out\n"))
+    for start_ in (lambda: plan(loaded, "cpu"), lambda: run(loaded, tmp_path / "out", "cpu")):
+        with pytest.raises(CheckpointError, match="cannot be saved: node '8_moody', .*mood"):
+            start_()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_recipe_from_another_machine_is_judged_by_another_oracle(arrays: Path, tmp_path: Path) -> None:
