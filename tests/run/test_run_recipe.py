@@ -368,7 +368,7 @@ def test_a_model_that_could_not_be_saved_stops_a_run_before_it_begins(
 
     loaded = loads(recipe_text(arrays).replace("  - factor_out\n", "  - moody\n  - factor_out\n"))
     for start_ in (lambda: plan(loaded, "cpu"), lambda: run(loaded, tmp_path / "out", "cpu")):
-        with pytest.raises(CheckpointError, match="cannot be saved: node '8_moody', .*mood"):
+        with pytest.raises(CheckpointError, match=r"cannot be saved: node '8_moody', .*mood"):
             start_()
     assert not (tmp_path / "out").exists()
 
