@@ -13,7 +13,7 @@ class Interrupts:
     """Whether a signal came, and which.
 
     Attributes:
-        signum: number of the first signal that came, or None.
+        signum: number of the first signal, or None.
         immediate: raise KeyboardInterrupt at the first signal; for work that does not check whether to stop.
     """
 
@@ -39,8 +39,7 @@ def interrupts() -> Iterator[Interrupts]:
     if threading.current_thread() is not threading.main_thread():
         yield state
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, state._handle) for number in signals}
+    before = {number: signal.signal(number, state._handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield state
     finally:
