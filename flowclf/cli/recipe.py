@@ -114,7 +114,7 @@ def list_() -> None:
 @app.command()
 def show(name: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe.")]) -> None:
     """Print the text of a recipe."""
-    from flowclf.recipe.loading import find
+    from flowclf.recipe import find
     from flowclf.recipe.reader import read_text
 
     sys.stdout.write(read_text(find(name)))
