@@ -127,7 +127,7 @@ def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> _Pass:
         warn(False)
     try:
         # A copy, for the replay takes the place of the module's own forward.
-        return torch.cuda.make_graphed_callables(copy.copy(module), samples, allow_unused_input=True)  # type: ignore[no-any-return]
+        return torch.cuda.make_graphed_callables(copy.copy(module), samples, allow_unused_input=True)
     finally:
         torch.cuda.set_stream(stream)
         for buffer, before in buffers:
