@@ -60,8 +60,8 @@ class Registry:
                 same_name = entries.setdefault(entry.name, [])
                 if entry.value not in [other.value for other in same_name]:
                     same_name.append(entry)
-            ours = {name: [e for e in claims if e.module.partition(".")[0] == "flowclf"] for name, claims in entries.items()}
-            self._entries = {name: ours[name] or claims for name, claims in entries.items()}
+            own = {name: [e for e in claims if e.module.partition(".")[0] == "flowclf"] for name, claims in entries.items()}
+            self._entries = {name: own[name] or claims for name, claims in entries.items()}
         return self._entries
 
     def names(self) -> list[str]:

@@ -59,9 +59,7 @@ class Named(Reference):
     default: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        def checked(value: Any) -> Any:
-            return check_named(self.kind, value, source, self.default)
-
+        checked = functools.partial(check_named, self.kind, base=source, default=self.default)
         return core_schema.no_info_plain_validator_function(checked, metadata={"base": source})
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
@@ -78,7 +76,7 @@ class Named(Reference):
         return {"type": "object", **required, "properties": {"name": {"enum": names}}, "allOf": branches}
 
 
-def check_named(kind: str, value: Any, base: type[C], default: str | None = None) -> C:
+def check_named(kind: str, value: Any, base: type[C], default: str | None) -> C:
     """The section of a registered component: a mapping of its ``name``, the other keys of ``base``, and its arguments.
 
     Raises:
@@ -95,9 +93,8 @@ def check_named(kind: str, value: Any, base: type[C], default: str | None = None
         for key in value:
             if "did you mean" in nearest(key[:80], ["name"]):
                 raise failure(problem(unknown_key(key, ["name"]), (key,), UNKNOWN_KEY))
-        raise failure(
-            problem(f"missing; expected the name of a registered {known.kind}: {', '.join(known.names())}", ("name",), MISSING_KEY)
-        )
+        missing = f"missing; expected the name of a registered {known.kind}: {', '.join(known.names())}"
+        raise failure(problem(missing, ("name",), MISSING_KEY))
     if not isinstance(value["name"], str):
         raise failure(problem(f"expected the name of a registered {known.kind}, found {found(value['name'])}", ("name",)))
     try:
@@ -214,7 +211,7 @@ def spec_schema(kind: str) -> dict[str, Any]:
 
 
 def flat_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's JSON schema without definitions of its own: sections inside it are written out."""
+    """A model's JSON schema without ``$defs``: sections inside it are written out."""
     schema = model.model_json_schema()
     definitions: Mapping[str, Any] = schema.pop("$defs", {})
 

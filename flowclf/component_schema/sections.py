@@ -19,14 +19,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_pyt
 from flowclf.errors import UsageError
 from flowclf.registry import nearest
 
-UNKNOWN_KEY = "unknown_key"
-"""Type of an error that is located at a key."""
-
-MISSING_KEY = "missing_key"
-"""Type of an error that is located at the mapping that lacks a key."""
-
-BAD_VALUE = "bad_value"
-"""Type of an error that is located at a value."""
+UNKNOWN_KEY, MISSING_KEY, BAD_VALUE = "unknown_key", "missing_key", "bad_value"
+"""Types of errors, which are located at a key, at the mapping that lacks a key, and at a value."""
 
 Place = tuple[int | str, ...]
 """Keys and indices from the outermost mapping inwards."""

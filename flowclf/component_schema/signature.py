@@ -43,10 +43,8 @@ class OnlyCode:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        def refuse(value: Any) -> Any:
-            raise PydanticCustomError("only_code", "expected an object that only code can give")
-
-        return core_schema.no_info_plain_validator_function(refuse)
+        message = "expected an object that only code can give"
+        return core_schema.custom_error_schema(core_schema.is_instance_schema(cls), "only_code", custom_error_message=message)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:

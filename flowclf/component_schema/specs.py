@@ -13,12 +13,8 @@ from typing import Any
 from flowclf.component_schema.sections import BAD_VALUE, MISSING_KEY, UNKNOWN_KEY, Place, found, unknown_key
 from flowclf.errors import GraphError
 
-MAX_NODES = 10_000
-"""Nodes of a graph, repeats unrolled."""
-
-MAX_REPEAT_DEPTH = 10
-"""Repeats inside one another."""
-
+# Repeats are unrolled for the first, and inside one another for the second.
+MAX_NODES, MAX_REPEAT_DEPTH = 10_000, 10
 _REPEAT = ("repeat", "nodes")
 
 

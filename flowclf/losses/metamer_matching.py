@@ -38,7 +38,7 @@ class MetamerMatching(Loss):
         warmup: fraction of the training over which they then grow to their values.
 
     Raises:
-        UsageError: when bound, if the classifier is a plain network, or its graph has no ``logit_readout``.
+        UsageError: if, when the loss is bound, the classifier is a plain network, or its graph has no ``logit_readout``.
 
     Example:
         >>> import torch
@@ -61,11 +61,8 @@ class MetamerMatching(Loss):
         warmup: Fraction = 0.0,
     ) -> None:
         super().__init__()
-        self.reading_weight = reading_weight
-        self.moment_weight = moment_weight
-        self.share = share
-        self.delay = delay
-        self.warmup = warmup
+        self.reading_weight, self.moment_weight = reading_weight, moment_weight
+        self.share, self.delay, self.warmup = share, delay, warmup
 
     def build(self, binding: Binding) -> None:
         """Raise UsageError if the graph has no readout."""

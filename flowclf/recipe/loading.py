@@ -23,14 +23,7 @@ _MAX_PROBLEMS = 50
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A valid recipe and where it is from.
-
-    Attributes:
-        recipe: the recipe, overrides applied.
-        source_text: the text as given, without the overrides.
-        path: the file; None for a recipe from text.
-        overrides: ``KEY=VALUE``, in order.
-    """
+    """A valid recipe, overrides applied; its text without them, its file (None for a text), and the overrides."""
 
     recipe: Recipe
     source_text: str

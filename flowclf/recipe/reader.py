@@ -131,7 +131,7 @@ def parse(text: str, source: str, origin: str = "", mapping: bool = True) -> Nod
 
 
 class _TooDeepError(Exception):
-    """The parser's own limit of nesting came before ours."""
+    """The parser's own limit of nesting came before :data:`MAX_DEPTH`."""
 
 
 def _read(parser_class: Any, text: str, origin: str) -> _Builder:

@@ -73,7 +73,7 @@ def adamw(
         lr: learning rate, before the schedule.
         betas: decay rates of the running means of gradients and of their squares.
         eps: added to the root of the latter.
-        weight_decay: decoupled weight decay, of the weights of linear and convolutional layers.
+        weight_decay: decoupled decay of the weights of linear and convolutional layers.
     """
     return torch.optim.AdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=_fast(params))
 
