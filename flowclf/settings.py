@@ -69,9 +69,7 @@ class TrainSettings(Section):
         description="On a GPU, record passes once and replay them instead of launching each kernel. auto: unless a node, subnet or "
         "loss from outside flowclf might compute on the host.",
     )
-    checkpoint_every_steps: PositiveInt | None = Field(
-        None, description="Steps between checkpoints, besides the one per epoch; null for none."
-    )
+    checkpoint_every_steps: PositiveInt | None = Field(None, description="Steps between checkpoints within epochs; null for none.")
 
 
 class ProbeSettings(Section):

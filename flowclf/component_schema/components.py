@@ -16,8 +16,10 @@ from pydantic_core import core_schema
 
 from flowclf import registry
 from flowclf.component_schema.sections import (
+    BAD_VALUE,
     MISSING_KEY,
     UNKNOWN_KEY,
+    Place,
     check,
     failure,
     first_problem,
@@ -114,15 +116,15 @@ def check_spec(kind: str, value: Any) -> str | dict[str, dict[str, Any]]:
         >>> check_spec("subnets", "dense")
         {'dense': {'width': 128, 'hidden_layers': 2}}
     """
+    place: Place = ()
     try:
         name, given = name_and_arguments(value, registry.registries[kind].kind)
+        place = () if isinstance(value, str) else (name,)
+        arguments = plain(check(component_model(kind, name), given))
     except SpecError as error:
         raise failure(problem(error.message, error.place, error.kind)) from None
-    place = () if isinstance(value, str) else (name,)
-    try:
-        arguments = plain(check(component_model(kind, name), given))
     except RegistryError as error:
-        raise failure(problem(str(error), place, *([UNKNOWN_KEY] if place else []))) from error
+        raise failure(problem(str(error), place, UNKNOWN_KEY if place else BAD_VALUE)) from error
     except ValidationError as error:
         raise failure(*located(error, *place)) from None
     return {name: arguments} if arguments else name

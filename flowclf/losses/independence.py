@@ -38,9 +38,7 @@ class NuisanceSettings(TermSettings):
     hidden: Sequence[PositiveInt] = Field((512, 512), description="Units of the hidden layers of mlp.")
     learning_rate: PositiveFloat = Field(1e-3, description="Learning rate of its Adam, betas (0.5, 0.999).")
     target: Literal["uniform", "labels"] = Field("uniform", description="labels: the paper's negated cross-entropy.")
-    delay: Fraction = Field(
-        0.0, description="Fraction of the training before the weight leaves 0, in which the nuisance classifier rests."
-    )
+    delay: Fraction = Field(0.0, description="Fraction of the training with weight 0, in which the nuisance classifier rests.")
     warmup: Fraction = Field(0.15, description="Fraction of the training over which the weight then grows to its value.")
 
 
@@ -128,12 +126,8 @@ class IndependenceCrossEntropy(AdversarialLoss):
         total = self.classification.weight * cross_entropy + self.likelihood.weight * bits
         if grown:
             total = total + grown * self.nuisance.weight * nuisance
-        parts = {
-            "cross_entropy_nats": cross_entropy.detach(),
-            "nuisance_cross_entropy_nats": of_labels.detach(),
-            "bits_per_dim": bits.detach(),
-        }
-        return LossTerms(total, parts)
+        parts = {"cross_entropy_nats": cross_entropy, "nuisance_cross_entropy_nats": of_labels, "bits_per_dim": bits}
+        return LossTerms(total, {name: value.detach() for name, value in parts.items()})
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """CE(y, D_nc(z_n)), nats."""

@@ -50,11 +50,7 @@ def build_data(recipe: Recipe) -> DataSet:
 
 
 def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier | PlainClassifier:
-    """Build the recipe's classifier with newly initialised weights, which depend on the recipe's seed alone.
-
-    Raises:
-        GraphError: if the graph is not a classifier's.
-    """
+    """Build the recipe's classifier; its initial weights depend on the recipe's seed alone. Raises as :func:`build_trainer`."""
     model, stream = recipe.model, recipe.train.stream
     bits = recipe.data.bits if len(data.image_shape) == 3 else None
     preprocessing = Preprocessing(data.image_shape, bits=bits, pad=recipe.data.pad, fixed_point=stream == "fixed_point")

@@ -12,16 +12,9 @@ _MAXIMUM_KEYS = 30
 
 
 def apply_overrides(root: Node, overrides: Sequence[str], source: str) -> list[Problem]:
-    """Set values in a recipe's tree, in order, so that a later one wins.
+    """Set values in a recipe's tree, in order, so that a later one wins; returns the problems of those that cannot be set.
 
-    Args:
-        root: the tree, changed in place.
-        overrides: each ``key=value``: a dotted key, where a number is an index into a list, and a value in YAML.
-        source: name of the recipe, for errors.
-
-    Returns:
-        The problems of overrides that cannot be set, each naming its ``--set``: no ``=``, a value that is not YAML, or a key that
-        cannot be followed.
+    An override is ``key=value``: a dotted key, where a number is an index into a list, and a value in YAML.
 
     Example:
         >>> root = parse("model: {name: firevnet, width: [32, 64]}", "example")

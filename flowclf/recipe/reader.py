@@ -95,13 +95,7 @@ def read_text(path: str | Path) -> str:
 
 
 def parse(text: str, source: str, origin: str = "", mapping: bool = True) -> Node:
-    """The tree of a document.
-
-    Args:
-        text: the document.
-        source: name of the file, for errors.
-        origin: the origin of all places.
-        mapping: whether the top must be a mapping.
+    """The tree of a document. ``source`` and ``origin`` name it in errors; with ``mapping``, its top must be a mapping.
 
     Raises:
         RecipeError: if the text is not YAML, or breaks a rule; all broken rules at once.

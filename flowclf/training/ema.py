@@ -13,11 +13,7 @@ from torch import nn
 class MovingAverage:
     """Exponential moving average of every floating-point parameter; buffers are copied as they are.
 
-    The decay rate of update t is min(decay, (1 + t) / (10 + t)): it starts low, so that the initial weights are soon forgotten.
-
-    Args:
-        module: its weights are averaged.
-        decay: decay rate of the average, in (0, 1).
+    The decay rate of update t is min(``decay``, (1 + t) / (10 + t)): it starts low, so that the initial weights are soon forgotten.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

@@ -10,15 +10,11 @@ from types import FrameType
 
 
 class Interrupts:
-    """Whether a signal came, and which.
-
-    Attributes:
-        signum: number of the first signal, or None.
-        immediate: raise KeyboardInterrupt at the first signal; for work that does not check whether to stop.
-    """
+    """Whether a signal came, and which: ``signum`` is the number of the first, or None."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        # For work that does not check whether to stop: raise KeyboardInterrupt at the first signal.
         self.immediate = False
 
     def __call__(self) -> bool:

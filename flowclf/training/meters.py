@@ -13,13 +13,9 @@ from flowclf.errors import NonFiniteLossError
 
 
 class Meters:
-    """Means over steps of scalars by name, read from the device a few steps at a time, for every read waits for a GPU.
+    """Means over steps of scalars by name; ``latest`` has the values of the last step that was read.
 
-    Args:
-        read_every: steps between two reads.
-
-    Attributes:
-        latest: the values of the last step that was read.
+    Values are read from the device every ``read_every`` steps, for each read waits for a GPU.
 
     Example:
         >>> meters = Meters()

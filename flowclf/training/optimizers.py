@@ -97,14 +97,10 @@ def _fast(params: Groups) -> Literal[True] | None:
 def build_optimizer(
     modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter], specification: Mapping[str, Any]
 ) -> Optimizer:
-    """An optimiser over parameters, whose weight decay acts on the weights of linear and convolutional layers alone.
+    """A registered optimiser by ``name``, with its arguments, over the parameters that are not frozen.
 
-    Scales, rotations and the prior decide the bijection's log-determinant: pulling them to zero does not regularise it.
-
-    Args:
-        modules: where to look for layers.
-        parameters: what to train; frozen ones are left out.
-        specification: the ``name`` of a registered optimiser, and its arguments.
+    Its weight decay acts on the weights of the modules' linear and convolutional layers alone: scales, rotations and the prior
+    decide the bijection's log-determinant, and pulling them to zero does not regularise it.
 
     Raises:
         RegistryError: if the name is not registered.

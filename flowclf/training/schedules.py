@@ -66,12 +66,7 @@ def trapezoid(total_steps: int, steps_per_epoch: int, *, decay: PositiveFraction
 
 
 def build_schedule(specification: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> Schedule:
-    """A schedule, multiplied by a linear rise over the first ``warmup_steps``.
-
-    Args:
-        specification: the ``name`` of a registered schedule, ``warmup_steps``, by default 0, and the schedule's own arguments.
-        total_steps: steps of the whole training.
-        steps_per_epoch: batches per epoch.
+    """A registered schedule by ``name``, with its arguments, multiplied by a linear rise over the first ``warmup_steps``, if any.
 
     Raises:
         RegistryError: if the name is not registered.
