@@ -13,11 +13,7 @@ from flowclf.evaluation.metric import Metric
 
 
 def error(logits: Tensor, labels: Tensor) -> float:
-    """Fraction of examples whose largest logit is not that of their label.
-
-    Args:
-        logits: (N, K).
-        labels: (N,).
+    """Fraction of examples whose largest logit (N, K) is not that of their label (N,).
 
     Example:
         >>> error(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1]))
@@ -51,7 +47,8 @@ def _chance_error(context: MetricContext) -> float:
     return 1 - int(torch.bincount(labels).max()) / len(labels)
 
 
-def _examples(context: MetricContext, split: str) -> int:
+def example_count(context: MetricContext, split: str) -> int:
+    """Number of examples of a split."""
     return len(context.splits[split])
 
 
@@ -65,12 +62,12 @@ METRICS = (
         "share",
         "misclassified test examples",
         partial(_error_on, split="test"),
-        trials=partial(_examples, split="test"),
+        trials=partial(example_count, split="test"),
         headline="Test error",
     ),
     Metric("test.chance_error", "share", "error of always predicting the most frequent class", _chance_error, card=True),
     *(
-        Metric(f"{split}.examples", "count", f"number of {words} examples", partial(_examples, split=split))
+        Metric(f"{split}.examples", "count", f"number of {words} examples", partial(example_count, split=split))
         for split, words in (("train", "training"), ("validation", "validation"), ("test", "test"))
     ),
 )

@@ -1,4 +1,4 @@
-"""A probe: a classifier of standardised features; training of a network as one, with early stopping on held-out data."""
+"""A probe: a classifier of standardised features, trained with early stopping on held-out data, and what it bounds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ from flowclf.modes import evaluating
 
 
 class ProbeScore(NamedTuple):
-    """Errors of a probe on a split.
-
-    Attributes:
-        error: fraction of 1.
-        cross_entropy_nats: mean, nats.
-    """
+    """Error of a probe on a split, a fraction of 1, and its mean cross-entropy, nats."""
 
     error: float
     cross_entropy_nats: float
@@ -36,8 +31,8 @@ class Probe(nn.Module):
         std: (D,), divided by; positive.
 
     Attributes:
-        epochs: epochs trained in all.
-        validation: the score on validation data of the weights that were kept.
+        epochs: number of epochs of training.
+        validation: the score of the best epoch's weights on validation data.
     """
 
     mean: Tensor
@@ -75,10 +70,9 @@ def train_probe(
 ) -> Probe:
     """Train a fresh classifier to convergence on features, with early stopping by its cross-entropy on validation data.
 
-    Adam; after an epoch without improvement the best weights are taken up again and the learning rate is divided by 5,
-    after ``patience`` such epochs in a row training ends. Features are standardised by their training mean and standard
-    deviation; a dimension that hardly varies (1e-3 of the median deviation) is not blown up. The global random state
-    does not matter, and is as before afterwards.
+    Adam; after an epoch without improvement the best weights are restored and the learning rate is divided by 5. Features are
+    standardised by their training mean and standard deviation; a dimension that hardly varies (1e-3 of the median deviation) is
+    not blown up. The global random state neither matters nor changes.
 
     Args:
         train_features: (N, D); taken as float32.
@@ -89,8 +83,8 @@ def train_probe(
         network: makes the untrained network, (B, D) -> (B, K); by default :func:`mlp`.
         epochs_max: largest number of epochs.
         patience: epochs in a row without improvement that end the training.
-        batch_size: examples per step; a last, smaller batch is left for the next epoch's shuffle.
-        learning_rate: of Adam, at first.
+        batch_size: examples per step; a last, smaller batch is left out.
+        learning_rate: Adam's, in the first epoch.
         seed: random seed of the initial weights and of the order of the examples.
         device: where to train.
         advance: called with 1 after each epoch.
@@ -186,3 +180,27 @@ def check_features(split: str, features: Tensor, labels: Tensor, classes: int) -
         )
     if not torch.isfinite(features).all():
         raise UsageError(f"probe, {split} data: expected finite features, found some that are not")
+
+
+def entropy_nats(labels: Tensor) -> float:
+    """H(y) of the classes' frequencies among labels (N,), nats.
+
+    Example:
+        >>> round(entropy_nats(torch.tensor([0, 1, 2, 3])), 4)
+        1.3863
+    """
+    counts = torch.bincount(labels.cpu()).double()
+    shares = counts[counts > 0] / counts.sum()
+    return -(shares * shares.log()).sum().item() + 0.0
+
+
+def mutual_information_nats(labels: Tensor, cross_entropy: float) -> float:
+    """Lower bound on I(y; z_n), nats: H(y) - CE(probe), both on the same data (paper, Lemma 9).
+
+    Negative if the probe does worse than the classes' frequencies.
+
+    Args:
+        labels: (N,), of the data on which the cross-entropy was measured.
+        cross_entropy: the probe's, nats.
+    """
+    return entropy_nats(labels) - cross_entropy
