@@ -28,12 +28,7 @@ from flowclf.training.state import load_state, save_state
 
 @dataclass(frozen=True)
 class RunResult:
-    """Outcome of a finished run.
-
-    Attributes:
-        folder: the run directory.
-        results: the content of ``results.json``.
-    """
+    """The directory of a finished run, and the content of its ``results.json``."""
 
     folder: Path
     results: dict[str, Any]
@@ -69,7 +64,7 @@ def resume(path: Path, device: str = "auto", progress: Progress | None = None) -
 
     Args:
         path: the run directory.
-        device: auto, cpu or cuda; bits are the same only on the same device.
+        device: auto, cpu or cuda; the bits are the same only on the same device.
         progress: receives progress updates.
 
     Raises:
@@ -112,7 +107,18 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
                 probe=loaded.recipe.evaluate.probe,
                 progress=progress,
             )
-            results = _results(loaded, trainer, evaluation, time.perf_counter() - started)
+            results = {
+                "recipe": loaded.recipe.name,
+                "seed": loaded.recipe.seed,
+                **evaluation.results,
+                "train.epochs": trainer.epoch,
+                "train.steps": trainer.step,
+                "train.stream": loaded.recipe.train.stream,
+                "train.precision": "fp32" if trainer.dtype is None else "bf16",
+                "seconds.train": round(trainer.seconds, 3),
+            }
+            seconds = max(time.perf_counter() - started, trainer.seconds + evaluation.results["seconds.evaluate"])
+            results["seconds.total"] = round(seconds, 3)
             _write_outcome(folder, trainer, evaluation, results)
         except KeyboardInterrupt:
             _raise_if_stopped(stop, folder, trainer)
@@ -129,27 +135,12 @@ def _raise_if_stopped(stop: Interrupts, folder: RunFolder, trainer: Trainer) -> 
         )
 
 
-def _results(loaded: LoadedRecipe, trainer: Trainer, evaluation: Evaluation, seconds: float) -> dict[str, Any]:
-    return {
-        "recipe": loaded.recipe.name,
-        "seed": loaded.recipe.seed,
-        **evaluation.results,
-        "train.epochs": trainer.epoch,
-        "train.steps": trainer.step,
-        "train.stream": loaded.recipe.train.stream,
-        "train.precision": "fp32" if trainer.dtype is None else "bf16",
-        "seconds.train": round(trainer.seconds, 3),
-        "seconds.total": round(max(seconds, trainer.seconds + evaluation.results["seconds.evaluate"]), 3),
-    }
-
-
 def _write_outcome(folder: RunFolder, trainer: Trainer, evaluation: Evaluation, results: dict[str, Any]) -> None:
-    figures = write_figures(folder.figures, evaluation, trainer.rows)
     write_report(
         folder.path,
         results=results,
         title=f"{results['recipe']}, seed {results['seed']}",
-        figures=figures,
+        figures=write_figures(folder.figures, evaluation, trainer.rows),
         rows=trainer.rows,
         recipe_text=folder.recipe.read_text(encoding="utf-8"),
         resolved_text=folder.resolved.read_text(encoding="utf-8"),

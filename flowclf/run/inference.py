@@ -14,7 +14,7 @@ from flowclf.evaluation import evaluate, metamer_pictures
 from flowclf.evaluation.metamers import draw_pairs, metamer
 from flowclf.figures import metamer_grid, save_figure
 from flowclf.modes import evaluating
-from flowclf.run.opening import image_shape, open_data, open_model, open_oracle
+from flowclf.run.opening import check_png, image_shape, open_data, open_model, open_oracle
 from flowclf.training import Progress
 
 _GRID_COLUMNS = 12
@@ -52,12 +52,12 @@ def evaluate_model(
     """
     opened = open_model(model, device)
     recipe = opened.recipe
-    judge: Oracle | Classifier | None = None
+    chosen: Oracle | Classifier | None = None
     if oracle is not None:
-        judge = open_model(oracle, device).classifier
+        chosen = open_model(oracle, device).classifier
     elif recipe is not None:
         try:
-            judge = open_oracle(recipe, opened.classifier)
+            chosen = open_oracle(recipe, opened.classifier)
         except UsageError as error:
             # The recipe may come from another machine, whose run directories are not here.
             raise UsageError(f"{error}; --oracle names another") from error
@@ -66,7 +66,7 @@ def evaluate_model(
         open_data(opened, data).to(opened.classifier.device),
         protocol=protocol,
         seed=recipe.seed if recipe else 0,
-        oracle=judge,
+        oracle=chosen,
         probe=recipe.evaluate.probe if recipe else None,
         progress=progress,
     )
@@ -89,11 +89,8 @@ def predict(model: str, images: list[Path], device: str = "auto") -> list[dict[s
             x = _read(classifier, path)
             encoding = classifier(x)
             probability, label = encoding.logits.softmax(1).max(1)
-            answer: dict[str, Any] = {
-                "file": str(path),
-                "class": classifier.class_names[int(label)],
-                "probability": float(probability),
-            }
+            name = classifier.class_names[int(label)]
+            answer: dict[str, Any] = {"file": str(path), "class": name, "probability": float(probability)}
             if isinstance(classifier, InvertibleClassifier):
                 log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
                 answer["log_likelihood_nats"] = float(log_prob)
@@ -115,20 +112,19 @@ def metamers(
         model: a run directory, a checkpoint folder, or the name of a zoo model.
         logits_of: image that provides the logits; both images or neither.
         nuisance_of: image that provides the nuisances.
-        out: PNG file to write; its data are written beside it, as ``.npz``.
+        out: PNG file to write, with its data beside it as ``.npz``.
         device: auto, cpu or cuda.
 
     Returns:
-        ``file``; for two images also ``logit_change``, the largest change of a logit, and ``prediction``, the class that the
-        classifier predicts for the metamer after it is saved as a picture.
+        ``file``; for two images also ``logit_change``, the largest change of a logit, and ``prediction``, the predicted class
+        of the metamer as an 8-bit picture.
 
     Raises:
         UsageError: if only one image is given, ``out`` is not a .png file, or the model does not exist or is not invertible.
     """
     if (logits_of is None) != (nuisance_of is None):
         raise UsageError("--logits-of and --nuisance-of belong together: give both images, or neither for a grid of test images")
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out: expected a .png file, found {out}")
+    check_png(out)
     opened = open_model(model, device)
     classifier = require_invertible(opened.classifier, "metamers")
     if logits_of is None or nuisance_of is None:
@@ -137,26 +133,16 @@ def metamers(
     arrays = metamer_pictures(classifier, first, second)
     save_figure(metamer_grid(arrays, classifier.class_names), out, arrays)
     with evaluating(classifier):
-        before = classifier.latents(first)[0]
-        after = classifier.latents(metamer(classifier, first, second))[0]
-    return {
-        "file": str(out),
-        "logit_change": float((after - before).abs().max()),
-        "prediction": classifier.class_names[int(arrays["metamer_prediction"][0])],
-    }
+        change = classifier.logits(metamer(classifier, first, second)) - classifier.logits(first)
+    prediction = classifier.class_names[int(arrays["metamer_prediction"][0])]
+    return {"file": str(out), "logit_change": float(change.abs().max()), "prediction": prediction}
 
 
 def _grid(classifier: InvertibleClassifier, data: DataSet, out: Path) -> dict[str, Any]:
     test = data.test.to(classifier.device)
-    first, second = (indices.to(classifier.device) for indices in draw_pairs(test.labels, _GRID_COLUMNS))
-
-    def inputs(indices: Tensor) -> Tensor:
-        return classifier.preprocessing(test.inputs[indices].to(classifier.dtype) / 255)  # type: ignore[no-any-return]
-
-    arrays = metamer_pictures(classifier, inputs(first), inputs(second))
-    arrays |= {
-        "logits_of_label": test.labels[first].cpu().numpy(),
-        "nuisance_of_label": test.labels[second].cpu().numpy(),
-    }
+    pairs = [indices.to(classifier.device) for indices in draw_pairs(test.labels, _GRID_COLUMNS)]
+    x1, x2 = (classifier.preprocessing(test.inputs[indices].to(classifier.dtype) / 255) for indices in pairs)
+    first, second = (test.labels[indices].cpu().numpy() for indices in pairs)
+    arrays = metamer_pictures(classifier, x1, x2) | {"logits_of_label": first, "nuisance_of_label": second}
     save_figure(metamer_grid(arrays, classifier.class_names), out, arrays)
     return {"file": str(out)}

@@ -5,18 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flowclf.classifier import require_invertible
-from flowclf.errors import UsageError
-from flowclf.evaluation import nuisance_probe
-from flowclf.evaluation.encoding import network_inputs
+from flowclf.evaluation import MetricContext, nuisance_probe
 from flowclf.evaluation.planes import plane_arrays
 from flowclf.figures import plane_panels, save_figure
-from flowclf.run.opening import open_data, open_model
-from flowclf.training import Progress, SilentProgress
-
-_POINTS = 10_000
+from flowclf.run.opening import check_png, open_data, open_model
+from flowclf.training import Progress
 
 
 def planes(
@@ -34,7 +28,7 @@ def planes(
     Args:
         model: a run directory, a checkpoint folder, or the name of a zoo model.
         data: as for :func:`flowclf.run.evaluate_model`.
-        out: PNG file to write; its data are written beside it, as ``.npz``.
+        out: PNG file to write, with its data beside it as ``.npz``.
         seed: random seed for the pair of inputs; the probe uses the recipe's seed.
         device: auto, cpu or cuda.
         progress: receives progress updates.
@@ -45,21 +39,13 @@ def planes(
     Raises:
         UsageError: if ``out`` is not a .png file; and as :func:`flowclf.run.evaluate_model`.
     """
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out: expected a .png file, found {out}")
+    check_png(out)
     opened = open_model(model, device)
     classifier, recipe = require_invertible(opened.classifier, "planes"), opened.recipe
     chosen = open_data(opened, data).to(classifier.device)
-    own_seed = recipe.seed if recipe else 0
-    probe = nuisance_probe(
-        classifier,
-        chosen,
-        seed=own_seed,
-        probe=recipe.evaluate.probe if recipe else None,
-        progress=progress or SilentProgress(),
-    )
-    test = chosen.test.sample(_POINTS, own_seed)
-    x = network_inputs(classifier, test.inputs, torch.Generator().manual_seed(own_seed))
-    arrays, numbers = plane_arrays(classifier, x, test.labels, probe=probe, oracle=chosen.oracle, seed=seed)
+    own_seed, settings = (recipe.seed, recipe.evaluate.probe) if recipe else (0, None)
+    probe = nuisance_probe(classifier, chosen, seed=own_seed, probe=settings, progress=progress)
+    x, labels = MetricContext(classifier, chosen, seed=own_seed).test_sample
+    arrays, numbers = plane_arrays(classifier, x, labels, probe=probe, oracle=chosen.oracle, seed=seed)
     save_figure(plane_panels(arrays, classifier.class_names), out, arrays)
     return {"file": str(out), "probe.validation_error": probe.validation.error, **numbers}
