@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
@@ -53,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: arguments without the program's name; by default those of the process.
+        arguments: without the program's name; by default those of the process.
 
     Returns:
         The exit code: 0 done, 1 failed at run time, 2 wrong usage or an invalid recipe, 3 a file or download that fails its
         checksum or cannot be reached, 130 (SIGINT) or 143 (SIGTERM) interrupted.
     """
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr)
         code = _run(arguments)
     try:
         sys.stdout.flush()
@@ -70,12 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
-
-
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
-) -> None:
-    print(f"warning: {message}", file=sys.stderr)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

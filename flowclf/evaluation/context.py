@@ -57,7 +57,8 @@ class MetricContext:
             raise UsageError(f"unknown evaluation protocol '{protocol}'{nearest(protocol, PROTOCOLS)}")
         self.classifier, self.data, self.seed = classifier, data, seed
         self.protocol_name, self.protocol = protocol, PROTOCOLS[protocol]
-        self.oracle = ready_oracle(data.oracle if oracle is None else oracle, classifier)
+        given = data.oracle if oracle is None else oracle
+        self.oracle = None if given is None else ready_oracle(given, classifier)
         self.probe_settings = probe or ProbeSettings()
         self.progress = progress or SilentProgress()
         self.splits: Mapping[str, Split] = {"train": data.train, "validation": data.validation, "test": data.test}

@@ -10,7 +10,7 @@ from flowclf.errors import UsageError
 from flowclf.modes import evaluating
 
 
-def ready_oracle(oracle: Oracle | Classifier | None, clf: Classifier) -> Oracle | None:
+def ready_oracle(oracle: Oracle | Classifier, clf: Classifier) -> Oracle:
     """The oracle as a function of images in [0, 1] or vectors, of any device and precision.
 
     A classifier is used in eval mode, and left in the mode it was in.
