@@ -34,7 +34,7 @@ class MetricContext:
     Attributes:
         classifier, data, seed, progress: as given.
         protocol_name, protocol: the protocol's name, and the protocol.
-        oracle: as a function, see :data:`flowclf.data.Oracle`, or None.
+        oracle: the oracle as a function, see :data:`flowclf.data.Oracle`, or None.
         probe_settings: settings of the probes.
         splits: ``train``, ``validation`` and ``test``.
 

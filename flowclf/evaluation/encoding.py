@@ -57,7 +57,7 @@ def network_inputs(clf: Classifier, data: Tensor, generator: torch.Generator | N
     Args:
         clf: the classifier.
         data: (B, C, H, W) uint8, 0..255, or (B, D) continuous.
-        generator: source of the noise; with one on the CPU the noise is the same on every device.
+        generator: source of the noise; a generator on the CPU gives the same noise on every device.
     """
     return clf.preprocessing.dequantize(data, generator).to(clf.device, clf.dtype)
 

@@ -22,13 +22,7 @@ from flowclf.training.progress import Progress
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results, and the arrays that figures are drawn from.
-
-    Attributes:
-        results: what :func:`evaluate` returns.
-        arrays: by figure, see :func:`flowclf.evaluation.figure_data.figure_arrays`.
-        class_names: names of the classes, in the order of the logits.
-    """
+    """Results, the arrays of :func:`~flowclf.evaluation.figure_data.figure_arrays`, and the classes in the order of the logits."""
 
     results: dict[str, Any]
     arrays: dict[str, Arrays]

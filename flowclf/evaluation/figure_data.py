@@ -63,16 +63,13 @@ def _picture_arrays(clf: InvertibleClassifier, x: Tensor, labels: Tensor, seed: 
     labels = labels.cpu()
     first, second = _pairs_by_class(labels, generator)
     pair_labels = {"logits_of_label": labels[first].numpy(), "nuisance_of_label": labels[second].numpy()}
-    path = interpolate(clf, x[first], x[second], _INTERPOLATION_STEPS)
-    rows = [
-        _pixels(quantized(clf, clf.sample(_SAMPLES_PER_CLASS, labels=label, generator=generator)))
-        for label in range(min(clf.classes, _COLUMNS))
-    ]
+    steps = [_pixels(quantized(clf, step)) for step in interpolate(clf, x[first], x[second], _INTERPOLATION_STEPS)]
+    labels_shown = range(min(clf.classes, _COLUMNS))
+    samples = [clf.sample(_SAMPLES_PER_CLASS, labels=label, generator=generator) for label in labels_shown]
     return {
         "metamers": metamer_pictures(clf, x[first], x[second]) | pair_labels,
-        "interpolations": pair_labels
-        | {"steps": np.stack([_pixels(quantized(clf, step)) for step in path]), "target": _pixels(quantized(clf, x[second]))},
-        "samples": {"samples": np.stack(rows)},
+        "interpolations": pair_labels | {"steps": np.stack(steps), "target": _pixels(quantized(clf, x[second]))},
+        "samples": {"samples": np.stack([_pixels(quantized(clf, row)) for row in samples])},
     }
 
 

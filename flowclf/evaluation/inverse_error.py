@@ -37,11 +37,7 @@ def inverse_error(clf: InvertibleClassifier, x: Tensor, *, batch_size: int = 128
 
 
 def forward_inverse_error(clf: InvertibleClassifier, logits: Tensor, nuisance: Tensor, *, batch_size: int = 128) -> InverseError:
-    """|F(F^-1(z)) - z| over z = (logits (N, K), nuisance (N, D-K)), in eval mode and the classifier's own precision.
-
-    Raises:
-        UsageError: if z is empty.
-    """
+    """|F(F^-1(z)) - z| over z = (logits (N, K), nuisance (N, D-K)); otherwise as :func:`inverse_error`."""
     z, classes = torch.cat([logits, nuisance], dim=1).to(clf.device, clf.dtype), logits.shape[1]
 
     def there_and_back(batch: Tensor) -> Tensor:

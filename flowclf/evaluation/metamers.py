@@ -6,17 +6,14 @@ Everything takes and returns network inputs, without gradients; :func:`quantized
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from flowclf.classifier import InvertibleClassifier
 from flowclf.data import Oracle
 from flowclf.errors import UsageError
 from flowclf.modes import evaluating
-
-if TYPE_CHECKING:
-    from flowclf.classifier import InvertibleClassifier
 
 
 @torch.no_grad()
@@ -24,7 +21,7 @@ def metamer(clf: InvertibleClassifier, logits_of: Tensor, nuisance_of: Tensor) -
     """x_met = F^-1(z_s(x1), z_n(x2)): the logits of x1 with the nuisances of x2 (paper, section 2.2), without optimisation.
 
     Args:
-        clf: in eval mode, unless its batch statistics are wanted.
+        clf: the classifier, in eval mode unless its batch statistics are wanted.
         logits_of: x1, (B, *input_shape), network inputs.
         nuisance_of: x2, of the same shape.
 
@@ -54,7 +51,7 @@ def interpolate(clf: InvertibleClassifier, x1: Tensor, x2: Tensor, steps: int) -
     Step t is F^-1(z_s(x1), (1 - w) z_n(x1) + w z_n(x2)) with w = t / (steps - 1).
 
     Args:
-        clf: in eval mode, unless its batch statistics are wanted.
+        clf: the classifier, in eval mode unless its batch statistics are wanted.
         x1: (B, *input_shape), network inputs that provide the logits and the first nuisances.
         x2: of the same shape; provides the last nuisances.
         steps: T, at least 2, both ends included.
@@ -88,17 +85,9 @@ def quantized(clf: InvertibleClassifier, x: Tensor) -> Tensor:
 
 
 def draw_pairs(labels: Tensor, n: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Indices of n random pairs of examples of different classes, with replacement.
+    """Indices, two tensors (n,) on the CPU, of n random pairs of examples of different classes (N,), with replacement.
 
     The first of a pair is uniform over all examples, the second over those of any other class.
-
-    Args:
-        labels: (N,) classes.
-        n: number of pairs, at least 1.
-        seed: random seed of the pairs.
-
-    Returns:
-        Two index tensors (n,), int64, on the CPU.
 
     Raises:
         UsageError: if n is below 1, or there are not two classes.

@@ -72,12 +72,8 @@ def scores(
 ) -> dict[str, NDArray[Any]]:
     """Scores of the classifier, a probe of its nuisances and an oracle for network inputs (N, *input_shape), in eval mode.
 
-    Args:
-        clf: the classifier.
-        x: the inputs.
-        probe: nuisances (B, D-K) -> logits (B, K).
-        oracle: see :data:`flowclf.data.Oracle`; called with ``clf.preprocessing.inverse`` of the inputs.
-        batch_size: inputs per batch.
+    The probe maps nuisances (B, D-K) to logits (B, K); the oracle, see :data:`flowclf.data.Oracle`, receives
+    ``clf.preprocessing.inverse`` of the inputs.
 
     Returns:
         ``classifier``, and ``probe`` and ``oracle`` if given: (N, K) each; the largest score is the decision.

@@ -21,15 +21,10 @@ from flowclf.settings import ProbeSettings
 
 @dataclass(frozen=True)
 class TrainedProbes:
-    """The probes of an evaluation, by name.
+    """The trained probes of an evaluation by name, in eval mode, with their scores on ``train``, ``validation`` and ``test``.
 
-    Attributes:
-        probes: trained, in eval mode.
-        scores: the probes' scores on ``train``, ``validation`` and ``test``.
-        best_on_validation: name of the probe with the lowest cross-entropy on validation data.
-        best_on_test: name of the probe with the lowest test error.
-        selected: the one of the two that the protocol selects.
-        train_examples: number of examples that they were trained on.
+    The best probe on validation data has the lowest cross-entropy, the best on test data the lowest error; the protocol selects
+    one of the two.
     """
 
     probes: Mapping[str, Probe]
@@ -44,14 +39,11 @@ def nuisance_probe(clf: InvertibleClassifier, data: DataSet, *, probe: ProbeSett
     """Train the nuisance classifier of :func:`flowclf.evaluate`, and nothing else.
 
     Args:
-        clf, data, probe: as for :func:`flowclf.evaluate`.
-        options: ``protocol``, ``seed`` and ``progress``, as for :func:`flowclf.evaluate`.
+        clf, data, probe: as for :func:`flowclf.evaluate`, which documents the errors too.
+        options: ``protocol``, ``seed`` and ``progress``.
 
     Returns:
         The probe with the lowest validation cross-entropy, nuisances (B, D-K) -> logits (B, K), in eval mode.
-
-    Raises:
-        UsageError, FlowclfError: as :func:`flowclf.evaluate`.
     """
     if probe is not None and probe.examples is not None:
         data = dataclasses.replace(data, train=data.train.head(probe.examples))

@@ -20,11 +20,7 @@ _LAST = ("gradient_norm", "learning_rate", "seconds")
 
 
 def calibration_diagram(arrays: Arrays) -> Figure:
-    """Accuracy against confidence, with the number of predictions below.
-
-    Args:
-        arrays: the fields of :class:`flowclf.evaluation.metrics.calibration.ReliabilityBins`.
-    """
+    """Accuracy against confidence, with the number of predictions, from the fields of a calibration's ``ReliabilityBins``."""
     counts, confidence, accuracy = arrays["counts"], arrays["confidence"], arrays["accuracy"]
     bins = len(counts)
     left, filled = np.arange(bins) / bins, counts > 0
@@ -46,10 +42,7 @@ def calibration_diagram(arrays: Arrays) -> Figure:
 
 
 def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """The metrics over epochs, one panel per quantity, training and validation together.
-
-    Args:
-        rows: one mapping per epoch; keys such as ``validation.error`` are a part and a quantity.
+    """Metrics over epochs (one row each), a panel per quantity: ``train.error`` and ``validation.error`` share one.
 
     Raises:
         UsageError: if there are no rows.

@@ -28,10 +28,8 @@ class PictureRow:
 def metamer_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
     """Metamers between their donors (paper, Figure 4).
 
-    Args:
-        arrays: those of :func:`flowclf.evaluation.metamer_pictures`; if known with the donors' classes ``logits_of_label`` and
-            ``nuisance_of_label``.
-        class_names: names of the classes.
+    The arrays are those of :func:`flowclf.evaluation.metamer_pictures`, if known with the donors' classes ``logits_of_label`` and
+    ``nuisance_of_label``.
     """
     kept = [
         (f"reads {short(class_names[got])}", INK if got == wanted else WRONG)
@@ -49,10 +47,8 @@ def metamer_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
 def interpolation_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
     """From an image to its metamer with the nuisances of another, down each column (paper, Figure 6).
 
-    Args:
-        arrays: ``steps`` (T, P, C, H, W), the original first, and ``target`` (P, C, H, W), with the labels (P,) of
-            both, ``logits_of_label`` and ``nuisance_of_label``.
-        class_names: names of the classes.
+    The arrays are ``steps`` (T, P, C, H, W), the original first, and ``target`` (P, C, H, W), with the labels (P,) of both,
+    ``logits_of_label`` and ``nuisance_of_label``.
     """
     original, *between, metamer = arrays["steps"]
     return picture_grid(

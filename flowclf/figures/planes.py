@@ -26,11 +26,8 @@ _PALENESS = 0.72
 def plane_panels(arrays: Arrays, class_names: Sequence[str]) -> Figure:
     """Four panels: the classifier above, the probe of its nuisances below; left the plane of two points, right that of x and x_met.
 
-    Colours are decisions; hatching marks where they differ from the oracle's, whose boundary is dashed.
-
-    Args:
-        arrays: those of :func:`flowclf.evaluation.planes.plane_arrays`.
-        class_names: names of the classes.
+    The arrays are those of :func:`flowclf.evaluation.planes.plane_arrays`. Colours are decisions; hatching marks where they differ
+    from the oracle's, whose boundary is dashed.
     """
     colours = _colours(len(class_names))
     figure = new_figure(8.6, 9.4)

@@ -65,13 +65,7 @@ _TRAINING = (
 
 
 def write_figures(folder: Path, evaluation: Evaluation | None, rows: Sequence[Mapping[str, Any]] = ()) -> list[FigureFile]:
-    """Write all figures of a run that there are data for, in the order of a report.
-
-    Args:
-        folder: created if it does not exist.
-        evaluation: the evaluation with its arrays; None for the training curves alone.
-        rows: metrics, one row per epoch.
-    """
+    """Write all figures for which there are data, in the order of a report; ``rows`` are metrics, one row per epoch."""
     files: list[FigureFile] = []
 
     def write(name: str, title: str, caption: str, figure: Figure, data: Arrays | Sequence[Mapping[str, Any]]) -> None:

@@ -36,16 +36,12 @@ def write_report(
         folder: where to write it.
         results: the content of results.json.
         title: title of the page; by default the recipe's name in the results, or the folder's.
-        figures: PNG files; they are copied into the report.
+        figures: PNG files, which are copied into the report.
         rows: metrics, one row per epoch.
-        recipe_text: the recipe as given.
-        resolved_text: the recipe with every default filled in.
+        recipe_text, resolved_text: the recipe as given, and with every default filled in.
         environment: versions, machine and the like, for a table.
         model_text: the network, node by node.
         command: the command that repeats the run in the folder of the report.
-
-    Returns:
-        The report's path.
 
     Raises:
         DataError: if a figure cannot be read, or is not a PNG.

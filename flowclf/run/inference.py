@@ -34,7 +34,7 @@ def evaluate_model(
     progress: Progress | None = None,
     oracle: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a model.
+    """Evaluate a model; returns the flat results, as in ``results.json``.
 
     Args:
         model: a run directory, a checkpoint folder, or the name of a zoo model.
@@ -43,9 +43,6 @@ def evaluate_model(
         device: auto, cpu or cuda.
         progress: receives progress updates.
         oracle: classifier that labels the metamers, specified like ``model``; by default the one in the model's recipe.
-
-    Returns:
-        The flat results, as in ``results.json``.
 
     Raises:
         UsageError: if the model, data or oracle does not exist, or they do not fit together.
@@ -109,11 +106,10 @@ def metamers(
     """Draw a grid of metamers of test images, or the metamer of two image files.
 
     Args:
-        model: a run directory, a checkpoint folder, or the name of a zoo model.
+        model, device: as for :func:`evaluate_model`.
         logits_of: image that provides the logits; both images or neither.
         nuisance_of: image that provides the nuisances.
         out: PNG file to write, with its data beside it as ``.npz``.
-        device: auto, cpu or cuda.
 
     Returns:
         ``file``; for two images also ``logit_change``, the largest change of a logit, and ``prediction``, the predicted class

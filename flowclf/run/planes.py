@@ -26,18 +26,12 @@ def planes(
     A probe with the settings of the model's recipe is trained on the nuisances first.
 
     Args:
-        model: a run directory, a checkpoint folder, or the name of a zoo model.
-        data: as for :func:`flowclf.run.evaluate_model`.
+        model, data, device, progress: as for :func:`flowclf.run.evaluate_model`, which documents the errors too.
         out: PNG file to write, with its data beside it as ``.npz``.
         seed: random seed for the pair of inputs; the probe uses the recipe's seed.
-        device: auto, cpu or cuda.
-        progress: receives progress updates.
 
     Returns:
         ``file``, ``probe.validation_error``, and the numbers of :func:`flowclf.evaluation.planes.plane_arrays`.
-
-    Raises:
-        UsageError: if ``out`` is not a .png file; and as :func:`flowclf.run.evaluate_model`.
     """
     check_png(out)
     opened = open_model(model, device)

@@ -10,13 +10,5 @@ from flowclf.evaluation.metrics import calibration, error, facts, likelihood, me
 
 __all__ = ["METRICS"]
 
-METRICS = (
-    *facts.METRICS,
-    *error.METRICS,
-    *likelihood.METRICS,
-    *calibration.METRICS,
-    *numerics.METRICS,
-    *probes.METRICS,
-    *metamers.METRICS,
-    *planes.METRICS,
-)
+_TOPICS = (facts, error, likelihood, calibration, numerics, probes, metamers, planes)
+METRICS = tuple(metric for topic in _TOPICS for metric in topic.METRICS)

@@ -19,8 +19,7 @@ def error(logits: Tensor, labels: Tensor) -> float:
         >>> error(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1]))
         0.5
 
-    Raises:
-        UsageError: if there are no examples, or the shapes do not match.
+    Raises as :func:`check_outputs`.
     """
     check_outputs(logits, labels)
     return (logits.argmax(1) != labels).double().mean().item()
@@ -33,9 +32,8 @@ def check_outputs(logits: Tensor, labels: Tensor) -> None:
         UsageError: if there are no examples, or the shapes do not match.
     """
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise UsageError(
-            f"expected logits (N, K) and labels (N,) of at least one example, found {tuple(logits.shape)} and {tuple(labels.shape)}"
-        )
+        found = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+        raise UsageError(f"expected logits (N, K) and labels (N,) of at least one example, found {found}")
 
 
 def _error_on(context: MetricContext, split: str) -> float:

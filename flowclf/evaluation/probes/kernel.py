@@ -20,11 +20,7 @@ _CHUNK = 4096
 class KernelMachine(nn.Module):
     """s (k(x, c_1), ..., k(x, c_M), 1) W with the Gaussian kernel k(x, c) = exp(-|x - c|^2 / (2 h^2)).
 
-    Args:
-        centres: c, (M, D).
-        bandwidth: h.
-        weights: W, (M + 1, K).
-        scale: s, which turns regression values into logits.
+    The centres c are (M, D), h is the bandwidth, the weights W are (M + 1, K), and the scale s turns regression values into logits.
     """
 
     centres: Tensor
@@ -76,9 +72,6 @@ def train_kernel_probe(
         penalties: candidates for the ridge penalty per example, relative to the mean square of a kernel value.
         seed: random seed of the centres.
         advance: called with 1 after each bandwidth.
-
-    Returns:
-        The probe, in eval mode, on ``device``.
 
     Raises:
         UsageError: as :func:`~flowclf.evaluation.probes.train_probe`; if there is no centre, bandwidth or penalty; if features are

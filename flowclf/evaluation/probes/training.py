@@ -23,16 +23,11 @@ class ProbeScore(NamedTuple):
 
 
 class Probe(nn.Module):
-    """A classifier of standardised features.
-
-    Args:
-        network: standardised features (B, D) -> logits (B, K).
-        mean: (D,), subtracted first.
-        std: (D,), divided by; positive.
+    """A classifier of features, standardised by a mean and a positive standard deviation (D,).
 
     Attributes:
         epochs: number of epochs of training.
-        validation: the score of the best epoch's weights on validation data.
+        validation: score of the best epoch's weights on validation data.
     """
 
     mean: Tensor
@@ -75,10 +70,8 @@ def train_probe(
     not blown up. The global random state neither matters nor changes.
 
     Args:
-        train_features: (N, D); taken as float32.
-        train_labels: (N,) in 0..classes-1.
-        validation_features: (M, D).
-        validation_labels: (M,).
+        train_features, validation_features: (N, D) and (M, D); taken as float32.
+        train_labels, validation_labels: (N,) and (M,), in 0..classes-1.
         classes: K.
         network: makes the untrained network, (B, D) -> (B, K); by default :func:`mlp`.
         epochs_max: largest number of epochs.
@@ -115,10 +108,8 @@ def train_probe(
         waited = 0
         while probe.epochs < epochs_max and waited < patience:
             probe.train()
-            for chosen in torch.split(torch.randperm(len(labels), generator=order), batch_size):
-                if len(chosen) < batch_size:
-                    break
-                chosen = chosen.to(device)
+            permutation = torch.randperm(len(labels), generator=order)[: len(labels) // batch_size * batch_size]
+            for chosen in torch.split(permutation.to(device), batch_size):
                 loss = functional.cross_entropy(probe(features[chosen]), labels[chosen])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -163,21 +154,15 @@ def standardization(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_features(split: str, features: Tensor, labels: Tensor, classes: int) -> None:
-    """Check features and labels of a split.
-
-    Raises:
-        UsageError: if there are no examples, features (N, D) and labels (N,) do not match, a label is outside 0..classes-1, or a
-            feature is not finite.
-    """
+    """Raise UsageError as :func:`train_probe` documents, for one split."""
     if features.dim() != 2 or labels.shape != features.shape[:1] or not len(labels):
         raise UsageError(
             f"probe, {split} data: expected features (N, D) and labels (N,) of at least one example, found "
             f"{tuple(features.shape)} and {tuple(labels.shape)}"
         )
-    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise UsageError(
-            f"probe, {split} data: expected labels in 0..{classes - 1}, found {int(labels.min())}..{int(labels.max())}"
-        )
+    low, high = int(labels.min()), int(labels.max())
+    if not 0 <= low <= high < classes:
+        raise UsageError(f"probe, {split} data: expected labels in 0..{classes - 1}, found {low}..{high}")
     if not torch.isfinite(features).all():
         raise UsageError(f"probe, {split} data: expected finite features, found some that are not")
 
