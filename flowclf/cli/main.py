@@ -15,8 +15,6 @@ import flowclf
 from flowclf.cli import evaluate, metamers, paper, planes, predict, recipe, zoo
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
 
-_INTERRUPTED = 130
-
 # Without rich, --help takes half the time.
 app = typer.Typer(
     name="flowclf",
@@ -50,10 +48,7 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: without the program's name; by default those of the process.
+    """Run the command line on arguments without the program's name, by default those of the process.
 
     Returns:
         The exit code: 0 done, 1 failed at run time, 2 wrong usage or an invalid recipe, 3 a file or download that fails its
@@ -84,7 +79,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return 130
     return 0
 
 

@@ -58,7 +58,7 @@ class PlainProgress:
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[Task]:
-        """Context for a task of ``total`` steps; yields an object with ``advance``."""
+        """Context for a task, shown as lines with the remaining time."""
         yield _PlainTask(description, total)
 
 
@@ -98,7 +98,7 @@ class TerminalProgress:
 
     @contextlib.contextmanager
     def task(self, description: str, total: int) -> Iterator[Task]:
-        """Context for a task of ``total`` steps; yields an object with ``advance``."""
+        """Context for a task, shown as a bar."""
         task = _Bar(self.bars, self.bars.add_task(description, total=total, values=""))
         try:
             yield task

@@ -76,15 +76,14 @@ def _picture_arrays(clf: InvertibleClassifier, x: Tensor, labels: Tensor, seed: 
 def _pairs_by_class(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Up to 12 pairs of different classes: the first of each pair goes through the classes in turn."""
     classes = labels.unique(sorted=True)  # type: ignore[no-untyped-call]
-    columns = min(_COLUMNS, max(len(classes), 8))
+    own = [classes[column % len(classes)] for column in range(min(_COLUMNS, max(len(classes), 8)))]
 
-    def one_of(indices: Tensor) -> Tensor:
+    def one_of(mask: Tensor) -> Tensor:
+        indices = mask.nonzero().flatten()
         return indices[torch.randint(len(indices), (), generator=generator)]
 
-    own = [classes[column % len(classes)] for column in range(columns)]
-    first = [one_of((labels == label).nonzero().flatten()) for label in own]
-    second = [one_of((labels != label).nonzero().flatten()) for label in own]
-    return torch.stack(first), torch.stack(second)
+    first = [one_of(labels == label) for label in own]
+    return torch.stack(first), torch.stack([one_of(labels != label) for label in own])
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:

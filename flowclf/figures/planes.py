@@ -12,7 +12,6 @@ from matplotlib.colors import ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
-from numpy.typing import NDArray
 
 from flowclf.evaluation import Arrays
 from flowclf.evaluation.planes import disagreement
@@ -69,16 +68,12 @@ def _panel(axis: Axes, part: Arrays, source: str, colours: Sequence[str]) -> Non
 
 
 def _boundaries(axis: Axes, part: Arrays, source: str, style: str) -> None:
-    for lead in _leads(part[source]):
+    classes = part[source].shape[-1]
+    # Two classes have one boundary, not two.
+    for label in range(1 if classes == 2 else classes):
+        lead = part[source][..., label] - np.delete(part[source], label, axis=-1).max(-1)
         if lead.min() < 0 < lead.max():
             axis.contour(part["axis"], part["axis"], lead, levels=[0.0], colors=[INK], linewidths=1.1, linestyles=style)
-
-
-def _leads(scores: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """By how much each class leads over the best of the others; two classes have one boundary, not two."""
-    classes = scores.shape[-1]
-    others = [np.delete(scores, label, axis=-1).max(-1) for label in range(classes)]
-    return [scores[..., label] - others[label] for label in range(1 if classes == 2 else classes)]
 
 
 def _mark(axis: Axes, part: Arrays, names: Sequence[str], class_names: Sequence[str]) -> None:

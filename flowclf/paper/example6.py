@@ -83,8 +83,7 @@ def example6(
     Args:
         dimension: d, at least 2.
         points: number of points, even, half on each sphere; they are generated and evaluated in chunks.
-        inner: R1, radius of the inner sphere.
-        outer: R2, radius of the outer sphere.
+        inner, outer: radii of the spheres, R1 < R2.
         seed: random seed for the points.
 
     Returns:

@@ -35,13 +35,7 @@ class RunResult:
 
 
 def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", progress: Progress | None = None) -> RunResult:
-    """Run a recipe in a new run directory.
-
-    Args:
-        loaded: a checked recipe.
-        out: a new or empty folder; by default a new one under ``runs``.
-        device: auto, cpu or cuda.
-        progress: receives progress updates.
+    """Run a recipe in ``out``, a new or empty folder, by default a new one under ``runs``, on auto, cpu or cuda.
 
     Raises:
         InterruptedRunError: if SIGINT or SIGTERM stops the run; its state is saved.
@@ -60,12 +54,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", pro
 
 
 def resume(path: Path, device: str = "auto", progress: Progress | None = None) -> RunResult:
-    """Resume an interrupted or killed run from its last saved state; the result is the same to the bit.
-
-    Args:
-        path: the run directory.
-        device: auto, cpu or cuda; the bits are the same only on the same device.
-        progress: receives progress updates.
+    """Resume an interrupted or killed run from its last saved state; the result is the same to the bit on the same device.
 
     Raises:
         UsageError: if ``path`` is not a run directory, or has no saved state.
@@ -119,7 +108,9 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
             }
             seconds = max(time.perf_counter() - started, trainer.seconds + evaluation.results["seconds.evaluate"])
             results["seconds.total"] = round(seconds, 3)
-            _write_outcome(folder, trainer, evaluation, results)
+            _write_report(folder, trainer, evaluation, results)
+            # Last, so that results.json exists only in finished runs.
+            write_json(folder.results, results)
         except KeyboardInterrupt:
             _raise_if_stopped(stop, folder, trainer)
             raise
@@ -135,7 +126,7 @@ def _raise_if_stopped(stop: Interrupts, folder: RunFolder, trainer: Trainer) -> 
         )
 
 
-def _write_outcome(folder: RunFolder, trainer: Trainer, evaluation: Evaluation, results: dict[str, Any]) -> None:
+def _write_report(folder: RunFolder, trainer: Trainer, evaluation: Evaluation, results: dict[str, Any]) -> None:
     write_report(
         folder.path,
         results=results,
@@ -148,5 +139,3 @@ def _write_outcome(folder: RunFolder, trainer: Trainer, evaluation: Evaluation, 
         model_text=repr(trainer.classifier),
         command="flowclf recipe run resolved.yaml",
     )
-    # Last, so that results.json exists only in finished runs.
-    write_json(folder.results, results)

@@ -1,4 +1,4 @@
-"""Evaluate finished models, classify images, and draw metamers."""
+"""Evaluate finished models, classify images, and draw metamers and decision regions in planes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.data import DataSet, Oracle, read_image
 from flowclf.errors import UsageError
-from flowclf.evaluation import evaluate, metamer_pictures
+from flowclf.evaluation import MetricContext, evaluate, metamer_pictures, nuisance_probe
 from flowclf.evaluation.metamers import draw_pairs, metamer
-from flowclf.figures import metamer_grid, save_figure
+from flowclf.evaluation.planes import plane_arrays
+from flowclf.figures import metamer_grid, plane_panels, save_figure
 from flowclf.modes import evaluating
 from flowclf.run.opening import check_png, image_shape, open_data, open_model, open_oracle
 from flowclf.training import Progress
@@ -142,3 +143,35 @@ def _grid(classifier: InvertibleClassifier, data: DataSet, out: Path) -> dict[st
     arrays = metamer_pictures(classifier, x1, x2) | {"logits_of_label": first, "nuisance_of_label": second}
     save_figure(metamer_grid(arrays, classifier.class_names), out, arrays)
     return {"file": str(out)}
+
+
+def planes(
+    model: str,
+    data: str | None = None,
+    out: Path = Path("planes.png"),
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Draw decision regions in the plane of two test inputs and in that of an input and its metamer (paper, Figure 3).
+
+    A probe with the settings of the model's recipe is trained on the nuisances first.
+
+    Args:
+        model, data, device, progress: as for :func:`evaluate_model`, which documents the errors too.
+        out: PNG file to write, with its data beside it as ``.npz``.
+        seed: random seed for the pair of inputs; the probe uses the recipe's seed.
+
+    Returns:
+        ``file``, ``probe.validation_error``, and the numbers of :func:`flowclf.evaluation.planes.plane_arrays`.
+    """
+    check_png(out)
+    opened = open_model(model, device)
+    classifier, recipe = require_invertible(opened.classifier, "planes"), opened.recipe
+    chosen = open_data(opened, data).to(classifier.device)
+    own_seed, settings = (recipe.seed, recipe.evaluate.probe) if recipe else (0, None)
+    probe = nuisance_probe(classifier, chosen, seed=own_seed, probe=settings, progress=progress)
+    x, labels = MetricContext(classifier, chosen, seed=own_seed).test_sample
+    arrays, numbers = plane_arrays(classifier, x, labels, probe=probe, oracle=chosen.oracle, seed=seed)
+    save_figure(plane_panels(arrays, classifier.class_names), out, arrays)
+    return {"file": str(out), "probe.validation_error": probe.validation.error, **numbers}

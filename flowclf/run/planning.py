@@ -44,12 +44,12 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
         "steps": trainer.total_steps,
         "nodes": [dataclasses.asdict(row) for row in classifier.node_rows()],
     }
+    oracle_text = f", oracle {recipe.evaluate.oracle}" if recipe.evaluate.oracle else ""
     lines = [
         f"Recipe {recipe.name}, seed {recipe.seed}, on {chosen}",
         f"Data: {data}",
         f"Training: {trainer.settings.epochs} epochs of {data.steps_per_epoch} steps{adversary_text}",
-        f"Evaluation: protocol {recipe.evaluate.protocol}"
-        + (f", oracle {recipe.evaluate.oracle}" if recipe.evaluate.oracle else ""),
+        f"Evaluation: protocol {recipe.evaluate.protocol}{oracle_text}",
         repr(classifier),
     ]
     return Plan("\n".join(lines), summary)
