@@ -20,19 +20,18 @@ if TYPE_CHECKING:
     from flowclf.training import fit
 
 _HOMES = {
-    "Encoding": "flowclf.classifier",
-    "InvertibleClassifier": "flowclf.classifier",
-    "PlainClassifier": "flowclf.classifier",
-    "Preprocessing": "flowclf.preprocessing",
-    "build_classifier": "flowclf.classifier",
-    "build_graph": "flowclf.graph",
-    "evaluate": "flowclf.evaluation.evaluate",
-    "fit": "flowclf.training",
-    "load": "flowclf.checkpoint",
-    "plain_classifier": "flowclf.classifier",
-    "save": "flowclf.checkpoint",
+    "Encoding": "classifier",
+    "InvertibleClassifier": "classifier",
+    "PlainClassifier": "classifier",
+    "Preprocessing": "preprocessing",
+    "build_classifier": "classifier",
+    "build_graph": "graph",
+    "evaluate": "evaluation.evaluate",
+    "fit": "training",
+    "load": "checkpoint",
+    "plain_classifier": "classifier",
+    "save": "checkpoint",
 }
-_MODULES = {"data", "losses", "metamers", "nodes", "registry", "zoo"}
 
 __all__ = [
     "Encoding",
@@ -58,8 +57,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _MODULES:
+        return getattr(importlib.import_module(f"flowclf.{_HOMES[name]}"), name)
+    if name in ("data", "losses", "metamers", "nodes", "registry", "zoo"):
         return importlib.import_module(f"flowclf.{name}")
     raise AttributeError(f"module 'flowclf' has no attribute '{name}'")
 

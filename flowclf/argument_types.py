@@ -1,7 +1,6 @@
-"""Types for the arguments of registered components, which say what is valid to a reader and to the checker of recipes alike.
+"""Types for the arguments of registered components: readers and the checks of recipes take limits from them.
 
-Any annotation that pydantic understands does the same, see :mod:`flowclf.component_schema`; these are the frequent ones. Only types
-belong here. To a type checker they are the plain types.
+Any annotation that pydantic understands does the same, see :mod:`flowclf.component_schema`. To a type checker they are plain types.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ ProperFraction = Annotated[float, Gt(0), Lt(1)]
 """A number between 0 and 1, both excluded."""
 
 Decay = Annotated[float, Ge(0), Lt(1)]
-"""A number from 0 up to, but not including, 1: the decay of a running mean."""
+"""A number from 0 up to, but not including, 1: the decay rate of a running mean."""
 
 SubnetSpec: TypeAlias = Annotated[str | Mapping[str, Mapping[str, Any]], Spec("subnets")]
 """A coupling's subnet: a registered name, or a mapping of one registered name to its arguments."""
 
 TransformerSpec: TypeAlias = Annotated[str | Mapping[str, Mapping[str, Any]], Spec("transformers")]
-"""What a coupling applies: a registered transformer's name, or a mapping of one such name to its arguments."""
+"""A coupling's transformer: a registered name, or a mapping of one registered name to its arguments."""
 
 TransformerName: TypeAlias = str
 """The name of a registered transformer, without arguments."""

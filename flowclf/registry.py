@@ -1,13 +1,14 @@
 """Registries: components by name, one registry per kind.
 
-A component is registered through an entry point, in the same way by flowclf and by any other package, or for the running process
-with :meth:`Registry.register`. A recipe or a checkpoint can only name registered components; it cannot import anything.
+A component is registered through an entry point, by flowclf as by any other package, or for the running process with
+:meth:`Registry.register`. A recipe or a checkpoint can only name registered components; it cannot import anything.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import itertools
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -16,36 +17,18 @@ from typing import Any, TypeVar
 
 from flowclf.errors import RegistryError
 
-__all__ = [
-    "Registry",
-    "datasets",
-    "losses",
-    "metrics",
-    "models",
-    "nearest",
-    "nodes",
-    "optimizers",
-    "priors",
-    "probes",
-    "registries",
-    "schedules",
-    "subnets",
-    "transformers",
-]
-
 T = TypeVar("T")
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """The end of an error message: the nearest valid name, or all of them when none is near.
+    """The end of an error message: the nearest valid name, or all of them if none is near.
 
     Example:
         >>> nearest("widht", ["width", "depth"])
         "; did you mean 'width'?"
     """
     options = sorted(candidates)
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    if close:
+    if close := difflib.get_close_matches(name, options, n=1, cutoff=0.6):
         return f"; did you mean '{close[0]}'?"
     return f"; valid are {', '.join(options)}" if options else ""
 
@@ -53,8 +36,8 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
 class Registry:
     """The components of one kind, by name.
 
-    Entry points are read once per process and imported when a component is first used, so that a package whose import fails takes
-    nothing else with it. Of two packages that claim one name neither gets it, unless one of them is flowclf itself, which keeps it.
+    Entry points are read once per process and imported when a component is first used, so that a package whose import fails breaks
+    nothing else. A name that two packages claim is nobody's, unless one of them is flowclf, which keeps it.
 
     Args:
         kind: the word for a component in error messages, e.g. ``node``.
@@ -77,7 +60,8 @@ class Registry:
                 same_name = entries.setdefault(entry.name, [])
                 if entry.value not in [other.value for other in same_name]:
                     same_name.append(entry)
-            self._entries = {name: [e for e in claims if _is_ours(e)] or claims for name, claims in entries.items()}
+            own = {name: [e for e in claims if e.module.partition(".")[0] == "flowclf"] for name, claims in entries.items()}
+            self._entries = {name: own[name] or claims for name, claims in entries.items()}
         return self._entries
 
     def names(self) -> list[str]:
@@ -116,7 +100,7 @@ class Registry:
         """The component with that name; its module is imported if necessary.
 
         Raises:
-            RegistryError: if the name is not registered, if two packages claim it, or if the package that has it fails to import.
+            RegistryError: if the name is not registered, if two packages claim it, or if its package cannot be imported.
         """
         self.check(name)
         if name in self._local:
@@ -140,24 +124,16 @@ class Registry:
 
     def name_of(self, component: Any) -> str | None:
         """The name under which a class or function is registered, or None."""
-        for name, local in self._local.items():
-            if local is component:
-                return name
-        home = _home(component)
-        for name, claims in self._installed().items():
-            for entry in claims:
-                if (entry.module, entry.attr) == home:
-                    return name
+        home, installed = _home(component), self._installed().items()
+        registered = (name for name, local in self._local.items() if local is component)
+        defined = (name for name, claims in installed if home in [(entry.module, entry.attr) for entry in claims])
         # An entry point may name a public re-export rather than the module of the definition.
-        for name, (entry, *others) in self._installed().items():
-            module = sys.modules.get(entry.module)
-            if module is not None and not others and getattr(module, entry.attr, None) is component:
-                return name
-        return None
-
-
-def _is_ours(entry: EntryPoint) -> bool:
-    return entry.module.partition(".")[0] == "flowclf"
+        exported = (
+            name
+            for name, (entry, *others) in installed
+            if not others and getattr(sys.modules.get(entry.module), entry.attr, None) is component
+        )
+        return next(itertools.chain(registered, defined, exported), None)
 
 
 def _origin(entry: EntryPoint) -> str:
@@ -179,16 +155,6 @@ optimizers = Registry("optimizer", "flowclf.optimizers", supplied=("params",))
 schedules = Registry("schedule", "flowclf.schedules", supplied=("total_steps", "steps_per_epoch"))
 metrics = Registry("metric", "flowclf.metrics")
 probes = Registry("probe", "flowclf.probes")
-registries = {
-    "nodes": nodes,
-    "transformers": transformers,
-    "subnets": subnets,
-    "models": models,
-    "priors": priors,
-    "losses": losses,
-    "datasets": datasets,
-    "optimizers": optimizers,
-    "schedules": schedules,
-    "metrics": metrics,
-    "probes": probes,
-}
+_ALL = (nodes, transformers, subnets, models, priors, losses, datasets, optimizers, schedules, metrics, probes)
+registries = {one.group.removeprefix("flowclf."): one for one in _ALL}
+"""By the names of the variables."""

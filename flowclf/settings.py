@@ -1,8 +1,4 @@
-"""Settings of augmentation, training and evaluation, declared once: recipes and code use these classes and these defaults.
-
-Nothing here imports torch. What uses a setting is documented where it is used; a section says what may be given, in which unit
-and range, and what it is by default.
-"""
+"""Settings of augmentation, training and evaluation, with units, ranges and defaults: the same in recipes and in code."""
 
 from __future__ import annotations
 
@@ -12,26 +8,10 @@ from typing import Annotated, Literal
 from annotated_types import Len
 from pydantic import Field
 
-from flowclf.argument_types import (
-    Fraction,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ProperFraction,
-)
+from flowclf.argument_types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ProperFraction
 from flowclf.component_schema.components import Named
 from flowclf.component_schema.sections import Section
 from flowclf.component_schema.signature import Component
-
-__all__ = [
-    "AugmentSettings",
-    "EvaluateSettings",
-    "OptimizerSettings",
-    "ProbeSettings",
-    "ScheduleSettings",
-    "TrainSettings",
-]
 
 
 class AugmentSettings(Section):
@@ -62,7 +42,7 @@ class ScheduleSettings(Component):
 
 
 class TrainSettings(Section):
-    """How a classifier is trained: the section ``train`` of a recipe, and the keyword arguments of ``flowclf.fit``."""
+    """Training: the section ``train`` of a recipe, and the keyword arguments of ``flowclf.fit``."""
 
     epochs: PositiveInt = Field(10, description="Passes over the training set.")
     # Mappings, so that no component is imported before it is used.
@@ -89,22 +69,20 @@ class TrainSettings(Section):
         description="On a GPU, record passes once and replay them instead of launching each kernel. auto: unless a node, subnet or "
         "loss from outside flowclf might compute on the host.",
     )
-    checkpoint_every_steps: PositiveInt | None = Field(
-        None, description="Steps between checkpoints, in addition to one per epoch; null for none."
-    )
+    checkpoint_every_steps: PositiveInt | None = Field(None, description="Steps between checkpoints within epochs; null for none.")
 
 
 class ProbeSettings(Section):
-    """The probes: classifiers that are trained afresh on the nuisances."""
+    """The probes: classifiers that are trained on the nuisances."""
 
     hidden: Annotated[Sequence[PositiveInt], Len(1, 100)] = Field([512, 512, 512], description="Units of each hidden layer.")
     examples: PositiveInt | None = Field(None, description="Number of training examples for the probes; null for all.")
 
 
 class EvaluateSettings(Section):
-    """What is measured after training."""
+    """Evaluation after training."""
 
-    protocol: Literal["quick", "full"] = Field("quick", description="How much is measured, and how carefully.")
+    protocol: Literal["quick", "full"] = Field("quick", description="How much is evaluated, and on how many samples.")
     oracle: str | None = Field(
         None,
         description="A classifier that labels the metamers: zoo name, run directory or checkpoint; null for the data set's own.",

@@ -66,8 +66,8 @@ def test_commands_that_only_look_are_light_and_quick(command: list[str]) -> None
     exit_code, heavy, seconds = result.stderr.strip().rsplit("\n", 1)[-1].split("|")
     assert (exit_code, heavy) == ("0", "[]")
     assert result.stdout
-    # A third of a second of work on an idle machine; twice that leaves room for a busy one.
-    assert float(seconds) < 0.8
+    # On an idle machine 0.1 s for --help, which does not wait for pydantic, and 0.2 s for the others.
+    assert float(seconds) < (0.3 if command == ["--help"] else 0.6)
 
 
 @pytest.mark.parametrize("name", flowclf.__all__)

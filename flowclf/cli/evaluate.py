@@ -26,17 +26,14 @@ def evaluate(
 
     Measures classification errors, bits per dimension, the errors of probes trained on the nuisances, metamers and inverse errors.
     """
-    from flowclf.cli.output import print_json, print_results
+    from flowclf.cli.output import print_results
     from flowclf.cli.progress import showing_progress
 
-    check_model(model)
-    if oracle is not None:
-        check_model(oracle)
+    for name in (model, oracle):
+        if name is not None:
+            check_model(name)
     import flowclf.run
 
     with showing_progress() as progress:
         results = flowclf.run.evaluate_model(model, data, protocol.value, device.value, progress, oracle)
-    if as_json:
-        print_json(results)
-    else:
-        print_results(results)
+    print_results(results, as_json)

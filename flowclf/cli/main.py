@@ -7,15 +7,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
 import flowclf
 from flowclf.cli import evaluate, metamers, paper, planes, predict, recipe, zoo
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
-
-_INTERRUPTED = 130
 
 # Without rich, --help takes half the time.
 app = typer.Typer(
@@ -50,17 +48,14 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: arguments without the program's name; by default those of the process.
+    """Run the command line on arguments without the program's name, by default those of the process.
 
     Returns:
         The exit code: 0 done, 1 failed at run time, 2 wrong usage or an invalid recipe, 3 a file or download that fails its
         checksum or cannot be reached, 130 (SIGINT) or 143 (SIGTERM) interrupted.
     """
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr)
         code = _run(arguments)
     try:
         sys.stdout.flush()
@@ -70,12 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
-
-
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
-) -> None:
-    print(f"warning: {message}", file=sys.stderr)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -90,7 +79,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return 130
     return 0
 
 

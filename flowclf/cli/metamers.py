@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flowclf.cli.options import DEVICE, MODEL, Device, check_exists, check_model
+from flowclf.cli.options import DEVICE, FIGURE, MODEL, Device, check_exists, check_model
 
 
 def metamers(
@@ -16,7 +16,7 @@ def metamers(
     nuisance_of: Annotated[
         Path | None, typer.Option("--nuisance-of", metavar="IMAGE", help="Image that provides the nuisances.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Figure to write, with .npz data.")] = Path("metamers.png"),
+    out: FIGURE = Path("metamers.png"),
     device: DEVICE = Device.auto,
 ) -> None:
     """Draw metamers.

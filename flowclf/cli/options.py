@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +28,7 @@ class Protocol(StrEnum):
 
 
 DEVICE = Annotated[Device, typer.Option("--device", help="Device to compute on; auto uses a GPU if there is one.")]
+FIGURE = Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Figure to write, with its data as .npz beside it.")]
 JSON = Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")]
 MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, a checkpoint folder, or the name of a zoo model.")]
 
@@ -39,13 +41,13 @@ def DATA(use: str) -> Any:  # noqa: N802 - an option like the others
 def check_exists(*paths: str | Path) -> None:
     """Raise UsageError if a path does not exist, before heavy imports."""
     for path in paths:
-        if not _exists(path):
+        if not os.path.exists(path):
             raise UsageError(f"there is no file or directory {path}")
 
 
 def check_model(model: str) -> None:
     """Raise UsageError if MODEL is neither a path nor a zoo name, before heavy imports."""
-    if _exists(model):
+    if os.path.exists(model):
         return
     from flowclf import zoo
 
@@ -53,10 +55,3 @@ def check_model(model: str) -> None:
         zoo.info(model)
     except UsageError as error:
         raise UsageError(f"there is no file or directory {model}, and {error}") from error
-
-
-def _exists(path: str | Path) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        return False

@@ -10,7 +10,8 @@ from typing import Any
 
 def print_json(document: Any) -> None:
     """Print one JSON document; NaN and infinity, which JSON lacks, become null."""
-    print(json.dumps(_finite(document), indent=2, allow_nan=False))
+    finite = json.loads(json.dumps(document), parse_constant=lambda constant: None)
+    print(json.dumps(finite, indent=2, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -33,21 +34,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     Console().print(table)
 
 
-def print_results(results: Mapping[str, Any]) -> None:
-    """Print a flat mapping, one line per key."""
-    print_table(["result", "value"], [[key, value] for key, value in results.items()])
+def print_results(results: Mapping[str, Any], as_json: bool = False) -> None:
+    """Print a flat mapping, one line per key, or as a JSON document."""
+    if as_json:
+        print_json(results)
+    else:
+        print_table(["result", "value"], list(results.items()))
 
 
 def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _finite(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_finite(item) for item in value]
-        case float() if value != value or value in (float("inf"), float("-inf")):
-            return None
-    return value

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flowclf.cli.options import DATA, JSON
+from flowclf.cli.options import DATA, FIGURE, JSON
 
 app = typer.Typer(help="Reproduce results of the paper (arXiv:1811.00401).", no_args_is_help=True, rich_markup_mode=None)
 
@@ -33,7 +33,7 @@ def figure6(
     ce: Annotated[str, typer.Argument(metavar="CE-MODEL", help="A model trained with cross-entropy.")],
     ice: Annotated[str, typer.Argument(metavar="ICE-MODEL", help="A model trained with independence cross-entropy.")],
     oracle: Annotated[str, typer.Option("--oracle", metavar="MODEL", help="Independent classifier that labels every image.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Figure to write, with .npz data.")] = Path("figure6.png"),
+    out: FIGURE = Path("figure6.png"),
     data: Annotated[
         str | None, DATA("Data set whose test images are used. Default: the data that CE-MODEL was trained on.")
     ] = None,
@@ -66,7 +66,7 @@ def seeds(
 
 
 def example6(
-    dimension: Annotated[int, typer.Option("--dimension", min=2, help="Dimension of the space that holds the spheres.")] = 100,
+    dimension: Annotated[int, typer.Option("--dimension", min=2, help="Dimension of the space.")] = 100,
     points: Annotated[int, typer.Option("--points", min=2, help="Number of points, half of them on each sphere.")] = 200_000,
     inner: Annotated[float, typer.Option("--inner", help="Radius of the inner sphere.")] = 1.0,
     outer: Annotated[float, typer.Option("--outer", help="Radius of the outer sphere.")] = 10.0,
@@ -78,11 +78,8 @@ def example6(
     The classifier uses the norm of all coordinates but the last. Prints its error on two spheres, before and after a shift along
     the ignored coordinate, beside the closed form.
     """
-    from flowclf.cli.output import print_json, print_results
+    from flowclf.cli.output import print_results
     from flowclf.paper.example6 import example6
 
     results = example6(dimension=dimension, points=points, inner=inner, outer=outer, seed=seed)
-    if as_json:
-        print_json(results)
-    else:
-        print_results(results)
+    print_results(results, as_json)

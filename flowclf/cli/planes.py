@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flowclf.cli.options import DATA, DEVICE, JSON, MODEL, Device, check_model
+from flowclf.cli.options import DATA, DEVICE, FIGURE, JSON, MODEL, Device, check_model
 
 
 def planes(
@@ -15,7 +15,7 @@ def planes(
     data: Annotated[
         str | None, DATA("Data set whose inputs span the planes. Default: the data that the model was trained on.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Figure to write, with .npz data.")] = Path("planes.png"),
+    out: FIGURE = Path("planes.png"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the pair of inputs.")] = 0,
     device: DEVICE = Device.auto,
     as_json: JSON = False,
@@ -25,7 +25,7 @@ def planes(
     One plane is spanned by two test inputs, the other by an input and its metamer. Both show the boundaries of the classifier and
     those of a probe trained on its nuisances.
     """
-    from flowclf.cli.output import print_json, print_results
+    from flowclf.cli.output import print_results
     from flowclf.cli.progress import showing_progress
 
     check_model(model)
@@ -33,7 +33,4 @@ def planes(
 
     with showing_progress() as progress:
         results = flowclf.run.planes(model, data, out, seed, device.value, progress)
-    if as_json:
-        print_json(results)
-    else:
-        print_results(results)
+    print_results(results, as_json)

@@ -6,23 +6,19 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from flowclf.training.progress import Task
 
 _SECONDS_BETWEEN_LINES = 30.0
 
 
-class _Task(Protocol):
-    def advance(self, n: int = 1, **values: float) -> None: ...
-
-
 def _numbers(values: dict[str, Any]) -> str:
     return "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items())
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
 class _PlainTask:
@@ -35,14 +31,14 @@ class _PlainTask:
         now = time.monotonic()
         self.done += n
         if self.started is None:
-            # In a resumed run the first update counts all earlier steps, which took no time now.
+            # The first update of a resumed run counts all earlier steps, which took no time now.
             self.started = (now, self.done)
         if now - self.last_line >= _SECONDS_BETWEEN_LINES and self.done < self.total:
             self.last_line = now
             began, before = self.started
-            left = (self.total - self.done) * (now - began) / max(1, self.done - before)
+            left = timedelta(seconds=int((self.total - self.done) * (now - began) / max(1, self.done - before)))
             numbers = f"  {_numbers(values)}" if values else ""
-            _line(f"{self.description}: {self.done}/{self.total}, {_clock(left)} left{numbers}")
+            _line(f"{self.description}: {self.done}/{self.total}, {left} left{numbers}")
 
 
 def _line(text: str) -> None:
@@ -61,9 +57,18 @@ class PlainProgress:
         _line(_numbers(row))
 
     @contextlib.contextmanager
-    def task(self, description: str, total: int) -> Iterator[_Task]:
-        """Context for a task of ``total`` steps; yields an object with ``advance``."""
+    def task(self, description: str, total: int) -> Iterator[Task]:
+        """Context for a task, shown as lines with the remaining time."""
         yield _PlainTask(description, total)
+
+
+class _Bar:
+    def __init__(self, bars: Progress, identifier: TaskID) -> None:
+        self.bars, self.identifier = bars, identifier
+
+    def advance(self, n: int = 1, **values: float) -> None:
+        fields: dict[str, Any] = {"values": _numbers(values)} if values else {}
+        self.bars.update(self.identifier, advance=n, **fields)
 
 
 class TerminalProgress:
@@ -73,7 +78,7 @@ class TerminalProgress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._progress = Progress(
+        self.bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
@@ -83,45 +88,30 @@ class TerminalProgress:
             transient=True,
         )
 
-    def __enter__(self) -> TerminalProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
     def message(self, text: str) -> None:
         """Print a line of text."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        self.bars.console.print(text, markup=False, highlight=False)
 
     def row(self, row: dict[str, Any]) -> None:
         """Print an epoch's metrics on one line."""
-        self._progress.console.print(_numbers(row), markup=False, highlight=False)
+        self.message(_numbers(row))
 
     @contextlib.contextmanager
-    def task(self, description: str, total: int) -> Iterator[_Task]:
-        """Context for a task of ``total`` steps; yields an object with ``advance``."""
-        bars = self._progress
-        identifier = bars.add_task(description, total=total, values="")
-
-        class Bar:
-            def advance(self, n: int = 1, **values: float) -> None:
-                if values:
-                    bars.update(identifier, advance=n, values=_numbers(values))
-                else:
-                    bars.update(identifier, advance=n)
-
+    def task(self, description: str, total: int) -> Iterator[Task]:
+        """Context for a task, shown as a bar."""
+        task = _Bar(self.bars, self.bars.add_task(description, total=total, values=""))
         try:
-            yield Bar()
+            yield task
         finally:
-            bars.remove_task(identifier)
+            self.bars.remove_task(task.identifier)
 
 
 @contextlib.contextmanager
 def showing_progress() -> Iterator[PlainProgress | TerminalProgress]:
     """Context that shows progress: bars if standard error is a terminal, otherwise lines of text."""
-    if not sys.stderr.isatty():
+    if sys.stderr.isatty():
+        progress = TerminalProgress()
+        with progress.bars:
+            yield progress
+    else:
         yield PlainProgress()
-        return
-    with TerminalProgress() as progress:
-        yield progress

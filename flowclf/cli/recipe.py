@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from flowclf.cli.options import DEVICE, JSON, Device
 from flowclf.errors import CheckpointError, RecipeError, UsageError
-
-if TYPE_CHECKING:
-    from flowclf.recipe import LoadedRecipe
 
 app = typer.Typer(help="Run, list and check recipes.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -24,7 +21,9 @@ def run(
     recipe: Annotated[str | None, RECIPE] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a value, e.g. train.epochs=3; may be repeated, the last wins."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value, e.g. train.epochs=3; may be repeated; the last one counts."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Run directory, new or empty. Default: runs/NAME/TIME-ID.")
@@ -36,20 +35,21 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build the model and show the plan; write nothing.")] = False,
     as_json: JSON = False,
 ) -> None:
-    """Run a recipe: train, evaluate and report into a run directory."""
+    """Run a recipe: train, evaluate, write a report."""
     from flowclf.cli.output import print_json, print_results
     from flowclf.cli.progress import showing_progress
+    from flowclf.recipe import load
+    from flowclf.recipe.run_folder import RunFolder
 
+    loaded = None
     if resume is not None:
         _check_resume(resume, recipe, overrides or [], out, dry_run)
-        loaded = None
-    elif recipe is None:
-        raise UsageError("expected RECIPE, a YAML file or the name of a bundled recipe; or --resume DIR")
+    elif recipe is not None:
+        loaded = load(recipe, overrides or [])
     else:
-        loaded = _load(recipe, overrides or [])
+        raise UsageError("expected RECIPE, a YAML file or the name of a bundled recipe; or --resume DIR")
 
     import flowclf.run
-    from flowclf.recipe.run_folder import RunFolder
 
     if dry_run and loaded is not None:
         plan = flowclf.run.plan(loaded, device=device.value)
@@ -65,26 +65,16 @@ def run(
             result = flowclf.run.resume(resume, device.value, progress)
     # The path of the report comes last, where it is visible after a long table.
     results = {"run.directory": str(result.folder), **result.results, "run.report": str(RunFolder(result.folder).report)}
-    if as_json:
-        print_json(results)
-    else:
-        print_results(results)
-
-
-def _load(recipe: str, overrides: list[str]) -> LoadedRecipe:
-    from flowclf.recipe import load
-
-    return load(recipe, overrides)
+    print_results(results, as_json)
 
 
 def _check_resume(folder: Path, recipe: str | None, overrides: list[str], out: Path | None, dry_run: bool) -> None:
-    """Check the arguments given with ``--resume``: a recipe must be the one of the run."""
+    """Check the arguments given with ``--resume``; a recipe must be that of the run."""
     from flowclf.recipe import load, resolved
 
     if out is not None or dry_run:
-        raise UsageError(
-            f"--resume continues in the run's own directory and cannot be combined with {'--out' if out else '--dry-run'}"
-        )
+        other = "--out" if out else "--dry-run"
+        raise UsageError(f"--resume continues in the run's own directory and cannot be combined with {other}")
     if recipe is None and overrides:
         raise UsageError("--resume uses the recipe of the run and cannot be combined with --set")
     stored = folder / "resolved.yaml"
@@ -114,7 +104,7 @@ def list_() -> None:
 @app.command()
 def show(name: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a bundled recipe.")]) -> None:
     """Print the text of a recipe."""
-    from flowclf.recipe.loading import find
+    from flowclf.recipe import find
     from flowclf.recipe.reader import read_text
 
     sys.stdout.write(read_text(find(name)))
@@ -128,12 +118,14 @@ def validate(
 
     Prints all errors, as file:line:column. Graphs are checked by `flowclf recipe run --dry-run`.
     """
-    invalid: list[str] = []
+    from flowclf.recipe import load
+
+    invalid = False
     for name in recipes:
         try:
-            _load(name, [])
+            load(name)
         except UsageError as error:
-            invalid.append(name)
+            invalid = True
             print(str(error) if isinstance(error, RecipeError) else f"error: {error}", file=sys.stderr)
         else:
             print(f"{name}: valid")

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowclf.cli.options import JSON
-from flowclf.errors import FlowclfError, VerificationError
+from flowclf.errors import VerificationError
 
 if TYPE_CHECKING:
-    from flowclf.zoo import Verification, ZooEntry
+    from flowclf.zoo import Verification
 
-app = typer.Typer(help="The zoo: trained models, with hashes and cards.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, download, verify and add trained models.", no_args_is_help=True, rich_markup_mode=None)
 
 INDEX = Annotated[
-    str | None,
-    typer.Option("--index", metavar="URL-or-path", help="Folder or URL of the zoo's index; by default the zoo of flowclf."),
+    str | None, typer.Option("--index", metavar="URL-or-path", help="Folder or URL of the zoo's index. Default: flowclf's own zoo.")
 ]
 NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model in the zoo.", show_default=False)]
 
@@ -34,35 +33,32 @@ def list_(index: INDEX = None, as_json: JSON = False) -> None:
         print_json([entry.model_dump() for entry in entries])
         return
     columns = ["name", "architecture", "parameters", "data", "test.error", "megabytes", "description"]
-    print_table(columns, [_row(entry) for entry in entries])
-
-
-def _row(entry: ZooEntry) -> list[Any]:
-    error = entry.measured.get("test.error")
-    size = round(sum(file.bytes for file in entry.files.values()) / 1e6, 2)
-    shown = "" if error is None else error.value
-    return [entry.name, entry.architecture, entry.parameters, entry.data.name, shown, size, entry.description]
+    rows = []
+    for entry in entries:
+        error = entry.measured["test.error"].value if "test.error" in entry.measured else ""
+        size = round(sum(file.bytes for file in entry.files.values()) / 1e6, 2)
+        rows.append([entry.name, entry.architecture, entry.parameters, entry.data.name, error, size, entry.description])
+    print_table(columns, rows)
 
 
 @app.command()
 def info(name: NAME, index: INDEX = None, as_json: JSON = False) -> None:
-    """Show a model's entry: recipe, data, files, figures."""
+    """Show a model's entry: recipe, data, measured values, files."""
     from flowclf import zoo
-    from flowclf.cli.output import print_json, print_results
+    from flowclf.cli.output import print_results
 
     document = zoo.info(name, index=index).model_dump()
-    if as_json:
-        print_json(document)
-    else:
+    if not as_json:
+        # The many files come last.
         files = document.pop("files")
-        print_results(_flat(document | {"files": files}))
+        document = _flat(document | {"files": files})
+    print_results(document, as_json)
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
-        return {
-            inner: item for name, part in value.items() for inner, item in _flat(part, f"{key}.{name}" if key else name).items()
-        }
+        parts = (_flat(part, f"{key}.{name}" if key else name) for name, part in value.items())
+        return {name: item for part in parts for name, item in part.items()}
     return {key: ", ".join(map(str, value)) if isinstance(value, list) else value}
 
 
@@ -70,7 +66,7 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 def download(
     name: NAME,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="DIR", help="Folder for the files; by default they stay in the cache.")
+        Path | None, typer.Option("--to", metavar="DIR", help="Folder to copy the files to. Default: they stay in the cache.")
     ] = None,
     index: INDEX = None,
     as_json: JSON = False,
@@ -84,7 +80,7 @@ def download(
     from flowclf.cli.progress import showing_progress
 
     with showing_progress() as progress:
-        # Off a terminal a download reports nothing.
+        # Without a terminal a download reports nothing.
         folder = zoo.download(name, to=to, index=index, progress=progress if sys.stderr.isatty() else None)
     if as_json:
         print_json({"name": name, "folder": str(folder)})
@@ -94,14 +90,14 @@ def download(
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Names of models; by default all.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="Also train the probes of the nuisances again: minutes per model.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Names of models. Default: all.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Also train the probes again, which takes minutes per model.")] = False,
     index: INDEX = None,
     as_json: JSON = False,
 ) -> None:
     """Check the hashes of models and measure them again.
 
-    Fails if a file or a figure does not agree with the model's card.
+    Fails if a file or a measured value does not agree with the model's card.
     """
     from flowclf import zoo
     from flowclf.cli.output import print_json, print_table
@@ -118,25 +114,20 @@ def verify(
             for row in one.comparisons
         ]
         print_table(["name", "metric", "card", "found", "tolerance", "verdict"], rows)
-    failures: list[FlowclfError] = []
-    for one in verified:
-        if not one.agrees:
-            failures.append(one.error or VerificationError(f"model '{one.name}' does not measure what its card says"))
-            print(f"error: {failures[-1]}", file=sys.stderr)
+    wrong = [one for one in verified if not one.agrees]
+    failures = [one.error or VerificationError(f"model '{one.name}' does not measure what its card says") for one in wrong]
+    for error in failures:
+        print(f"error: {error}", file=sys.stderr)
     if failures:
         raise typer.Exit(max(error.exit_code for error in failures))
 
 
 def _document(one: Verification) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "agrees": one.agrees,
-        "error": None if one.error is None else str(one.error),
-        "metrics": {
-            row.metric: {"card": row.expected, "found": row.found, "tolerance": row.tolerance, "agrees": row.agrees}
-            for row in one.comparisons
-        },
+    metrics = {
+        row.metric: {"card": row.expected, "found": row.found, "tolerance": row.tolerance, "agrees": row.agrees}
+        for row in one.comparisons
     }
+    return {"name": one.name, "agrees": one.agrees, "error": None if one.error is None else str(one.error), "metrics": metrics}
 
 
 @app.command()
@@ -144,13 +135,15 @@ def add(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a finished run.", show_default=False)],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the model in the zoo.", show_default=False)],
     to: Annotated[
-        Path, typer.Option("--to", metavar="ZOO", help="Folder of the zoo; a new or empty one becomes a zoo.", show_default=False)
+        Path,
+        typer.Option("--to", metavar="ZOO", help="Folder of the zoo; a new or empty one becomes a zoo.", show_default=False),
     ],
-    replace: Annotated[bool, typer.Option("--replace", help="Replace the model of that name.")] = False,
-    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights; by default MIT.")] = None,
-    citation: Annotated[str | None, typer.Option("--citation", help="What to cite; by default the paper.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing model with this name.")] = False,
+    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights. Default: MIT.")] = None,
+    citation: Annotated[str | None, typer.Option("--citation", help="What to cite. Default: the paper.")] = None,
     aliases: Annotated[
-        list[str] | None, typer.Option("--alias", metavar="NAME", help="An older name that goes on working; may be repeated.")
+        list[str] | None,
+        typer.Option("--alias", metavar="NAME", help="An older name that keeps working; may be repeated."),
     ] = None,
     as_json: JSON = False,
 ) -> None:
@@ -159,22 +152,12 @@ def add(
     Stores weights, description, recipe, card and figures with their hashes, and measures the stored model again.
     """
     from flowclf import zoo
-    from flowclf.cli.output import print_json, print_results
+    from flowclf.cli.output import print_results
     from flowclf.cli.progress import showing_progress
 
+    options: dict[str, Any] = {"replace": replace, "licence": licence, "citation": citation, "aliases": aliases}
     with showing_progress() as progress:
-        entry = zoo.add(
-            run_dir,
-            name=name,
-            to=to,
-            replace=replace,
-            licence=licence,
-            citation=citation,
-            aliases=aliases,
-            progress=progress,
-        )
-    if as_json:
-        print_json(entry.model_dump())
-    else:
-        measured = {metric: value.value for metric, value in entry.measured.items()}
-        print_results({"folder": str(to / name), "version": entry.version, **measured})
+        entry = zoo.add(run_dir, name=name, to=to, progress=progress, **options)
+    measured = {metric: value.value for metric, value in entry.measured.items()}
+    summary = {"folder": str(to / name), "version": entry.version, **measured}
+    print_results(entry.model_dump() if as_json else summary, as_json)

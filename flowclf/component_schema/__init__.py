@@ -1,9 +1,5 @@
-"""What a recipe may give to a component, read from the component's own signature.
+"""The arguments that a recipe may give to a component, read from the component's signature.
 
-- :mod:`~flowclf.component_schema.sections`: strict pydantic models, and errors that know their place.
-- :mod:`~flowclf.component_schema.signature`: from a signature to such a model.
-- :mod:`~flowclf.component_schema.specs`: the form of specs, and of lists of node specs.
-- :mod:`~flowclf.component_schema.components`: registered components named in plain data, checked and built.
-
-Nothing here imports torch, unless a component does that is used.
+Strict pydantic models with located errors (``sections``) are made from signatures (``signature``); components are written as specs
+(``specs``), checked and built (``components``). Nothing here imports torch; components may.
 """

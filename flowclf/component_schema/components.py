@@ -1,6 +1,7 @@
 """Registered components in plain data: a mapping with a ``name``, or a spec; both checked against the component's signature.
 
-:class:`Named` and :class:`Spec` annotate the fields and arguments that hold such data.
+:class:`Named` and :class:`Spec` annotate the fields and arguments that hold such data. A ``kind`` is a key of
+:data:`flowclf.registry.registries`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, GetJsonSchemaHandler, ValidationError
-from pydantic.json_schema import JsonSchemaValue
+from pydantic import BaseModel, ValidationError
 from pydantic_core import core_schema
 
 from flowclf import registry
 from flowclf.component_schema.sections import (
+    BAD_VALUE,
     MISSING_KEY,
     UNKNOWN_KEY,
+    Place,
     check,
     failure,
     first_problem,
@@ -37,18 +39,14 @@ C = TypeVar("C", bound=Component)
 
 @dataclasses.dataclass(frozen=True)
 class Spec(Reference):
-    """Annotation of a value that is a spec: a registered name, or a mapping of one name to its arguments.
-
-    Args:
-        kind: key of :data:`flowclf.registry.registries`.
-    """
+    """Annotation of a value that is a spec: a registered name, or a mapping of one name to its arguments."""
 
     kind: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(functools.partial(check_spec, self.kind))
 
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
         return spec_schema(self.kind)
 
 
@@ -56,26 +54,19 @@ class Spec(Reference):
 class Named(Reference):
     """Annotation of a :class:`Component`: a mapping of a registered ``name``, the section's own keys, and arguments.
 
-    Args:
-        kind: key of :data:`flowclf.registry.registries`.
-        default: the name where none is given; without it the name is required.
-
-    Where the whole section may be missing, ``Field({}, validate_default=True)`` fills in the default's arguments.
+    Without a default, the name is required. ``Field({}, validate_default=True)`` fills in a section that is not given.
     """
 
     kind: str
     default: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        def checked(value: Any) -> Component:
-            section: Component = check_named(self.kind, value, source, self.default)
-            return section
-
+        checked = functools.partial(check_named, self.kind, base=source, default=self.default)
         return core_schema.no_info_plain_validator_function(checked, metadata={"base": source})
 
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
         names = registry.registries[self.kind].names()
-        # Branches by name, so that what an editor says is about the component that is meant.
+        # Branches by name, so that an editor's errors are about the component that is meant.
         branches = []
         for name in names:
             one = flat_schema(component_model(self.kind, name, schema["metadata"]["base"]))
@@ -87,17 +78,11 @@ class Named(Reference):
         return {"type": "object", **required, "properties": {"name": {"enum": names}}, "allOf": branches}
 
 
-def check_named(kind: str, value: Any, base: type[C], default: str | None = None) -> C:
-    """The section of a registered component: a mapping of its ``name``, the keys of ``base`` and its arguments.
-
-    Args:
-        kind: key of :data:`flowclf.registry.registries`.
-        value: the mapping.
-        base: section with the keys that are not arguments, ``name`` among them.
-        default: the name where none is given.
+def check_named(kind: str, value: Any, base: type[C], default: str | None) -> C:
+    """The section of a registered component: a mapping of its ``name``, the other keys of ``base``, and its arguments.
 
     Raises:
-        ValidationError: if it is not such a mapping; every error is located.
+        ValidationError: if the value is not such a mapping; every error is located.
     """
     known = registry.registries[kind]
     if isinstance(value, base):
@@ -110,9 +95,8 @@ def check_named(kind: str, value: Any, base: type[C], default: str | None = None
         for key in value:
             if "did you mean" in nearest(key[:80], ["name"]):
                 raise failure(problem(unknown_key(key, ["name"]), (key,), UNKNOWN_KEY))
-        raise failure(
-            problem(f"missing; expected the name of a registered {known.kind}: {', '.join(known.names())}", ("name",), MISSING_KEY)
-        )
+        missing = f"missing; expected the name of a registered {known.kind}: {', '.join(known.names())}"
+        raise failure(problem(missing, ("name",), MISSING_KEY))
     if not isinstance(value["name"], str):
         raise failure(problem(f"expected the name of a registered {known.kind}, found {found(value['name'])}", ("name",)))
     try:
@@ -123,28 +107,24 @@ def check_named(kind: str, value: Any, base: type[C], default: str | None = None
 
 
 def check_spec(kind: str, value: Any) -> str | dict[str, dict[str, Any]]:
-    """A spec in its canonical form: a mapping of the name to all of its arguments, or the name where there are none.
-
-    Args:
-        kind: key of :data:`flowclf.registry.registries`.
-        value: a registered name, or a mapping of one registered name to its arguments.
+    """A spec in its canonical form: a mapping of the name to all of its arguments, or the name if it has none.
 
     Raises:
-        ValidationError: if it is anything else; every error is located.
+        ValidationError: if the value is not a valid spec; every error is located.
 
     Example:
         >>> check_spec("subnets", "dense")
         {'dense': {'width': 128, 'hidden_layers': 2}}
     """
+    place: Place = ()
     try:
         name, given = name_and_arguments(value, registry.registries[kind].kind)
+        place = () if isinstance(value, str) else (name,)
+        arguments = plain(check(component_model(kind, name), given))
     except SpecError as error:
         raise failure(problem(error.message, error.place, error.kind)) from None
-    place = () if isinstance(value, str) else (name,)
-    try:
-        arguments = plain(check(component_model(kind, name), given))
     except RegistryError as error:
-        raise failure(problem(str(error), place, *([UNKNOWN_KEY] if place else []))) from error
+        raise failure(problem(str(error), place, UNKNOWN_KEY if place else BAD_VALUE)) from error
     except ValidationError as error:
         raise failure(*located(error, *place)) from None
     return {name: arguments} if arguments else name
@@ -153,12 +133,7 @@ def check_spec(kind: str, value: Any) -> str | dict[str, dict[str, Any]]:
 def as_declared(kind: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments from code, checked as those of a recipe are, in the types that the component declares.
 
-    What is not plain data passes as it is; so does what plain data already say, whose defaults are not filled in.
-
-    Args:
-        kind: key of :data:`flowclf.registry.registries`.
-        name: the registered name.
-        arguments: plain data and objects.
+    Objects that are not plain data are not checked; defaults are not filled in.
 
     Raises:
         RegistryError: if the name is not registered.
@@ -176,19 +151,12 @@ def as_declared(kind: str, name: str, arguments: Mapping[str, Any]) -> dict[str,
 
 
 def build(kind: str, spec: Any, *given: Any, returns: type = object, error: type[UsageError] = GraphError, **supplied: Any) -> Any:
-    """Call the component that a spec stands for, with its checked arguments and what its builder supplies.
-
-    Args:
-        kind: key of :data:`flowclf.registry.registries`.
-        spec: a registered name, or a mapping of one name to its arguments.
-        given: positional arguments that the builder supplies.
-        returns: the class of which the result must be an instance.
-        error: what is raised for an argument or a result that is not valid.
-        supplied: keyword arguments that the builder supplies.
+    """Call the component of a spec with its checked arguments and those that its builder supplies, positional and by keyword.
 
     Raises:
         RegistryError: if the name is not registered.
-        GraphError: if the spec has another form; and as ``error`` says.
+        GraphError: if the spec has another form.
+        UsageError: if an argument is not valid, or the result no instance of ``returns``; of the class ``error``.
 
     Example:
         >>> build("transformers", {"affine": {"bound": 1.0}})
@@ -212,13 +180,9 @@ def _is_json(value: Any) -> bool:
 
 
 def component_model(kind: str, name: str, base: type[Component] = Component, without: Iterable[str] = ()) -> type[Component]:
-    """The section of a registered component's arguments; one class for each component, so that equal sections compare equal.
+    """The section of a registered component's arguments but those in ``without``, with the further keys of ``base``.
 
-    Args:
-        kind: key of :data:`flowclf.registry.registries`.
-        name: the registered name.
-        base: section with further keys.
-        without: arguments that are left out.
+    There is one class per component, so that equal sections compare equal.
 
     Raises:
         RegistryError: if the name is not registered, the component cannot be imported, an annotation is not a type, or an argument
@@ -249,7 +213,7 @@ def spec_schema(kind: str) -> dict[str, Any]:
 
 
 def flat_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's JSON schema without definitions of its own: sections inside it are written out."""
+    """A model's JSON schema without ``$defs``: sections inside it are written out."""
     schema = model.model_json_schema()
     definitions: Mapping[str, Any] = schema.pop("$defs", {})
 

@@ -1,7 +1,7 @@
-"""Sections of settings: strict models of plain data, checked as JSON is, whose errors say what was found and where.
+"""Sections of settings: strict models of plain data, whose errors say what was found and where.
 
-Data from YAML and from JSON are the same data, and pydantic's strict JSON mode is what both need: a list fills a tuple or a set, a
-text fills a path or an enum, ``true`` is not 1, and 1.0 is not an integer. Only what pydantic says badly is put in other words.
+Data from YAML are checked as JSON, in pydantic's strict mode: a list fills a tuple or a set, a text fills a path or an enum,
+``true`` is not 1, and 1.0 is not an integer.
 """
 
 from __future__ import annotations
@@ -19,14 +19,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_pyt
 from flowclf.errors import UsageError
 from flowclf.registry import nearest
 
-UNKNOWN_KEY = "unknown_key"
-"""Type of an error that is located at a key."""
-
-MISSING_KEY = "missing_key"
-"""Type of an error that is located at the mapping that lacks a key."""
-
-BAD_VALUE = "bad_value"
-"""Type of an error that is located at a value."""
+UNKNOWN_KEY, MISSING_KEY, BAD_VALUE = "unknown_key", "missing_key", "bad_value"
+"""Types of errors, which are located at a key, at the mapping that lacks a key, and at a value."""
 
 Place = tuple[int | str, ...]
 """Keys and indices from the outermost mapping inwards."""
@@ -41,7 +35,7 @@ _OF_YAML = {"Input should be an object": "expected a mapping", "Input should be 
 
 
 class LeftOut:
-    """Stands for the default of an argument that only code can write; the component fills it in."""
+    """Stands for a default that only code can write; the component fills it in."""
 
 
 class Section(BaseModel):
@@ -71,14 +65,10 @@ def located(error: ValidationError, *prefix: int | str) -> list[InitErrorDetails
 
 
 def check(model: type[S], data: Any) -> S:
-    """Plain data as a section.
-
-    Args:
-        model: a :class:`Section`.
-        data: a mapping of plain data, as YAML or JSON has them; a section of that type is returned as it is.
+    """Plain data as a :class:`Section`; a section of that type is returned as it is.
 
     Raises:
-        ValidationError: if it is not a mapping, or a key is unknown or missing, or a value is not valid. Each error is of type
+        ValidationError: if the data are no mapping, or a key is unknown or missing, or a value is not valid. Each error is of type
             :data:`UNKNOWN_KEY`, :data:`MISSING_KEY` or :data:`BAD_VALUE`, and its place is that in ``data``.
     """
     if isinstance(data, model):
@@ -92,7 +82,7 @@ def check(model: type[S], data: Any) -> S:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Format the first error that pydantic found, with its location, on one line.
+    """The first error, with its location, on one line.
 
     Example:
         >>> from flowclf.settings import TrainSettings
@@ -102,22 +92,20 @@ def first_problem(error: ValidationError) -> str:
         ...     first_problem(error)
         'epochs: Input should be greater than or equal to 1, found 0, and 1 more'
     """
-    problems = error.errors(include_url=False, include_input=False)
-    place = ".".join(map(str, problems[0]["loc"]))
-    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-    return f"{place + ': ' if place else ''}{problems[0]['msg']}{more}"
+    first, *others = _lines(error)
+    return f"{first}, and {len(others)} more" if others else first
+
+
+def _lines(error: ValidationError, *prefix: str) -> list[str]:
+    items = error.errors(include_url=False, include_input=False)
+    return [": ".join(filter(None, (".".join(map(str, (*prefix, *item["loc"]))), item["msg"]))) for item in items]
 
 
 def from_code(model: type[S], value: S | Mapping[str, Any], where: str) -> S:
-    """A section that code gives, as the section itself or as a mapping.
-
-    Args:
-        model: a :class:`Section`.
-        value: the section, or a mapping of its keys.
-        where: name of the argument, for errors.
+    """A section that code gives, as the section itself or as a mapping of its keys.
 
     Raises:
-        UsageError: as :func:`check`, in the same words.
+        UsageError: as :func:`check`, in the same words; they begin with ``where``, the name of the argument.
 
     Example:
         >>> class Term(Section):
@@ -128,8 +116,7 @@ def from_code(model: type[S], value: S | Mapping[str, Any], where: str) -> S:
     try:
         return check(model, value if isinstance(value, model) else plain(value))
     except ValidationError as error:
-        told = [f"{'.'.join(map(str, (where, *e['loc'])))}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise UsageError("; ".join(told)) from None
+        raise UsageError("; ".join(_lines(error, where))) from None
     except TypeError as error:
         raise UsageError(f"{where}: {error}") from None
 
@@ -138,7 +125,7 @@ def plain(value: Any) -> Any:
     """A value as YAML and JSON have it: an enum is its value, a section or data class a mapping, a set or tuple a list.
 
     Raises:
-        TypeError: if it is no such value, as a module or a function.
+        TypeError: if it is no such value, but e.g. a module or a function.
 
     Example:
         >>> plain({"sizes": {3, 1}, "pair": (1, 2)})
@@ -150,10 +137,9 @@ def plain(value: Any) -> Any:
         case None | bool() | int() | float() | str():
             return value
         case BaseModel():
-            given = {key: getattr(value, name) for name, info in type(value).model_fields.items() for key in [info.alias or name]}
-            items = {**given, **(value.model_extra or {})}
-            names = sorted(items, key=lambda key: key != "name")
-            return {key: plain(items[key]) for key in names if items[key] is not LeftOut}
+            given = {info.alias or name: getattr(value, name) for name, info in type(value).model_fields.items()}
+            items = given | (value.model_extra or {})
+            return {key: plain(items[key]) for key in sorted(items, key="name".__ne__) if items[key] is not LeftOut}
         case Mapping():
             if not all(isinstance(key, str) for key in value):
                 raise TypeError("expected keys that are text")
@@ -191,23 +177,21 @@ def found(value: Any) -> str:
 
 
 def unknown_key(key: Any, valid: Any) -> str:
-    """What a message says of a key that is none of the valid ones."""
+    """The message for a key that is none of the valid ones."""
     return f"unknown key {found(key)}{nearest(str(key)[:80], valid)}"
 
 
 def _problems(error: ValidationError, model: type[BaseModel], data: Any) -> list[InitErrorDetails]:
     """The errors of pydantic at their places in ``data``; those of a union's members become one."""
-    told: dict[Place, tuple[str, list[str]]] = {}
+    messages: dict[Place, dict[str, str]] = {}
     items = [(*_follow(item, data), item) for item in error.errors(include_url=False)]
-    # Of a union, the member that got furthest is the one that was meant.
+    # In a union, the member that got furthest is the one that was meant.
     deeper = {union for place, union, _, _ in items if union is not None and len(place) > len(union)}
     for place, union, value, item in items:
-        if (union == place and union in deeper) or (place not in told and len(told) >= _ENOUGH_PROBLEMS):
-            continue
-        kind, message = _in_words(item, place, value, model)
-        if message not in told.setdefault(place, (kind, []))[1]:
-            told[place][1].append(message)
-    return [problem(_joined(messages), place, kind) for place, (kind, messages) in told.items()]
+        if (union != place or union not in deeper) and (place in messages or len(messages) < _ENOUGH_PROBLEMS):
+            kind, message = _in_words(item, place, value, model)
+            messages.setdefault(place, {}).setdefault(message, kind)
+    return [problem(_joined(list(kinds)), place, next(iter(kinds.values()))) for place, kinds in messages.items()]
 
 
 def _follow(item: Any, data: Any) -> tuple[Place, Place | None, Any]:
@@ -243,17 +227,16 @@ def _in_words(item: Any, place: Place, value: Any, model: type[BaseModel]) -> tu
         return MISSING_KEY, f"missing ({about.rstrip('.')})" if about else "missing"
     for theirs, ours in _OF_YAML.items():
         message = message.replace(theirs, ours)
-    # Of a length pydantic tells what it found; of an error that a component raises itself, the component does.
-    told = ", not " in message or kind in ("value_error", "assertion_error")
-    return BAD_VALUE, message.removeprefix("Value error, ") if told else f"{message}, found {found(value)}"
+    # Errors of a length, and those that a component raises itself, say already what was found.
+    complete = ", not " in message or kind in ("value_error", "assertion_error")
+    return BAD_VALUE, message.removeprefix("Value error, ") if complete else f"{message}, found {found(value)}"
 
 
 def _joined(messages: list[str]) -> str:
-    """What the members of a union say, in one sentence: they found the same."""
-    heads = [message.partition(", found ")[0] for message in messages]
-    tail = messages[0].partition(", found ")[1:]
-    first, *others = heads
-    return " or ".join([first, *(other.removeprefix("Input should be ") for other in others)]) + "".join(tail)
+    """The messages of a union's members in one sentence: all found the same."""
+    first, *others = [message.partition(", found ")[0] for message in messages]
+    tail = messages[0].removeprefix(first)
+    return " or ".join([first, *(other.removeprefix("Input should be ") for other in others)]) + tail
 
 
 def _models_at(model: type[BaseModel], place: Place) -> list[type[BaseModel]]:

@@ -1,9 +1,8 @@
-"""Sections made from signatures: the annotations of a component say what plain data may be given to it.
+"""Sections made from signatures: the annotations of a component decide which plain data it takes.
 
-``inspect.signature`` and ``typing.get_type_hints`` make a pydantic model, so that anyone's annotations are honoured: limits, enums
-(by value), literals, sets and tuples (lists in YAML), paths, and data classes, typed dictionaries and pydantic models (nested
-sections). What only code can give, such as a module or a function, no recipe can: a required one is an error, an optional one is
-left out.
+They become a pydantic model, so that all annotations are honoured: limits, enums (by value), literals, sets and tuples (lists in
+YAML), paths, and data classes, typed dictionaries and pydantic models (nested sections). An argument that only code can give, such
+as a module or a function, is an error if it is required, and left out of the section otherwise.
 """
 
 from __future__ import annotations
@@ -15,36 +14,13 @@ import inspect
 import json
 import re
 import types
+import typing
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NotRequired,
-    Required,
-    TypeVar,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-    is_typeddict,
-)
+from typing import Annotated, Any, Literal, NotRequired, Required, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    TypeAdapter,
-    ValidationError,
-    create_model,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from flowclf.component_schema.sections import LeftOut, Section, found, keys_of, plain
@@ -67,13 +43,11 @@ class OnlyCode:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        def refuse(value: Any) -> Any:
-            raise PydanticCustomError("only_code", "expected an object that only code can give")
-
-        return core_schema.no_info_plain_validator_function(refuse)
+        message = "expected an object that only code can give"
+        return core_schema.custom_error_schema(core_schema.is_instance_schema(cls), "only_code", custom_error_message=message)
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
         return {"not": {}}
 
 
@@ -82,13 +56,7 @@ class Reference:
 
 
 def section_of(component: Any, name: str, base: type[C], without: Iterable[str] = ()) -> type[C]:
-    """The section of a component's arguments.
-
-    Args:
-        component: a function or class.
-        name: what the section is called.
-        base: section with further keys.
-        without: arguments that are left out.
+    """The section ``name`` of a component's arguments but those in ``without``, with the further keys of ``base``.
 
     Raises:
         TypeError: if an annotation is not a type, or an argument has the name of a key of ``base``.
@@ -127,7 +95,7 @@ def _arguments(component: Any) -> tuple[list[_Argument], bool]:
     if inspect.isclass(function):
         documented = list(function.__mro__)
         owner = next(one for one in documented if "__init__" in vars(one))
-        # That of a module takes anything and uses nothing.
+        # nn.Module's takes anything and uses nothing.
         if owner is object or owner.__module__ == "torch.nn.modules.module":
             return [], False
         documented.insert(1, function := owner.__init__)
@@ -146,7 +114,7 @@ def _arguments(component: Any) -> tuple[list[_Argument], bool]:
 
 
 def _hints(function: Any) -> dict[str, Any]:
-    """The annotations, evaluated; one that names what is imported for type checkers alone is an object's."""
+    """The annotations, evaluated; only code can give what has a name that is imported for type checkers alone."""
     function = inspect.unwrap(function)
     names = getattr(function, "__globals__", {})
     hints: dict[str, Any] = {}
@@ -164,9 +132,8 @@ def _section(title: str, arguments: Iterable[_Argument], base: type[C], is_open:
         declared, required = _declared(argument.hint), argument.default is inspect.Parameter.empty
         if declared is OnlyCode and not required:
             continue
-        about: dict[str, Any] = {"alias": argument.name, "description": argument.description or None}
-        if declared is OnlyCode:
-            about["description"] = "an object that only code can give"
+        description = "an object that only code can give" if declared is OnlyCode else argument.description or None
+        about: dict[str, Any] = {"alias": argument.name, "description": description}
         if not required:
             declared, default = _with_default(declared, argument.default)
             about |= default
@@ -188,17 +155,15 @@ def _with_default(declared: Any, default: Any) -> tuple[Any, dict[str, Any]]:
     try:
         return declared, {"default": TypeAdapter(declared).validate_json(text, strict=True)}
     except ValidationError:
-        # A default that its own annotation refuses has to be given.
+        # A default that its own annotation refuses is none.
         return declared, {}
 
 
 def _declared(hint: Any) -> Any:
-    """A type as plain data can fill it; :class:`OnlyCode` if they cannot."""
+    """A type that plain data can fill; :class:`OnlyCode` if they cannot."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if hint is inspect.Parameter.empty:
-        return Any
-    if hint is None or hint is type(None):
-        return None
+    if hint in (inspect.Parameter.empty, None, type(None)):
+        return Any if hint is inspect.Parameter.empty else None
     if isinstance(hint, type) and origin is None:
         return _declared_class(hint)
     if origin is Literal:
@@ -236,7 +201,7 @@ def _if_known(hint: Any) -> Any:
 
 
 def _declared_class(hint: type) -> Any:
-    if is_typeddict(hint):
+    if typing.is_typeddict(hint):
         total = getattr(hint, "__total__", True)
         fields = [_typed_field(name, item, total) for name, item in get_type_hints(hint, include_extras=True).items()]
         return Annotated[_section(hint.__name__, fields, Component), AfterValidator(lambda section: section.arguments)]
@@ -255,11 +220,10 @@ def _declared_class(hint: type) -> Any:
 
 
 def _typed_field(name: str, hint: Any, total: bool) -> _Argument:
-    """A field of a typed dictionary: one that is not required is left out where it is not given."""
+    """A field of a typed dictionary; it is left out if it is neither required nor given."""
     marked = get_origin(hint) in (Required, NotRequired)
     required = get_origin(hint) is Required if marked else total
-    default = inspect.Parameter.empty if required else LeftOut()
-    return _Argument(name, get_args(hint)[0] if marked else hint, default)
+    return _Argument(name, get_args(hint)[0] if marked else hint, inspect.Parameter.empty if required else LeftOut())
 
 
 def _exactly(choices: Iterable[Any]) -> BeforeValidator:

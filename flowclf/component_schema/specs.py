@@ -1,7 +1,7 @@
 """Specs: registered components written as plain lists and mappings, the same in YAML and in Python.
 
 A spec is a registered name, or a mapping of one name to its arguments. A list of node specs may also hold repeats, each
-``{repeat: n, nodes: [...]}``. Only their form is read here; names and arguments are checked by whoever knows the components.
+``{repeat: n, nodes: [...]}``. Only their form is read here, not whether names and arguments are valid.
 """
 
 from __future__ import annotations
@@ -13,23 +13,13 @@ from typing import Any
 from flowclf.component_schema.sections import BAD_VALUE, MISSING_KEY, UNKNOWN_KEY, Place, found, unknown_key
 from flowclf.errors import GraphError
 
-MAX_NODES = 10_000
-"""Nodes of a graph, repeats unrolled."""
-
-MAX_REPEAT_DEPTH = 10
-"""Repeats inside one another."""
-
+# Repeats are unrolled for the first, and inside one another for the second.
+MAX_NODES, MAX_REPEAT_DEPTH = 10_000, 10
 _REPEAT = ("repeat", "nodes")
 
 
 class SpecError(GraphError):
-    """A spec that is of another form.
-
-    Args:
-        message: what was expected and what was found.
-        place: keys and indices from the outermost spec inwards.
-        kind: whether the error is of a key, of a missing key or of a value, as in :mod:`flowclf.component_schema.sections`.
-    """
+    """A spec of another form; place and kind are those of :mod:`flowclf.component_schema.sections`."""
 
     def __init__(self, message: str, place: Place = (), kind: str = BAD_VALUE) -> None:
         self.message, self.place, self.kind = message, place, kind
@@ -38,13 +28,7 @@ class SpecError(GraphError):
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """A node of a list.
-
-    Attributes:
-        place: where in the list it is.
-        name: a name that is registered if the spec is right.
-        arguments: of the node.
-    """
+    """A node of a list: its place there, its name, which may not be registered, and its arguments."""
 
     place: Place
     name: str
@@ -58,12 +42,7 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Nodes that come several times.
-
-    Attributes:
-        times: how often, at least 1.
-        nodes: the nodes.
-    """
+    """Nodes that are repeated, ``times`` >= 1 in all."""
 
     times: int
     nodes: list[NodeSpec | Repeat]
@@ -80,14 +59,10 @@ def shown(place: Place) -> str:
 
 
 def name_and_arguments(spec: Any, kind: str) -> tuple[str, dict[str, Any]]:
-    """What a spec names, and with which arguments.
-
-    Args:
-        spec: a name, or a mapping of one name to its arguments.
-        kind: what an error calls the component, such as ``node``.
+    """The name in a spec, and its arguments; ``kind`` is the word for the component in errors, such as ``node``.
 
     Raises:
-        SpecError: if it is neither.
+        SpecError: if it is neither a name nor a mapping of one name to its arguments.
 
     Example:
         >>> name_and_arguments({"conv": {"width": 8}}, "subnet")
@@ -109,7 +84,7 @@ def name_and_arguments(spec: Any, kind: str) -> tuple[str, dict[str, Any]]:
 
 
 def read_nodes(specs: Any) -> tuple[list[NodeSpec | Repeat], list[SpecError]]:
-    """The nodes of a list of node specs, and all that is wrong with its form.
+    """The nodes of a list of node specs, and all errors of its form.
 
     Example:
         >>> nodes, faults = read_nodes(["squeeze", {"repeat": 2, "nodes": ["actnorm"]}])
@@ -118,8 +93,7 @@ def read_nodes(specs: Any) -> tuple[list[NodeSpec | Repeat], list[SpecError]]:
     """
     faults: list[SpecError] = []
     nodes = _read(specs, (), faults)
-    count = _count(nodes)
-    if not faults and count > MAX_NODES:
+    if not faults and (count := _count(nodes)) > MAX_NODES:
         faults.append(SpecError(f"expected at most {MAX_NODES} nodes, repeats unrolled; found {count}"))
     return nodes, faults
 
@@ -141,10 +115,10 @@ def _count(nodes: list[NodeSpec | Repeat]) -> int:
 def _read(specs: Any, place: Place, faults: list[SpecError]) -> list[NodeSpec | Repeat]:
     if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence) or not specs:
         faults.append(SpecError(f"expected a list of at least one node, found {found(specs)}", place))
-        return []
+        specs = []
     if len(specs) > MAX_NODES:
         faults.append(SpecError(f"expected at most {MAX_NODES} nodes, found {len(specs)}", place))
-        return []
+        specs = []
     nodes: list[NodeSpec | Repeat] = []
     for index, spec in enumerate(specs):
         here = (*place, index)
@@ -160,17 +134,14 @@ def _read(specs: Any, place: Place, faults: list[SpecError]) -> list[NodeSpec | 
 
 def _read_repeat(spec: Mapping[str, Any], place: Place, faults: list[SpecError]) -> Repeat:
     faults += [SpecError(unknown_key(key, _REPEAT), (*place, key), UNKNOWN_KEY) for key in spec if key not in _REPEAT]
-    for key in _REPEAT:
-        if key not in spec:
-            faults.append(SpecError("missing; a repeat has the keys repeat and nodes", (*place, key), MISSING_KEY))
-    times = spec.get("repeat", 1)
+    missing = "missing; a repeat has the keys repeat and nodes"
+    faults += [SpecError(missing, (*place, key), MISSING_KEY) for key in _REPEAT if key not in spec]
+    times, inside = spec.get("repeat", 1), (*place, "nodes")
     if not isinstance(times, int) or isinstance(times, bool) or times < 1:
         faults.append(SpecError(f"expected an integer of at least 1, found {found(times)}", (*place, "repeat")))
         times = 1
-    if "nodes" not in spec:
-        return Repeat(times, [])
-    inside = (*place, "nodes")
-    if len(inside) > 2 * MAX_REPEAT_DEPTH:
+    if "nodes" in spec and len(inside) <= 2 * MAX_REPEAT_DEPTH:
+        return Repeat(times, _read(spec["nodes"], inside, faults))
+    if "nodes" in spec:
         faults.append(SpecError(f"expected repeats nested at most {MAX_REPEAT_DEPTH} deep", inside))
-        return Repeat(times, [])
-    return Repeat(times, _read(spec["nodes"], inside, faults))
+    return Repeat(times, [])

@@ -1,7 +1,7 @@
 """Evaluation: protocols, metrics, probes, metamers and planes.
 
-:mod:`~flowclf.evaluation.evaluate` says in which order a model is evaluated, :mod:`~flowclf.evaluation.metrics` what each number is
-and how it is computed, :mod:`~flowclf.evaluation.metric` how to add one. Only the public names belong here.
+:mod:`~flowclf.evaluation.evaluate` runs it, :mod:`~flowclf.evaluation.metrics` computes each number, and
+:mod:`~flowclf.evaluation.metric` says how to add one.
 """
 
 from __future__ import annotations

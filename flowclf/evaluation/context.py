@@ -1,4 +1,4 @@
-"""What metrics are computed from: a model, data, and whatever is expensive, computed once for all metrics that ask for it."""
+"""What metrics are computed from: a model, data, and whatever is expensive, computed once for all metrics that share it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.data import DataSet, Oracle, Split
-from flowclf.errors import FlowclfError
-from flowclf.evaluation.encoding import Encoded, classify, encode, network_inputs
+from flowclf.errors import FlowclfError, UsageError
+from flowclf.evaluation.encoding import Encoded, encode, network_inputs
 from flowclf.evaluation.oracles import ready_oracle
-from flowclf.evaluation.protocols import protocol_named
+from flowclf.evaluation.protocols import PROTOCOLS
+from flowclf.registry import nearest
 from flowclf.settings import ProbeSettings
 from flowclf.training.progress import Progress, SilentProgress
 
@@ -33,12 +34,12 @@ class MetricContext:
     Attributes:
         classifier, data, seed, progress: as given.
         protocol_name, protocol: the protocol's name, and the protocol.
-        oracle: as a function, see :data:`flowclf.data.Oracle`, or None.
+        oracle: the oracle as a function, see :data:`flowclf.data.Oracle`, or None.
         probe_settings: settings of the probes.
         splits: ``train``, ``validation`` and ``test``.
 
     Raises:
-        UsageError: if there is no such protocol, or the oracle does not fit the classifier.
+        UsageError: if the protocol does not exist, or the oracle does not fit the classifier.
     """
 
     def __init__(
@@ -52,18 +53,21 @@ class MetricContext:
         probe: ProbeSettings | None = None,
         progress: Progress | None = None,
     ) -> None:
+        if protocol not in PROTOCOLS:
+            raise UsageError(f"unknown evaluation protocol '{protocol}'{nearest(protocol, PROTOCOLS)}")
         self.classifier, self.data, self.seed = classifier, data, seed
-        self.protocol_name, self.protocol = protocol, protocol_named(protocol)
-        self.oracle = ready_oracle(data.oracle if oracle is None else oracle, classifier)
+        self.protocol_name, self.protocol = protocol, PROTOCOLS[protocol]
+        given = data.oracle if oracle is None else oracle
+        self.oracle = None if given is None else ready_oracle(given, classifier)
         self.probe_settings = probe or ProbeSettings()
         self.progress = progress or SilentProgress()
         self.splits: Mapping[str, Split] = {"train": data.train, "validation": data.validation, "test": data.test}
-        self._encoded: dict[str, Encoded | Tensor] = {}
+        self._encoded: dict[str, Encoded] = {}
         self._shared: dict[Callable[[MetricContext], Any], Any] = {}
 
     @property
     def invertible(self) -> InvertibleClassifier:
-        """The classifier; a UsageError is raised if it is a plain network."""
+        """The classifier; raises UsageError if it is a plain network."""
         return require_invertible(self.classifier, "evaluation")
 
     def has(self, need: Need) -> bool:
@@ -71,7 +75,7 @@ class MetricContext:
         return NEEDS[need](self)
 
     def once(self, function: Callable[[MetricContext], T]) -> T:
-        """``function(self)``, computed at the first call and kept: for what several metrics share."""
+        """``function(self)``, computed at the first call and kept for all metrics that share it."""
         if function not in self._shared:
             self._shared[function] = function(self)
         return self._shared[function]  # type: ignore[no-any-return]
@@ -83,17 +87,14 @@ class MetricContext:
             FlowclfError: if an output is not finite.
         """
         missing = [name for name in names or self.splits if name not in self._encoded]
-        clf, what = self.classifier, "encoding" if self.has("inverse") else "classifying"
+        if not missing:
+            return
+        what, batch_size = ("encoding", 128) if self.has("inverse") else ("classifying", 256)
         with self.progress.task(what, sum(len(self.splits[name]) for name in missing)) as task:
             for name in missing:
                 inputs = self.splits[name].inputs
-                found: Encoded | Tensor
-                if isinstance(clf, InvertibleClassifier):
-                    found = encode(clf, inputs, seed=self.seed, advance=task.advance)
-                    finite = found.log_prob.isfinite()
-                else:
-                    found = classify(clf, inputs, seed=self.seed, advance=task.advance)
-                    finite = found.isfinite().all(1)
+                found = encode(self.classifier, inputs, seed=self.seed, batch_size=batch_size, advance=task.advance)
+                finite = found.logits.isfinite().all(1) & found.log_prob.isfinite()
                 if not finite.all():
                     raise FlowclfError(
                         f"the classifier cannot be evaluated: its outputs are not finite for {int((~finite).sum())} of "
@@ -106,20 +107,19 @@ class MetricContext:
         return self.splits[split].labels.cpu()
 
     def logits(self, split: str) -> Tensor:
-        """Logits (N, K) of a split, on the CPU; of a plain network too."""
-        if split not in self._encoded:
-            self.encode(split)
-        found = self._encoded[split]
-        return found.logits if isinstance(found, Encoded) else found
+        """Logits (N, K) of a split, on the CPU; also for a plain network."""
+        self.encode(split)
+        return self._encoded[split].logits
 
     def encoded(self, split: str) -> Encoded:
-        """Logits, nuisances and log-likelihoods of a split, on the CPU; a UsageError is raised for a plain network."""
-        _ = self.invertible, self.logits(split)
-        return self._encoded[split]  # type: ignore[return-value]
+        """Logits, nuisances and log-likelihoods of a split, on the CPU; raises UsageError for a plain network."""
+        _ = self.invertible
+        self.encode(split)
+        return self._encoded[split]
 
     @cached_property
     def test_sample(self) -> tuple[Tensor, Tensor]:
-        """Network inputs (N, *input_shape) and labels (N,) that metamers are made from: test data, or 10,000 drawn at random."""
+        """Network inputs (N, *input_shape) and labels (N,) for metamers: the test data, or 10,000 of them drawn at random."""
         part = self.data.test.sample(_METAMER_IMAGES, self.seed)
         return network_inputs(self.classifier, part.inputs, torch.Generator().manual_seed(self.seed)), part.labels
 

@@ -1,4 +1,4 @@
-"""A classifier's outputs on stored data, batch by batch, and the check that the two fit each other."""
+"""A classifier's outputs on stored data, and the check that the two fit each other."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Encoded(NamedTuple):
 
     Attributes:
         logits: (N, K).
-        nuisance: (N, D-K).
-        log_prob: (N,), nats: log p(x) of the network's input, marginal over the classes.
+        nuisance: (N, D-K); (N, 0) for a plain network.
+        log_prob: (N,), nats: log p(x) of the network's input, marginal over the classes; 0 for a plain network.
     """
 
     logits: Tensor
@@ -31,14 +31,9 @@ class Encoded(NamedTuple):
 def check_fits(clf: Classifier, data: DataSet, parts: Sequence[str] = ("train", "validation", "test")) -> None:
     """Check that a classifier can be evaluated on data.
 
-    Args:
-        clf: any.
-        data: of its shape and classes.
-        parts: which parts of the data are needed.
-
     Raises:
         UsageError: if the data have another shape, number of classes or names of classes (unless one side has numbers for names);
-            if a part is empty, or the test data are of a single class and so have no metamers.
+            if one of these parts is empty, or the test data are of a single class, which allows no metamers.
     """
     if tuple(data.image_shape) != clf.preprocessing.image_shape or data.classes != clf.classes:
         raise UsageError(
@@ -60,15 +55,15 @@ def network_inputs(clf: Classifier, data: Tensor, generator: torch.Generator | N
     """Stored data (uint8 images or float vectors), dequantised, on the classifier's device and in its precision.
 
     Args:
-        clf: the classifier whose preprocessing is used.
+        clf: the classifier.
         data: (B, C, H, W) uint8, 0..255, or (B, D) continuous.
-        generator: source of the noise; with one on the CPU the noise is the same on every device.
+        generator: source of the noise; a generator on the CPU gives the same noise on every device.
     """
     return clf.preprocessing.dequantize(data, generator).to(clf.device, clf.dtype)
 
 
 def encode(
-    clf: InvertibleClassifier,
+    clf: Classifier,
     data: Tensor,
     *,
     seed: int = 0,
@@ -77,18 +72,14 @@ def encode(
 ) -> Encoded:
     """Encode stored data batch by batch, in eval mode, without gradients.
 
-    The dequantisation noise comes from a CPU generator with the given seed, so it depends neither on the device nor on
-    ``batch_size``.
+    The dequantisation noise comes from a CPU generator, so it depends neither on the device nor on ``batch_size``.
 
     Args:
-        clf: the classifier; the modes of its parts are as before afterwards.
+        clf: the classifier.
         data: (N, C, H, W) uint8, 0..255, or (N, D) continuous.
         seed: random seed of the noise.
         batch_size: inputs per batch. On a CPU, batches whose feature maps outgrow its caches take twice as long.
         advance: called with the number of inputs after each batch.
-
-    Returns:
-        Outputs on the CPU.
 
     Raises:
         UsageError: if there are no data, or the batch size is below 1.
@@ -99,36 +90,6 @@ def encode(
         >>> encode(clf, torch.zeros(3, 4)).nuisance.shape
         torch.Size([3, 2])
     """
-
-    def read(x: Tensor) -> tuple[Tensor, ...]:
-        logits, nuisance, log_det = clf(x)
-        return logits, nuisance, clf.prior.log_prob(logits, nuisance) + log_det
-
-    return Encoded(*_batch_by_batch(clf, data, read, seed, batch_size, advance))
-
-
-def classify(
-    clf: Classifier,
-    data: Tensor,
-    *,
-    seed: int = 0,
-    batch_size: int = 256,
-    advance: Callable[[int], object] | None = None,
-) -> Tensor:
-    """Logits (N, K) of stored data on the CPU; of any classifier. Arguments and noise are those of :func:`encode`."""
-    (logits,) = _batch_by_batch(clf, data, lambda x: (clf.logits(x),), seed, batch_size, advance)
-    return logits
-
-
-def _batch_by_batch(
-    clf: Classifier,
-    data: Tensor,
-    read: Callable[[Tensor], tuple[Tensor, ...]],
-    seed: int,
-    batch_size: int,
-    advance: Callable[[int], object] | None,
-) -> tuple[Tensor, ...]:
-    """The outputs of ``read`` on all network inputs, each put together on the CPU."""
     if not len(data):
         raise UsageError("expected at least one input to evaluate, found none")
     if batch_size < 1:
@@ -137,7 +98,10 @@ def _batch_by_batch(
     rows: list[tuple[Tensor, ...]] = []
     with evaluating(clf):
         for batch in torch.split(data, batch_size):
-            rows.append(tuple(value.cpu() for value in read(network_inputs(clf, batch, generator))))
+            logits, nuisance, log_prob = clf(network_inputs(clf, batch, generator))
+            if isinstance(clf, InvertibleClassifier):
+                log_prob = clf.prior.log_prob(logits, nuisance) + log_prob
+            rows.append((logits.cpu(), nuisance.cpu(), log_prob.cpu()))
             if advance is not None:
                 advance(len(batch))
-    return tuple(torch.cat(column) for column in zip(*rows, strict=True))
+    return Encoded(*map(torch.cat, zip(*rows, strict=True)))

@@ -1,8 +1,4 @@
-"""Evaluating a model: the order of the work. Each metric is declared in :mod:`flowclf.evaluation.metrics` or in a plug-in.
-
-Results are one flat mapping with dotted keys, fit for JSON: errors are fractions of 1, units are in the key, and a number that is
-not finite is None.
-"""
+"""Evaluating a model: the order of the work. Each metric is declared in :mod:`flowclf.evaluation.metrics` or in a plug-in."""
 
 from __future__ import annotations
 
@@ -26,14 +22,7 @@ from flowclf.training.progress import Progress
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results, and the arrays that figures are drawn from.
-
-    Attributes:
-        results: as :func:`evaluate` gives them.
-        arrays: by figure: ``calibration``; for images ``metamers``, ``interpolations`` and ``samples``, whose pictures are
-            uint8, (columns, C, H, W) or (rows, columns, C, H, W); and ``planes`` if the data know the truth.
-        class_names: of the classes, in the order of the logits.
-    """
+    """Results, the arrays of :func:`~flowclf.evaluation.figure_data.figure_arrays`, and the classes in the order of the logits."""
 
     results: dict[str, Any]
     arrays: dict[str, Arrays]
@@ -53,8 +42,8 @@ def evaluate(
     """Evaluate a classifier: error and calibration; with an inverse also likelihood, inverse errors, probes and metamers.
 
     Args:
-        clf: in eval mode throughout; left in the mode it was in.
-        data: of the classifier's shape and classes. The training part is encoded without augmentation.
+        clf: used in eval mode, and left in the mode it was in.
+        data: data of the classifier's shape and classes. The training part is encoded without augmentation.
         protocol: a key of :data:`PROTOCOLS`.
         seed: random seed of the dequantisation noise, the probes, the pairs and the samples.
         oracle: labels the metamers: another classifier, or a function; by default that of the data, if they have one.
@@ -62,12 +51,9 @@ def evaluate(
         progress: receives updates.
 
     Returns:
-        One flat mapping, as ``results.json`` has it. What a key means is in :mod:`flowclf.evaluation.metrics`, and in every report:
-        ``{train,validation,test}.*``, with Wilson's 95 % interval of the test error in ``_low`` and ``_high``; ``numerics.*`` on
-        the first 1000 test inputs; ``probe.*``, where ``probe.test_error`` is the lowest of all probes and ``probe.name`` is the
-        probe that the other errors belong to; ``probe.<name>.*`` for each probe; ``metamers.*`` of the test inputs, or of 10,000 of
-        them drawn at random; ``planes.*`` if the data know the truth everywhere; and the metrics of installed plug-ins. A plain
-        network has neither of ``numerics``, ``probe``, ``metamers`` and ``planes``.
+        One flat mapping with dotted keys, as in ``results.json``: errors are fractions of 1, units are in the key, a number that is
+        not finite is None. :mod:`flowclf.evaluation.metrics` and every report say what a key means. A plain network has no
+        ``numerics.*``, ``probe.*``, ``metamers.*`` and ``planes.*``.
 
     Raises:
         UsageError: if the protocol is unknown; the data have another shape, number or names of classes, an empty part, or a test
@@ -86,19 +72,10 @@ def evaluate(
     return evaluate_with_artifacts(clf, data, protocol=protocol, seed=seed, oracle=oracle, probe=probe, progress=progress).results
 
 
-def evaluate_with_artifacts(
-    clf: Classifier,
-    data: DataSet,
-    *,
-    protocol: str = "quick",
-    seed: int = 0,
-    oracle: Oracle | Classifier | None = None,
-    probe: ProbeSettings | None = None,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """As :func:`evaluate`, with the arrays for figures."""
+def evaluate_with_artifacts(clf: Classifier, data: DataSet, **options: Any) -> Evaluation:
+    """As :func:`evaluate`, with the same options, and with the arrays for figures."""
     started = time.perf_counter()
-    context = MetricContext(clf, data, protocol=protocol, seed=seed, oracle=oracle, probe=probe, progress=progress)
+    context = MetricContext(clf, data, **options)
     check_fits(clf, data)
     with repeatable(clf.device), evaluating(clf):
         results = measure(context)
@@ -111,8 +88,8 @@ def measure(context: MetricContext, only: Collection[str] | None = None) -> dict
     """Compute the metrics that the context's protocol selects and whose needs it meets.
 
     Args:
-        context: of a classifier in eval mode.
-        only: keys of the results, to compute no others.
+        context: the context, its classifier in eval mode.
+        only: keys of the results; no others are computed.
 
     Returns:
         Values by key, in the order of the built-in metrics, keys of one prefix together.
@@ -122,7 +99,7 @@ def measure(context: MetricContext, only: Collection[str] | None = None) -> dict
     """
     plan = {key: what for key, what in _planned(context).items() if only is None or key in only}
     if isinstance(context.classifier, InvertibleClassifier):
-        context.classifier.grid_peak()  # Forgets what was met before this evaluation.
+        context.classifier.grid_peak()  # Forgets magnitudes from before this evaluation.
     if only is None:
         context.encode()
     results: dict[str, Any] = {}

@@ -28,12 +28,11 @@ def metamer_pictures(clf: InvertibleClassifier, x1: Tensor, x2: Tensor) -> Array
 
     Args:
         clf: a classifier of images.
-        x1: (P, *input_shape), network inputs that give the logits.
-        x2: of the same shape; give the nuisances.
+        x1: (P, *input_shape), network inputs that provide the logits.
+        x2: of the same shape; provide the nuisances.
 
     Returns:
-        ``logits_of``, ``metamer``, ``nuisance_of``: (P, C, H, W), uint8; and under the same names with ``_prediction``
-        the predicted classes (P,) of these pictures.
+        ``logits_of``, ``metamer``, ``nuisance_of``: (P, C, H, W), uint8; with ``_prediction``, the predicted classes (P,).
 
     Raises:
         UsageError: if the shapes differ, or the classifier's data are not images.
@@ -43,13 +42,13 @@ def metamer_pictures(clf: InvertibleClassifier, x1: Tensor, x2: Tensor) -> Array
         for name, x in (("logits_of", x1), ("metamer", metamer(clf, x1, x2)), ("nuisance_of", x2)):
             images = quantized(clf, x)
             arrays[name] = _pixels(images)
-            arrays[f"{name}_prediction"] = clf.latents(clf.preprocessing(images))[0].argmax(1).cpu().numpy()
+            arrays[f"{name}_prediction"] = clf.logits(clf.preprocessing(images)).argmax(1).cpu().numpy()
     return arrays
 
 
 def figure_arrays(context: MetricContext) -> dict[str, Arrays]:
-    """By figure: ``calibration``; for invertible classifiers of images ``metamers``, ``interpolations`` and ``samples``; and
-    ``planes`` if the data know the truth."""
+    """Arrays by figure: ``calibration``; for invertible classifiers of images ``metamers``, ``interpolations`` and ``samples``,
+    their pictures (columns, C, H, W) or (rows, columns, C, H, W) in uint8; and ``planes`` if the data know the truth."""
     bins = reliability_bins(context.logits("test"), context.labels("test"))
     arrays: dict[str, Arrays] = {"calibration": {name: value.numpy() for name, value in bins._asdict().items()}}
     if context.has("inverse") and context.has("images"):
@@ -61,33 +60,30 @@ def figure_arrays(context: MetricContext) -> dict[str, Arrays]:
 
 def _picture_arrays(clf: InvertibleClassifier, x: Tensor, labels: Tensor, seed: int) -> dict[str, Arrays]:
     generator = torch.Generator().manual_seed(seed)
-    first, second = _pairs_by_class(labels.cpu(), generator)
-    pair_labels = {"logits_of_label": labels.cpu()[first].numpy(), "nuisance_of_label": labels.cpu()[second].numpy()}
-    path = interpolate(clf, x[first], x[second], _INTERPOLATION_STEPS)
-    rows = [
-        _pixels(quantized(clf, clf.sample(_SAMPLES_PER_CLASS, labels=label, generator=generator)))
-        for label in range(min(clf.classes, _COLUMNS))
-    ]
+    labels = labels.cpu()
+    first, second = _pairs_by_class(labels, generator)
+    pair_labels = {"logits_of_label": labels[first].numpy(), "nuisance_of_label": labels[second].numpy()}
+    steps = [_pixels(quantized(clf, step)) for step in interpolate(clf, x[first], x[second], _INTERPOLATION_STEPS)]
+    labels_shown = range(min(clf.classes, _COLUMNS))
+    samples = [clf.sample(_SAMPLES_PER_CLASS, labels=label, generator=generator) for label in labels_shown]
     return {
         "metamers": metamer_pictures(clf, x[first], x[second]) | pair_labels,
-        "interpolations": pair_labels
-        | {"steps": np.stack([_pixels(quantized(clf, step)) for step in path]), "target": _pixels(quantized(clf, x[second]))},
-        "samples": {"samples": np.stack(rows)},
+        "interpolations": pair_labels | {"steps": np.stack(steps), "target": _pixels(quantized(clf, x[second]))},
+        "samples": {"samples": np.stack([_pixels(quantized(clf, row)) for row in samples])},
     }
 
 
 def _pairs_by_class(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Up to 12 pairs of different classes: the first of each pair goes through the classes in turn."""
     classes = labels.unique(sorted=True)  # type: ignore[no-untyped-call]
-    columns = min(_COLUMNS, max(len(classes), 8))
+    own = [classes[column % len(classes)] for column in range(min(_COLUMNS, max(len(classes), 8)))]
 
-    def one_of(indices: Tensor) -> Tensor:
+    def one_of(mask: Tensor) -> Tensor:
+        indices = mask.nonzero().flatten()
         return indices[torch.randint(len(indices), (), generator=generator)]
 
-    own = [classes[column % len(classes)] for column in range(columns)]
-    first = [one_of((labels == label).nonzero().flatten()) for label in own]
-    second = [one_of((labels != label).nonzero().flatten()) for label in own]
-    return torch.stack(first), torch.stack(second)
+    first = [one_of(labels == label) for label in own]
+    return torch.stack(first), torch.stack([one_of(labels != label) for label in own])
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:

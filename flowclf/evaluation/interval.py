@@ -1,4 +1,4 @@
-"""A confidence interval for a share."""
+"""A confidence interval for a fraction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flowclf.errors import UsageError
 
 
 class Interval(NamedTuple):
-    """An interval of fractions, each in [0, 1]."""
+    """An interval in [0, 1]."""
 
     low: float
     high: float

@@ -14,12 +14,7 @@ from flowclf.modes import evaluating
 
 
 class InverseError(NamedTuple):
-    """Error of a round trip over all examples and dimensions, in the units of what was mapped.
-
-    Attributes:
-        max: the largest absolute difference; NaN if a value was not finite.
-        mean: the mean absolute difference.
-    """
+    """Largest and mean absolute difference over all examples and dimensions; the largest is NaN if a value was not finite."""
 
     max: float
     mean: float
@@ -42,19 +37,14 @@ def inverse_error(clf: InvertibleClassifier, x: Tensor, *, batch_size: int = 128
 
 
 def forward_inverse_error(clf: InvertibleClassifier, logits: Tensor, nuisance: Tensor, *, batch_size: int = 128) -> InverseError:
-    """|F(F^-1(z)) - z| over z = (logits (N, K), nuisance (N, D-K)), in eval mode and the classifier's own precision.
-
-    Raises:
-        UsageError: if z is empty.
-    """
-    classes = logits.shape[1]
-    z = torch.cat([logits, nuisance], dim=1)
+    """|F(F^-1(z)) - z| over z = (logits (N, K), nuisance (N, D-K)); otherwise as :func:`inverse_error`."""
+    z, classes = torch.cat([logits, nuisance], dim=1).to(clf.device, clf.dtype), logits.shape[1]
 
     def there_and_back(batch: Tensor) -> Tensor:
         return torch.cat(clf.latents(clf.inverse(batch[:, :classes], batch[:, classes:])), dim=1)
 
     with evaluating(clf):
-        return _over_batches(z.to(clf.device, clf.dtype), batch_size, there_and_back)
+        return _over_batches(z, batch_size, there_and_back)
 
 
 def _over_batches(values: Tensor, batch_size: int, round_trip: Callable[[Tensor], Tensor]) -> InverseError:

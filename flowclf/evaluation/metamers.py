@@ -1,36 +1,32 @@
 """Metamers: the logits of one input with the nuisances of another; interpolations; what a saved picture keeps.
 
-Everything takes and gives network inputs, without gradients; ``clf.preprocessing.inverse`` or :func:`quantized` makes
-images of them.
+Everything takes and returns network inputs, without gradients; :func:`quantized` turns them into images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from flowclf.classifier import InvertibleClassifier
 from flowclf.data import Oracle
 from flowclf.errors import UsageError
 from flowclf.modes import evaluating
 
-if TYPE_CHECKING:
-    from flowclf.classifier import InvertibleClassifier
-
 
 @torch.no_grad()
 def metamer(clf: InvertibleClassifier, logits_of: Tensor, nuisance_of: Tensor) -> Tensor:
-    """x_met = F^-1(z_s(x1), z_n(x2)): all logits of x1 with the nuisances of x2 (paper, section 2.2). No optimisation.
+    """x_met = F^-1(z_s(x1), z_n(x2)): the logits of x1 with the nuisances of x2 (paper, section 2.2), without optimisation.
 
     Args:
-        clf: in eval mode, unless its batch statistics are wanted.
+        clf: the classifier, in eval mode unless its batch statistics are wanted.
         logits_of: x1, (B, *input_shape), network inputs.
         nuisance_of: x2, of the same shape.
 
     Returns:
-        Network inputs (B, *input_shape). They may leave the range that pixels have.
+        Network inputs (B, *input_shape), possibly outside the range of pixels.
 
     Raises:
         UsageError: if the two shapes differ, or are not the network's.
@@ -55,9 +51,9 @@ def interpolate(clf: InvertibleClassifier, x1: Tensor, x2: Tensor, steps: int) -
     Step t is F^-1(z_s(x1), (1 - w) z_n(x1) + w z_n(x2)) with w = t / (steps - 1).
 
     Args:
-        clf: in eval mode, unless its batch statistics are wanted.
-        x1: (B, *input_shape), network inputs that give the logits and the first nuisances.
-        x2: of the same shape; gives the last nuisances.
+        clf: the classifier, in eval mode unless its batch statistics are wanted.
+        x1: (B, *input_shape), network inputs that provide the logits and the first nuisances.
+        x2: of the same shape; provides the last nuisances.
         steps: T, at least 2, both ends included.
 
     Returns:
@@ -70,20 +66,15 @@ def interpolate(clf: InvertibleClassifier, x1: Tensor, x2: Tensor, steps: int) -
     if steps < 2:
         raise UsageError(f"interpolate: expected at least 2 steps, found {steps}")
     logits, start = clf.latents(x1)
-    _, end = clf.latents(x2)
-    weights = torch.linspace(0, 1, steps).tolist()
-    return torch.stack([clf.inverse(logits, torch.lerp(start, end, weight)) for weight in weights])
+    end = clf.latents(x2)[1]
+    return torch.stack([clf.inverse(logits, torch.lerp(start, end, weight)) for weight in torch.linspace(0, 1, steps).tolist()])
 
 
 def quantized(clf: InvertibleClassifier, x: Tensor) -> Tensor:
-    """Network inputs as a saved picture has them: clipped to the pixel range and rounded to 8 bits.
-
-    Args:
-        clf: whose preprocessing turns inputs into images.
-        x: (B, *input_shape), network inputs.
+    """Network inputs (B, *input_shape) as saved pictures: clipped to the pixel range and rounded to 8 bits.
 
     Returns:
-        Images (B, C, H, W) in [0, 1], every value k / 255. ``clf.preprocessing`` makes network inputs of them again.
+        Images (B, C, H, W) in [0, 1], every value k / 255. ``clf.preprocessing`` turns them into network inputs again.
 
     Raises:
         UsageError: if the classifier's data are not images of pixel values (its preprocessing has no ``bits``).
@@ -94,17 +85,9 @@ def quantized(clf: InvertibleClassifier, x: Tensor) -> Tensor:
 
 
 def draw_pairs(labels: Tensor, n: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Indices of n random pairs of examples of different classes, with replacement.
+    """Indices, two tensors (n,) on the CPU, of n random pairs of examples of different classes (N,), with replacement.
 
     The first of a pair is uniform over all examples, the second over those of any other class.
-
-    Args:
-        labels: (N,) classes.
-        n: number of pairs, at least 1.
-        seed: the same seed and labels give the same pairs.
-
-    Returns:
-        Two index tensors (n,), int64, on the CPU.
 
     Raises:
         UsageError: if n is below 1, or there are not two classes.
@@ -122,7 +105,7 @@ def draw_pairs(labels: Tensor, n: int, *, seed: int = 0) -> tuple[Tensor, Tensor
     starts = counts.cumsum(0) - counts
     own = labels[first]
     others = len(labels) - counts[own]
-    # In sorted order the examples of other classes are all but one run; places from the run on skip it.
+    # In sorted order the examples of the own class are one run, which places from its start on skip.
     place = (torch.rand(n, generator=generator, dtype=torch.float64) * others).long().clamp_max(others - 1)
     place += torch.where(place >= starts[own], counts[own], 0)
     return first, order[place]
@@ -147,27 +130,18 @@ def metamer_statistics(
         labels: (N,) their classes.
         pairs: number of pairs; see :func:`draw_pairs`.
         seed: random seed of the pairs.
-        oracle: labels any input, see :data:`flowclf.data.Oracle`. It gets raw metamers as they are, also images outside of [0, 1].
+        oracle: labels metamers as computed, so also images outside [0, 1]; see :data:`flowclf.data.Oracle`.
         batch_size: pairs per batch.
         advance: called with the number of pairs after each batch.
 
     Returns:
-        ``metamers.pairs``: how many;
-        ``metamers.logit_change_max``, ``_mean``: |logits(F(x_met)) - logits(F(x1))| over pairs and classes;
-        ``metamers.prediction_kept``: fraction of pairs in which x_met and x1 have the same predicted class;
-        ``metamers.distance_mean``: mean of ||x_met - x1||, network inputs;
-        and for images
-        ``metamers.prediction_kept_8bit``, ``metamers.logit_change_8bit_mean``: of metamers after :func:`quantized`;
-        ``metamers.pixels_out_of_range``: fraction of pixels outside of what images have with noise.
-        With an oracle the fractions of metamers that it labels as x2, the donor of the nuisances, as x1, the donor of the
-        logits, or as neither: ``metamers.oracle.donor`` (an attack's success), ``.logits``, ``.neither``; and
-        ``metamers.adversarial``, of the metamers that are invariance-based adversarial examples (paper, definition 3):
-        o(x_met) != o(x1), while the classifier's prediction stays. For images the same with ``_8bit``.
+        The values ``metamers.*`` of :mod:`flowclf.evaluation.metrics.metamers`: those that end in ``_8bit`` only for images,
+        ``metamers.oracle.*`` and ``metamers.adversarial`` (paper, definition 3: o(x_met) != o(x1) while the prediction stays) only
+        with an oracle.
 
     Raises:
         UsageError: if there is less than one pair, or fewer than two classes.
     """
-    images = clf.preprocessing.bits is not None
     first, second = draw_pairs(labels, pairs, seed=seed)
     x, labels = x.to(clf.device, clf.dtype), labels.to(clf.device)
     total: dict[str, float] = {}
@@ -176,20 +150,19 @@ def metamer_statistics(
     def add(name: str, of_each_pair: Tensor) -> None:
         total[name] = total.get(name, 0.0) + of_each_pair.double().sum().item()
 
-    with evaluating(clf), evaluating(oracle if isinstance(oracle, nn.Module) else nn.Identity()):
+    with evaluating(nn.ModuleList(part for part in (clf, oracle) if isinstance(part, nn.Module))):
         for batch in torch.split(torch.stack([first, second]).to(clf.device), batch_size, dim=1):
             one, two = batch
-            logits = clf.latents(x[one])[0]
-            x_met = clf.inverse(logits, clf.latents(x[two])[1])
+            logits, nuisance = clf.latents(x[one])[0], clf.latents(x[two])[1]
+            x_met = clf.inverse(logits, nuisance)
             of_metamer = clf.latents(x_met)[0]
             worst.append((of_metamer - logits).abs().max())
             add("logit_change_mean", (of_metamer - logits).abs().mean(1))
             kept = of_metamer.argmax(1) == logits.argmax(1)
             add("prediction_kept", kept)
             add("distance_mean", (x_met - x[one]).flatten(1).norm(dim=1))
-            raw = clf.preprocessing.inverse(x_met)
-            shown = {"": (raw, kept)}
-            if images:
+            shown = {"": (clf.preprocessing.inverse(x_met), kept)}
+            if clf.preprocessing.bits is not None:
                 picture = quantized(clf, x_met)
                 of_picture = clf.latents(clf.preprocessing(picture))[0]
                 kept = of_picture.argmax(1) == logits.argmax(1)

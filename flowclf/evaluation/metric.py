@@ -1,6 +1,6 @@
-"""A metric: what it is called, what it means, in which unit it is, when it is computed, and the function that computes it.
+"""A metric: its name, meaning and unit, when it is computed, and the function that computes it.
 
-One object says all of it: ``results.json``, the report and the model card ask nothing else. A package of anyone's adds one::
+``results.json``, the report and the model card use this one object. Any package can add one::
 
     @metric("test.brier_score", unit="number", meaning="mean squared distance of the probabilities from the label", card=True)
     def brier_score(context: MetricContext) -> float:
@@ -42,16 +42,16 @@ class Metric:
     """A number, or a word, in the results of an evaluation.
 
     Attributes:
-        name: the dotted key in the results. ``probe.{probe}.test_error`` stands for one key per probe that was trained.
-        unit: of the value.
-        meaning: a phrase or sentence for the report; may hold ``{probe}``.
-        function: computes the value from a :class:`MetricContext` (and the name of the probe, if ``name`` holds ``{probe}``).
-            None for what only the run that trained the model knows, and adds to its results.
-        protocols: that compute it.
-        needs: what there must be for it to be computed: ``inverse`` (not a plain network), ``images`` (not continuous data),
-            ``oracle``, ``truth`` (data with an oracle of their own), ``fixed_point`` (a stream on a grid).
-        trials: gives the number of independent trials of a share, which is then followed by Wilson's 95 % interval, as
-            ``<name>_low`` and ``<name>_high``.
+        name: the dotted key in the results. ``probe.{probe}.test_error`` stands for one key per trained probe.
+        unit: the unit of the value.
+        meaning: a phrase or sentence for the report; may contain ``{probe}``.
+        function: computes the value from a :class:`MetricContext` (and the name of the probe, if ``name`` contains ``{probe}``).
+            None for a value that only the run that trained the model knows, and adds to its results.
+        protocols: the protocols that compute it.
+        needs: what it requires: ``inverse`` (not a plain network), ``images`` (not continuous data), ``oracle``, ``truth`` (an
+            oracle of the data's own), ``fixed_point`` (a stream on a grid).
+        trials: the number of independent trials of a share, as a function of the context; Wilson's 95 % interval then follows the
+            value, as ``<name>_low`` and ``<name>_high``.
         headline: a short title, if it should stand out at the top of the report.
         card: whether a model's card in the zoo shows it.
 
@@ -73,15 +73,14 @@ class Metric:
         if not _NAME.fullmatch(self.name):
             raise UsageError(f"metric '{self.name}': expected a name of lower-case words with dots, such as test.brier_score")
         for kind, found, valid in (("need", self.needs, NEEDS), ("protocol", self.protocols, PROTOCOLS)):
-            for one in found:
-                if one not in valid:
-                    raise UsageError(f"metric '{self.name}': unknown {kind} '{one}'{registry.nearest(one, valid)}")
+            for one in set(found) - set(valid):
+                raise UsageError(f"metric '{self.name}': unknown {kind} '{one}'{registry.nearest(one, valid)}")
 
     def compute(self, context: MetricContext, key: str, *arguments: str) -> dict[str, Any]:
-        """The value under its key, followed by its interval; what is not finite is None.
+        """The value under its key, followed by its interval; a value that is not finite becomes None.
 
         Raises:
-            FlowclfError: if the function fails, or gives anything but a number, a text or None; the message names the metric.
+            FlowclfError: if the function fails, or returns anything but a number, a text or None; the message names the metric.
         """
         try:
             value = self.function(context, *arguments) if self.function else None
@@ -106,7 +105,7 @@ class Metric:
 
 
 def metric(name: str, *, unit: Unit, meaning: str, **options: Any) -> Callable[[Callable[..., Any]], Metric]:
-    """Decorator: make a :class:`Metric` of the function that computes it; ``options`` are the other attributes.
+    """Decorator that makes a :class:`Metric` of the function that computes it; ``options`` are the other attributes.
 
     Example:
         >>> @metric("test.confidence", unit="share", meaning="mean probability of the predicted class")
@@ -119,7 +118,7 @@ def metric(name: str, *, unit: Unit, meaning: str, **options: Any) -> Callable[[
 
 
 def registered_metrics() -> Iterator[Metric]:
-    """All metrics, those of flowclf first. A warning names each that cannot be loaded, and it is left out."""
+    """All metrics, the built-in ones first. Any that cannot be loaded is left out, with a warning that names it."""
     for name, found in registry.metrics.usable("flowclf"):
         for one in found if isinstance(found, tuple | list) else (found,):
             if isinstance(one, Metric):

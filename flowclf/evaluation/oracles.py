@@ -1,37 +1,16 @@
-"""Oracles: they label metamers. The truth where the data know it, or an independent classifier, whose own errors are measured."""
+"""Oracles label metamers: the truth where the data know it, or an independent classifier."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowclf.classifier import Classifier, require_invertible
 from flowclf.data import Oracle
 from flowclf.errors import UsageError
-from flowclf.evaluation.encoding import network_inputs
 from flowclf.modes import evaluating
 
-if TYPE_CHECKING:
-    from flowclf.evaluation.context import MetricContext
 
-_BATCH = 250
-
-
-class OracleErrors(NamedTuple):
-    """Errors of an oracle on test data.
-
-    Attributes:
-        clean: on the data as they are.
-        noisy: with dequantisation noise: what the oracle would misclassify if every metamer were a perfect copy of a donor.
-    """
-
-    clean: float
-    noisy: float
-
-
-def ready_oracle(oracle: Oracle | Classifier | None, clf: Classifier) -> Oracle | None:
+def ready_oracle(oracle: Oracle | Classifier, clf: Classifier) -> Oracle:
     """The oracle as a function of images in [0, 1] or vectors, of any device and precision.
 
     A classifier is used in eval mode, and left in the mode it was in.
@@ -57,20 +36,3 @@ def ready_oracle(oracle: Oracle | Classifier | None, clf: Classifier) -> Oracle 
             return logits(x.to(oracle.device, oracle.dtype)).to(x.device)  # type: ignore[no-any-return]
 
     return label
-
-
-def oracle_errors(context: MetricContext) -> OracleErrors:
-    """The errors of a context's oracle on the test data."""
-    clf, oracle, test = context.invertible, context.oracle, context.data.test
-    if oracle is None:
-        raise UsageError("expected an oracle, found none")
-    clean_wrong = noisy_wrong = 0
-    generator = torch.Generator().manual_seed(context.seed)
-    with context.progress.task("oracle", len(test)) as task, evaluating(oracle if isinstance(oracle, nn.Module) else nn.Identity()):
-        for inputs, labels in zip(torch.split(test.inputs, _BATCH), torch.split(test.labels, _BATCH), strict=True):
-            noisy = clf.preprocessing.inverse(network_inputs(clf, inputs, generator))
-            clean = noisy if clf.preprocessing.bits is None else inputs.to(noisy) / 255
-            clean_wrong += int((oracle(clean).argmax(1) != labels.to(clf.device)).sum())
-            noisy_wrong += int((oracle(noisy).argmax(1) != labels.to(clf.device)).sum())
-            task.advance(len(labels))
-    return OracleErrors(clean_wrong / len(test), noisy_wrong / len(test))

@@ -1,4 +1,4 @@
-"""Training the probes that a protocol selects, and scoring them."""
+"""Training of the probes that a protocol selects."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from flowclf.classifier import InvertibleClassifier
 from flowclf.data import DataSet
 from flowclf.evaluation.context import MetricContext
@@ -15,20 +17,14 @@ from flowclf.evaluation.encoding import check_fits
 from flowclf.evaluation.probes import Probe, ProbeScore, probe_kinds, score_probe
 from flowclf.modes import evaluating, repeatable
 from flowclf.settings import ProbeSettings
-from flowclf.training.progress import Progress
 
 
 @dataclass(frozen=True)
 class TrainedProbes:
-    """The probes of an evaluation, by name.
+    """The trained probes of an evaluation by name, in eval mode, with their scores on ``train``, ``validation`` and ``test``.
 
-    Attributes:
-        probes: trained, in eval mode.
-        scores: of each on ``train``, ``validation`` and ``test``.
-        best_on_validation: name of the probe with the lowest cross-entropy on validation data.
-        best_on_test: name of the probe with the lowest test error.
-        selected: whichever of the two the protocol selects.
-        train_examples: number of examples they were trained on.
+    The best probe on validation data has the lowest cross-entropy, the best on test data the lowest error; the protocol selects
+    one of the two.
     """
 
     probes: Mapping[str, Probe]
@@ -39,29 +35,19 @@ class TrainedProbes:
     train_examples: int
 
 
-def nuisance_probe(
-    clf: InvertibleClassifier,
-    data: DataSet,
-    *,
-    protocol: str = "quick",
-    seed: int = 0,
-    probe: ProbeSettings | None = None,
-    progress: Progress | None = None,
-) -> Probe:
+def nuisance_probe(clf: InvertibleClassifier, data: DataSet, *, probe: ProbeSettings | None = None, **options: Any) -> Probe:
     """Train the nuisance classifier of :func:`flowclf.evaluate`, and nothing else.
 
     Args:
-        clf, data, protocol, seed, probe, progress: as for :func:`flowclf.evaluate`.
+        clf, data, probe: as for :func:`flowclf.evaluate`, which documents the errors too.
+        options: ``protocol``, ``seed`` and ``progress``.
 
     Returns:
         The probe with the lowest validation cross-entropy, nuisances (B, D-K) -> logits (B, K), in eval mode.
-
-    Raises:
-        UsageError, FlowclfError: as :func:`flowclf.evaluate`.
     """
     if probe is not None and probe.examples is not None:
         data = dataclasses.replace(data, train=data.train.head(probe.examples))
-    context = MetricContext(clf, data, protocol=protocol, seed=seed, probe=probe, progress=progress)
+    context = MetricContext(clf, data, probe=probe, **options)
     check_fits(clf, data, ("train", "validation"))
     with repeatable(clf.device), evaluating(clf):
         context.encode("train", "validation")
@@ -72,32 +58,26 @@ def nuisance_probe(
 def train_probes(context: MetricContext) -> TrainedProbes:
     """Train and score the probes that the context's protocol selects."""
     probes = _train(context)
-    examples = context.probe_settings.examples
-    nuisance, labels = context.encoded("train").nuisance[:examples], context.labels("train")[:examples]
-    test, test_labels = context.encoded("test").nuisance, context.labels("test")
+    train, test = _features(context, "train"), _features(context, "test")
     scores = {
-        name: {
-            "train": score_probe(probe, nuisance, labels),
-            "validation": probe.validation,
-            "test": score_probe(probe, test, test_labels),
-        }
+        name: {"train": score_probe(probe, *train), "validation": probe.validation, "test": score_probe(probe, *test)}
         for name, probe in probes.items()
     }
     on_validation = _best_on_validation(probes)
     on_test = min(scores, key=lambda name: scores[name]["test"].error)
     selected = on_test if context.protocol.selected_on == "test" else on_validation
-    return TrainedProbes(probes, scores, on_validation, on_test, selected, len(labels))
+    return TrainedProbes(probes, scores, on_validation, on_test, selected, len(train[1]))
+
+
+def _features(context: MetricContext, split: str) -> tuple[Tensor, Tensor]:
+    """Nuisances and labels of a split; for training, as many as the settings allow."""
+    examples = context.probe_settings.examples if split == "train" else None
+    return context.encoded(split).nuisance[:examples], context.labels(split)[:examples]
 
 
 def _train(context: MetricContext) -> dict[str, Probe]:
     clf, protocol, settings = context.invertible, context.protocol, context.probe_settings
-    parts = (
-        context.encoded("train").nuisance[: settings.examples],
-        context.labels("train")[: settings.examples],
-        context.encoded("validation").nuisance,
-        context.labels("validation"),
-        clf.classes,
-    )
+    parts = (*_features(context, "train"), *_features(context, "validation"), clf.classes)
     trained: dict[str, Probe] = {}
     for name, kind in probe_kinds(context.protocol_name, images=len(clf.input_shape) == 3).items():
         options: dict[str, Any] = {}

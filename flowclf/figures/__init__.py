@@ -1,7 +1,4 @@
-"""Figures of an evaluation and of a training, each a PNG with its data beside it.
-
-Only the public names belong here.
-"""
+"""Figures of an evaluation and of training, each a PNG with its data beside it."""
 
 from __future__ import annotations
 

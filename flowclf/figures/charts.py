@@ -14,18 +14,16 @@ from flowclf.evaluation import Arrays
 from flowclf.evaluation.metric import describe
 from flowclf.figures.style import BLUE, INK, MUTED, ORANGE, PURPLE, new_figure, tidy
 
+_STYLES = {"train": (ORANGE, "training"), "validation": (BLUE, "validation")}
+_FIRST = ("error", "cross_entropy_nats", "bits_per_dim", "nuisance_cross_entropy_nats")
+_LAST = ("gradient_norm", "learning_rate", "seconds")
+
 
 def calibration_diagram(arrays: Arrays) -> Figure:
-    """Accuracy against confidence, with the number of predictions below.
-
-    Args:
-        arrays: ``counts``, ``confidence`` and ``accuracy`` of bins of equal width, as
-            :func:`flowclf.evaluation.metrics.calibration.reliability_bins` gives them.
-    """
+    """Accuracy against confidence, with the number of predictions, from the fields of a calibration's ``ReliabilityBins``."""
     counts, confidence, accuracy = arrays["counts"], arrays["confidence"], arrays["accuracy"]
     bins = len(counts)
-    left = np.arange(bins) / bins
-    filled = counts > 0
+    left, filled = np.arange(bins) / bins, counts > 0
     gap = float((counts / counts.sum() * np.abs(accuracy - confidence)).sum())
     figure = new_figure(4.6, 4.8)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -36,22 +34,15 @@ def calibration_diagram(arrays: Arrays) -> Figure:
     above.set_title(f"calibration error {100 * gap:.2f} %", pad=20)
     above.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=8)
     below.bar(left[filled], counts[filled], 1 / bins, align="edge", color=MUTED, edgecolor="white")
-    below.set(
-        yscale="log",
-        ylim=(0.7, 2 * counts.max()),
-        xlabel="confidence: probability of the predicted class",
-        ylabel="predictions",
-    )
+    below.set(yscale="log", ylim=(0.7, 2 * counts.max()), ylabel="predictions")
+    below.set_xlabel("confidence: probability of the predicted class")
     tidy(above)
     tidy(below)
     return figure
 
 
 def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """The metrics over epochs, one panel per quantity, training and validation together.
-
-    Args:
-        rows: one mapping per epoch; keys such as ``validation.error`` are a part and a quantity.
+    """Metrics over epochs (one row each), a panel per quantity: ``train.error`` and ``validation.error`` share one.
 
     Raises:
         UsageError: if there are no rows.
@@ -63,19 +54,20 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     lines = -(-len(panels) // columns)
     figure = new_figure(3.4 * columns, 2.5 * lines)
     axes = figure.subplots(lines, columns, squeeze=False)
-    epochs = [row.get("epoch", index + 1) for index, row in enumerate(rows)]
     for axis in axes.flat[len(panels) :]:
         axis.remove()
+    epochs = [row.get("epoch", index + 1) for index, row in enumerate(rows)]
     for axis, (quantity, keys) in zip(axes.flat, panels.items(), strict=False):
-        percent = describe(quantity)[0] == "share"
+        unit, name = describe(quantity)[0], quantity.replace("_", " ").replace("bits per dim", "bits per dimension")
         for key in keys:
-            values = [np.nan if row.get(key) is None else float(row[key]) for row in rows]
-            colour, name = _style(key)
-            scaled = [100 * value for value in values] if percent else values
-            axis.plot(epochs, scaled, marker="o", markersize=3, linewidth=1.5, color=colour, label=name)
-        if percent:
+            values = np.array([np.nan if row.get(key) is None else float(row[key]) for row in rows])
+            colour, label = _STYLES.get(key.rpartition(".")[0], (PURPLE, key))
+            scaled = 100 * values if unit == "share" else values
+            axis.plot(epochs, scaled, marker="o", markersize=3, linewidth=1.5, color=colour, label=label)
+        if unit == "share":
             axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
-        axis.set_title(_quantity(quantity), fontsize=9, color=INK)
+        titles = {"share": f"{name}, %", "nats": f"{name.removesuffix(' nats')}, nats"}
+        axis.set_title(titles.get(unit, name), fontsize=9, color=INK)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("epoch", fontsize=8)
         if any("." in key for key in keys):
@@ -90,28 +82,7 @@ def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     for key in dict.fromkeys(key for row in rows for key in row):
         part, _, quantity = key.rpartition(".")
         numeric = any(isinstance(row.get(key), int | float) for row in rows)
-        if numeric and part in ("", "train", "validation") and quantity not in ("epoch", "step", "train"):
+        if numeric and part in ("", *_STYLES) and quantity not in ("epoch", "step", "train"):
             panels.setdefault(quantity, []).append(key)
-    return dict(sorted(panels.items(), key=lambda panel: _rank(panel[0])))
-
-
-def _rank(quantity: str) -> int:
-    order = ("error", "cross_entropy_nats", "bits_per_dim", "nuisance_cross_entropy_nats")
-    last = ("gradient_norm", "learning_rate", "seconds")
-    if quantity in order:
-        return order.index(quantity)
-    return 100 + last.index(quantity) if quantity in last else 50
-
-
-def _quantity(quantity: str) -> str:
-    name, unit = quantity.replace("_", " "), describe(quantity)[0]
-    if unit == "share":
-        return f"{name}, %"
-    if unit == "nats":
-        return f"{name.removesuffix(' nats')}, nats"
-    return "bits per dimension" if quantity == "bits_per_dim" else name
-
-
-def _style(key: str) -> tuple[str, str]:
-    part = key.rpartition(".")[0]
-    return {"train": (ORANGE, "training"), "validation": (BLUE, "validation")}.get(part, (PURPLE, key))
+    order = dict.fromkeys((*_FIRST, *(quantity for quantity in panels if quantity not in _LAST), *_LAST))
+    return {quantity: panels[quantity] for quantity in order if quantity in panels}

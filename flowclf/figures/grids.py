@@ -26,57 +26,43 @@ class PictureRow:
 
 
 def metamer_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
-    """Metamers between their donors, as in the paper's Figure 4.
+    """Metamers between their donors (paper, Figure 4).
 
-    Args:
-        arrays: as :func:`flowclf.evaluation.metamer_pictures` gives them; ``logits_of_label`` and
-            ``nuisance_of_label`` too if the donors' classes are known.
-        class_names: of the classes.
+    The arrays are those of :func:`flowclf.evaluation.metamer_pictures`, if known with the donors' classes ``logits_of_label`` and
+    ``nuisance_of_label``.
     """
-    predictions = arrays["metamer_prediction"]
-    target = arrays["logits_of_prediction"]
     kept = [
         (f"reads {short(class_names[got])}", INK if got == wanted else WRONG)
-        for got, wanted in zip(predictions, target, strict=True)
+        for got, wanted in zip(arrays["metamer_prediction"], arrays["logits_of_prediction"], strict=True)
     ]
     return picture_grid(
         [
-            PictureRow("logits from", arrays["logits_of"], _donor_captions(arrays, "logits_of", class_names)),
+            PictureRow("logits from", arrays["logits_of"], _donors(arrays, "logits_of", class_names)),
             PictureRow("metamer", arrays["metamer"], kept),
-            PictureRow("nuisances from", arrays["nuisance_of"], _donor_captions(arrays, "nuisance_of", class_names)),
+            PictureRow("nuisances from", arrays["nuisance_of"], _donors(arrays, "nuisance_of", class_names)),
         ]
     )
 
 
 def interpolation_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
-    """From an image to its metamer with the nuisances of another, down each column, as in the paper's Figure 6.
+    """From an image to its metamer with the nuisances of another, down each column (paper, Figure 6).
 
-    Args:
-        arrays: ``steps`` (T, P, C, H, W), the original first, and ``target`` (P, C, H, W), with the labels (P,) of
-            both, ``logits_of_label`` and ``nuisance_of_label``.
-        class_names: of the classes.
+    The arrays are ``steps`` (T, P, C, H, W), the original first, and ``target`` (P, C, H, W), with the labels (P,) of both,
+    ``logits_of_label`` and ``nuisance_of_label``.
     """
-    steps = arrays["steps"]
-    between = [
-        PictureRow(f"{round(100 * index / (len(steps) - 1))} %", pictures) for index, pictures in enumerate(steps[1:-1], start=1)
-    ]
+    original, *between, metamer = arrays["steps"]
     return picture_grid(
         [
-            PictureRow("original", steps[0], _labels(arrays["logits_of_label"], class_names)),
-            *between,
-            PictureRow("metamer", steps[-1]),
-            PictureRow("target", arrays["target"], _labels(arrays["nuisance_of_label"], class_names)),
+            PictureRow("original", original, _donors(arrays, "logits_of", class_names)),
+            *(PictureRow(f"{round(100 * i / (len(between) + 1))} %", row) for i, row in enumerate(between, start=1)),
+            PictureRow("metamer", metamer),
+            PictureRow("target", arrays["target"], _donors(arrays, "nuisance_of", class_names)),
         ]
     )
 
 
 def sample_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
-    """Samples from the prior through the inverse, one class per row.
-
-    Args:
-        arrays: ``samples`` (K, n, C, H, W).
-        class_names: of the classes.
-    """
+    """Samples (K, n, C, H, W) from the prior through the inverse, one class per row."""
     return picture_grid([PictureRow(short(class_names[label]), row) for label, row in enumerate(arrays["samples"])], cell=84)
 
 
@@ -85,7 +71,7 @@ def picture_grid(rows: Sequence[PictureRow], *, cell: int = 112, columns: Sequen
 
     Args:
         rows: at least one, all with the same number of pictures of the same size.
-        cell: approximate size of a picture in pixels of the figure; each pixel becomes a whole number of them.
+        cell: approximate size of a picture in pixels of the figure; each pixel of the picture becomes a whole number of them.
         columns: names of the columns, above the first row.
     """
     count, _, height, width = rows[0].pictures.shape
@@ -118,16 +104,11 @@ def picture_grid(rows: Sequence[PictureRow], *, cell: int = 112, columns: Sequen
     return figure
 
 
-def _labels(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[tuple[str, str]]:
-    return [(short(class_names[label]), INK) for label in labels]
-
-
-def _donor_captions(arrays: Arrays, name: str, class_names: Sequence[str]) -> list[tuple[str, str]]:
-    predictions = arrays[f"{name}_prediction"]
-    labels = arrays.get(f"{name}_label", predictions)
-    return [
-        (short(class_names[label]), INK)
-        if label == predicted
-        else (f"{short(class_names[label])}, read as {short(class_names[predicted])}", WRONG)
-        for label, predicted in zip(labels, predictions, strict=True)
-    ]
+def _donors(arrays: Arrays, name: str, class_names: Sequence[str]) -> list[tuple[str, str]]:
+    """Captions of donors: their labels, with the predictions that differ; one of the two may be unknown."""
+    known = [arrays[key] for key in (f"{name}_label", f"{name}_prediction") if key in arrays]
+    captions = []
+    for label, predicted in zip(known[0], known[-1], strict=True):
+        text = short(class_names[label])
+        captions.append((text, INK) if label == predicted else (f"{text}, read as {short(class_names[predicted])}", WRONG))
+    return captions

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.colors import ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
-from numpy.typing import NDArray
 
 from flowclf.evaluation import Arrays
 from flowclf.evaluation.planes import disagreement
@@ -25,11 +25,8 @@ _PALENESS = 0.72
 def plane_panels(arrays: Arrays, class_names: Sequence[str]) -> Figure:
     """Four panels: the classifier above, the probe of its nuisances below; left the plane of two points, right that of x and x_met.
 
-    Colours are decisions, hatching is where they differ from the oracle's, whose boundary is dashed.
-
-    Args:
-        arrays: as :func:`flowclf.evaluation.planes.plane_arrays` gives them.
-        class_names: of the classes.
+    The arrays are those of :func:`flowclf.evaluation.planes.plane_arrays`. Colours are decisions; hatching marks where they differ
+    from the oracle's, whose boundary is dashed.
     """
     colours = _colours(len(class_names))
     figure = new_figure(8.6, 9.4)
@@ -71,16 +68,12 @@ def _panel(axis: Axes, part: Arrays, source: str, colours: Sequence[str]) -> Non
 
 
 def _boundaries(axis: Axes, part: Arrays, source: str, style: str) -> None:
-    for lead in _leads(part[source]):
+    classes = part[source].shape[-1]
+    # Two classes have one boundary, not two.
+    for label in range(1 if classes == 2 else classes):
+        lead = part[source][..., label] - np.delete(part[source], label, axis=-1).max(-1)
         if lead.min() < 0 < lead.max():
             axis.contour(part["axis"], part["axis"], lead, levels=[0.0], colors=[INK], linewidths=1.1, linestyles=style)
-
-
-def _leads(scores: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """By how much each class leads over the best of the others; two classes have one boundary, not two."""
-    classes = scores.shape[-1]
-    others = [np.delete(scores, label, axis=-1).max(-1) for label in range(classes)]
-    return [scores[..., label] - others[label] for label in range(1 if classes == 2 else classes)]
 
 
 def _mark(axis: Axes, part: Arrays, names: Sequence[str], class_names: Sequence[str]) -> None:
@@ -89,30 +82,20 @@ def _mark(axis: Axes, part: Arrays, names: Sequence[str], class_names: Sequence[
         axis.plot(u, v, "o", color=INK, markersize=5, markeredgecolor="white", zorder=5)
         text = name if label < 0 else f"{name} ({short(class_names[label])})"
         left = u > 0.35 * edge
-        axis.annotate(
-            text,
-            (u, v),
-            xytext=(-6 if left else 6, 5),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            fontsize=8,
-            color=INK,
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
-            zorder=6,
-        )
+        place: dict[str, Any] = {"xytext": (-6 if left else 6, 5), "textcoords": "offset points", "ha": "right" if left else "left"}
+        box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
+        axis.annotate(text, (u, v), **place, fontsize=8, color=INK, bbox=box, zorder=6)
 
 
 def _legend(arrays: Arrays, colours: Sequence[str], class_names: Sequence[str]) -> list[Patch | Line2D]:
-    handles: list[Patch | Line2D] = []
-    for name, colour in list(zip(class_names, colours, strict=True))[:10]:
-        handles.append(Patch(facecolor=colour, alpha=1 - _PALENESS, label=f"decides {short(name)}"))
+    names = [(short(name), colour) for name, colour in zip(class_names, colours, strict=True)]
+    handles: list[Patch | Line2D] = [Patch(fc=colour, alpha=1 - _PALENESS, label=f"decides {name}") for name, colour in names[:10]]
     handles.append(Line2D([], [], color=INK, linewidth=1.1, label="its boundary"))
     if "pair.oracle" in arrays:
         handles.append(Line2D([], [], color=INK, linewidth=1.1, linestyle="dashed", label="the oracle's boundary"))
         handles.append(Patch(facecolor="none", edgecolor=MUTED, hatch="////", linewidth=0, label="unlike the oracle"))
     if len(arrays["pair.circles"]):
-        for name, colour in zip(class_names, colours, strict=True):
-            handles.append(Line2D([], [], color=colour, linewidth=1.4, label=f"where {short(name)} lies"))
+        handles += [Line2D([], [], color=colour, linewidth=1.4, label=f"where {name} lies") for name, colour in names]
     handles.append(Line2D([], [], color=PURPLE, linewidth=1.2, linestyle="dashed", label="latent path, projected"))
     return handles
 
@@ -120,5 +103,4 @@ def _legend(arrays: Arrays, colours: Sequence[str], class_names: Sequence[str]) 
 def _colours(classes: int) -> list[str]:
     if classes == 2:
         return [BLUE, ORANGE]
-    table = colormaps["tab20"].colors  # type: ignore[attr-defined]
-    return [f"#{''.join(f'{round(255 * value):02x}' for value in table[label % 20])}" for label in range(classes)]
+    return [to_hex(colormaps["tab20"](label % 20)) for label in range(classes)]

@@ -1,7 +1,4 @@
-"""What figures have in common: colours, layout, and saving with the data beside the PNG.
-
-Drawn through matplotlib's object API on the Agg canvas: nothing here touches pyplot's global state or needs a display.
-"""
+"""What figures have in common: colours, layout, and saving, without pyplot's global state or a display."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ class FigureFile:
     """A figure on disk.
 
     Attributes:
-        path: of the PNG; its data are beside it under the same name, as .npz or .json.
+        path: path of the PNG; its data are beside it under the same name, as .npz or .json.
         title: a few words.
         caption: how to read it, in full sentences.
     """
@@ -47,30 +44,23 @@ class FigureFile:
 def save_figure(figure: Figure, path: Path, data: Arrays | Sequence[Mapping[str, Any]]) -> None:
     """Write a figure as PNG and its data beside it: arrays as .npz, rows as .json; each atomically.
 
-    Args:
-        figure: drawn by one of the functions here.
-        path: of the PNG.
-        data: arrays, or rows that JSON can hold.
-
     Raises:
-        UsageError: if an array holds Python objects, which only a pickle could store.
+        UsageError: if an array contains Python objects, which only a pickle could store.
     """
-    if not isinstance(data, Sequence):
-        pickled = sorted(name for name, array in data.items() if array.dtype.hasobject)
-        if pickled:
-            raise UsageError(f"figure {path.name}: expected arrays of numbers or text, found objects in {pickled}")
+    if isinstance(data, Sequence):
+        write_json(path.with_suffix(".json"), [dict(row) for row in data])
+    elif pickled := sorted(name for name, array in data.items() if array.dtype.hasobject):
+        raise UsageError(f"figure {path.name}: expected arrays of numbers or text, found objects in {pickled}")
+    else:
+        with atomic_write(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **data)  # type: ignore[arg-type]
     with atomic_write(path) as temporary:
         FigureCanvasAgg(figure)
         figure.savefig(temporary, format="png", dpi=DPI, facecolor="white")
-    if isinstance(data, Sequence):
-        write_json(path.with_suffix(".json"), [dict(row) for row in data])
-        return
-    with atomic_write(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **data)  # type: ignore[arg-type]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that size, in inches, whose parts do not overlap."""
+    """An empty figure of a size in inches, whose parts do not overlap."""
     return Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
 
 

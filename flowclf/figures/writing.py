@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +14,11 @@ from flowclf.figures.grids import interpolation_grid, metamer_grid, sample_grid
 from flowclf.figures.planes import plane_panels
 from flowclf.figures.style import FigureFile, save_figure
 
+Draw = Callable[[Arrays, Sequence[str]], Figure]
 
-def write_figures(folder: Path, evaluation: Evaluation | None, rows: Sequence[Mapping[str, Any]] = ()) -> list[FigureFile]:
-    """Write all figures of a run that there are data for, in the order of a report.
-
-    Args:
-        folder: created if it does not exist.
-        evaluation: with its arrays; None for the training curves alone.
-        rows: metrics, one row per epoch.
-    """
-    files: list[FigureFile] = []
-
-    def write(name: str, title: str, caption: str, figure: Figure, data: Arrays | Sequence[Mapping[str, Any]]) -> None:
-        path = folder / f"{name}.png"
-        save_figure(figure, path, data)
-        files.append(FigureFile(path, title, caption))
-
-    if evaluation is not None:
-        arrays, names = evaluation.arrays, evaluation.class_names
-        drawn = {"metamers": metamer_grid, "interpolations": interpolation_grid, "samples": sample_grid}
-        for name, draw in drawn.items():
-            if name in arrays and _drawable(arrays[name]):
-                write(name, *_WORDS[name], draw(arrays[name], names), arrays[name])
-        if "planes" in arrays:
-            write("planes", *_WORDS["planes"], plane_panels(arrays["planes"], names), arrays["planes"])
-        write("calibration", *_WORDS["calibration"], calibration_diagram(arrays["calibration"]), arrays["calibration"])
-    if rows:
-        write("training", *_WORDS["training"], training_curves(rows), list(rows))
-    return files
-
-
-_WORDS: Mapping[str, tuple[str, str]] = {
+_FIGURES: Mapping[str, tuple[Draw, str, str]] = {
     "metamers": (
+        metamer_grid,
         "Metamers",
         "Each column is a pair. The picture in the middle has exactly the logits of the one above and the nuisances of "
         "the one below. If it looks like the picture below, the classifier ignores what makes the class; if it "
@@ -55,17 +28,20 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "network's inputs.",
     ),
     "interpolations": (
+        interpolation_grid,
         "Interpolations",
         "In each column the logits stay those of the original, while the nuisances change in equal steps from the "
         "original's to the target's, which the metamer has. If the logits hold all that makes the class, only the "
         "style changes from top to bottom.",
     ),
     "samples": (
+        sample_grid,
         "Samples by class",
         "Drawn from the prior at temperature 1, one class per row, and mapped through the inverse. They show what the "
         "likelihood term has learnt; if the loss has none, they mean little.",
     ),
     "planes": (
+        plane_panels,
         "Decision regions in planes",
         "Two planes through 0 in the space of inputs: left that of two data points, right that of x and its "
         "metamer, which has the logits of x and the nuisances of a point of another class. The decisions of the classifier are "
@@ -74,19 +50,35 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "is on the other side of the oracle's boundary, it is an invariance-based adversarial example.",
     ),
     "calibration": (
+        lambda arrays, names: calibration_diagram(arrays),
         "Calibration",
         "Test predictions grouped by the probability of the predicted class. On the diagonal, predictions with a "
         "probability of 90 % are right nine times out of ten; below it the classifier is overconfident. The lower panel shows "
         "the number of predictions on a logarithmic scale.",
     ),
-    "training": (
-        "Training",
-        "Measured during training: means over each epoch on the training data, with augmentation; and values on the "
-        "validation data after each epoch.",
-    ),
 }
+_TRAINING = (
+    "Training",
+    "Measured during training: means over each epoch on the training data, with augmentation; and values on the "
+    "validation data after each epoch.",
+)
 
 
-def _drawable(arrays: Arrays) -> bool:
-    """Whether the pictures are grey or RGB."""
-    return all(array.shape[-3] in (1, 3) for array in arrays.values() if array.ndim >= 4)
+def write_figures(folder: Path, evaluation: Evaluation | None, rows: Sequence[Mapping[str, Any]] = ()) -> list[FigureFile]:
+    """Write all figures for which there are data, in the order of a report; ``rows`` are metrics, one row per epoch."""
+    files: list[FigureFile] = []
+
+    def write(name: str, title: str, caption: str, figure: Figure, data: Arrays | Sequence[Mapping[str, Any]]) -> None:
+        path = folder / f"{name}.png"
+        save_figure(figure, path, data)
+        files.append(FigureFile(path, title, caption))
+
+    if evaluation is not None:
+        for name, (draw, title, caption) in _FIGURES.items():
+            arrays = evaluation.arrays.get(name)
+            # Pictures that are neither grey nor RGB cannot be drawn.
+            if arrays and all(part.shape[-3] in (1, 3) for part in arrays.values() if part.ndim >= 4):
+                write(name, title, caption, draw(arrays, evaluation.class_names), arrays)
+    if rows:
+        write("training", *_TRAINING, training_curves(rows), list(rows))
+    return files

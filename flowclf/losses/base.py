@@ -1,4 +1,4 @@
-"""The base of every loss: it is bound once, called on encodings, reports its terms by name, and can be added and scaled."""
+"""The base of every loss: bound to a classifier once, called on encodings, with terms by name; losses add and scale."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ from flowclf.priors import Prior
 
 
 class LossTerms(NamedTuple):
-    """A loss on one batch.
-
-    Attributes:
-        total: what is minimised, a scalar with gradient.
-        parts: each term by name, unweighted, in the unit that the name ends with.
-    """
+    """A loss on one batch: the total, a scalar with gradient, and its unweighted terms by names that end with their units."""
 
     total: Tensor
     parts: dict[str, Tensor]
@@ -29,11 +24,7 @@ class LossTerms(NamedTuple):
 
 @dataclass(frozen=True)
 class Binding:
-    """What a loss uses of the classifier it is bound to.
-
-    Attributes:
-        classifier: its parameters are not the loss's.
-    """
+    """What a loss uses of the classifier it is bound to; the classifier's parameters are not the loss's."""
 
     classifier: Classifier
 
@@ -54,24 +45,20 @@ class Binding:
 
     @property
     def prior(self) -> Prior:
-        """The classifier's prior.
-
-        Raises:
-            UsageError: if the classifier is a plain network, which has none.
-        """
+        """The classifier's prior; raises UsageError if the classifier is a plain network, which has none."""
         return require_invertible(self.classifier, "a loss with a likelihood or nuisances").prior
 
 
 class Loss(nn.Module):
-    """Base class. A loss of your own implements :meth:`forward`, and :meth:`build` if it has parameters.
+    """Base class. A subclass implements :meth:`forward`, and :meth:`build` if it has parameters.
 
-    One that trains an adversary of its own derives from :class:`AdversarialLoss`.
+    A loss with an adversary derives from :class:`AdversarialLoss`.
 
     Attributes:
-        progress: how much of the training is done, 0 to 1; see :meth:`set_progress`.
-        invertible_only: whether it needs nuisances or a likelihood, which a plain network does not have.
-        logits_only: whether it uses the logits alone; a training then runs no node that only transforms nuisances, and the
-            encodings that the loss gets have no nuisances, (B, 0).
+        progress: fraction of the training that is done; the training loop sets it before each step.
+        invertible_only: whether the loss needs nuisances or a likelihood, which a plain network does not have.
+        logits_only: whether the loss uses the logits alone; a training then runs no node that only transforms nuisances, and the
+            encodings have no nuisances, (B, 0).
 
     Example:
         >>> class Margin(Loss):
@@ -87,10 +74,10 @@ class Loss(nn.Module):
     _binding: Binding | None = None
 
     def bind(self, classifier: Classifier) -> Self:
-        """Give the loss the classifier that it will train, with its dimensions and prior; returns the loss itself.
+        """Bind the loss to the classifier that it will train, with its dimensions and prior; returns the loss itself.
 
         Raises:
-            UsageError: if it is bound already, or needs an inverse that the classifier does not have.
+            UsageError: if the loss is bound already, or needs an inverse that the classifier does not have.
         """
         if self._binding is not None:
             raise UsageError(f"{type(self).__name__} is bound to a classifier already; make a new one")
@@ -103,17 +90,13 @@ class Loss(nn.Module):
 
     @property
     def binding(self) -> Binding:
-        """What :meth:`bind` keeps of the classifier.
-
-        Raises:
-            UsageError: if the loss is not bound.
-        """
+        """What :meth:`bind` keeps of the classifier; raises UsageError if the loss is not bound."""
         if self._binding is None:
             raise UsageError(f"{type(self).__name__} is not bound: call loss.bind(classifier) first")
         return self._binding
 
     def set_progress(self, progress: float) -> None:
-        """Set how much of the training is done, 0 to 1, for warm-ups; the training loop does so before each step."""
+        """Set the fraction of the training that is done, for warm-ups."""
         self.progress = progress
 
     def build(self, binding: Binding) -> None:
@@ -137,7 +120,7 @@ class Loss(nn.Module):
 
 
 class AdversarialLoss(Loss):
-    """A loss that plays against an adversary, which it owns: networks that are trained on each batch before the classifier is.
+    """A loss that owns an adversary: networks that are trained on each batch before the classifier is.
 
     A subclass implements :meth:`adversary_loss` and :meth:`adversary_parameters`; the training loop uses nothing else of it.
 
@@ -160,7 +143,7 @@ class AdversarialLoss(Loss):
 
     @property
     def adversary_steps(self) -> int:
-        """How many steps the adversary gets on a batch now, before the classifier's own; may depend on ``progress``."""
+        """Steps of the adversary on a batch now, before the classifier's own; may depend on ``progress``."""
         return 1
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
@@ -172,7 +155,7 @@ class AdversarialLoss(Loss):
         raise NotImplementedError(f"{type(self).__name__} does not implement adversary_parameters")
 
     def main_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that are trained along with the classifier: all that are not the adversary's."""
+        """Parameters that are trained along with the classifier: all but the adversary's."""
         adversary = {id(parameter) for parameter in self.adversary_parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in adversary)
 
@@ -182,20 +165,14 @@ class AdversarialLoss(Loss):
 
 
 def warmed_up(progress: float, delay: float, warmup: float) -> float:
-    """Factor of a term that is 0 for a share of the training and then grows to 1 over another.
-
-    Args:
-        progress: how much of the training is done, 0 to 1.
-        delay: the first share.
-        warmup: the second; 0 for a jump.
-    """
+    """Factor of a term: 0 for the fraction ``delay`` of the training, then growing to 1 over ``warmup``, 0 for a jump."""
     since = progress - delay
     return min(1.0, max(0.0, since / warmup)) if warmup else float(since >= 0)
 
 
 def _terms(loss: Loss) -> list[tuple[float, Loss]]:
     if isinstance(loss, WeightedSum):
-        return list(zip(loss.weights, loss.losses, strict=True))  # type: ignore[arg-type]
+        return loss.terms
     if not isinstance(loss, Loss):
         raise UsageError(f"a loss adds to a loss, found {type(loss).__name__}")
     return [(1.0, loss)]
@@ -230,23 +207,28 @@ class WeightedSum(Loss):
         self.losses = nn.ModuleList(loss for _, loss in terms)
         self.logits_only = all(loss.logits_only for _, loss in terms)
 
+    @property
+    def terms(self) -> list[tuple[float, Loss]]:
+        """Weights and losses."""
+        return list(zip(self.weights, self.losses, strict=True))  # type: ignore[arg-type]
+
     def set_progress(self, progress: float) -> None:
         """Set the progress of every loss of the sum."""
         super().set_progress(progress)
-        for loss in self.losses:
-            loss.set_progress(progress)  # type: ignore[operator]
+        for _, loss in self.terms:
+            loss.set_progress(progress)
 
     def bind(self, classifier: Classifier) -> Self:
         """Bind every loss of the sum."""
-        for loss in self.losses:
-            loss.bind(classifier)  # type: ignore[operator]
+        for _, loss in self.terms:
+            loss.bind(classifier)
         return super().bind(classifier)
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """Weighted sum of the totals; the parts of all."""
         total: Tensor = encoding.logits.new_zeros(())
         parts: dict[str, Tensor] = {}
-        for weight, loss in zip(self.weights, self.losses, strict=True):
+        for weight, loss in self.terms:
             terms = loss(encoding, labels)
             total = total + weight * terms.total
             for name, value in terms.parts.items():
@@ -256,7 +238,7 @@ class WeightedSum(Loss):
 
 
 class AdversarialSum(WeightedSum, AdversarialLoss):
-    """A sum in which one loss plays against an adversary."""
+    """A sum in which one loss plays against an adversary; what is the adversary's is that loss's."""
 
     @property
     def _player(self) -> AdversarialLoss:

@@ -27,7 +27,7 @@ class TermSettings(Section):
 
 
 class NuisanceSettings(TermSettings):
-    """The term of the nuisances, and the nuisance classifier D_nc that it is measured by."""
+    """The term of the nuisances, and the nuisance classifier D_nc."""
 
     steps: PositiveInt = Field(3, description="Training steps of the nuisance classifier per batch.")
     network: Literal["mlp", "conv", "both"] = Field(
@@ -38,9 +38,7 @@ class NuisanceSettings(TermSettings):
     hidden: Sequence[PositiveInt] = Field((512, 512), description="Units of the hidden layers of mlp.")
     learning_rate: PositiveFloat = Field(1e-3, description="Learning rate of its Adam, betas (0.5, 0.999).")
     target: Literal["uniform", "labels"] = Field("uniform", description="labels: the paper's negated cross-entropy.")
-    delay: Fraction = Field(
-        0.0, description="Fraction of the training before the weight leaves 0, in which the nuisance classifier rests."
-    )
+    delay: Fraction = Field(0.0, description="Fraction of the training with weight 0, in which the nuisance classifier rests.")
     warmup: Fraction = Field(0.15, description="Fraction of the training over which the weight then grows to its value.")
 
 
@@ -48,13 +46,9 @@ _TERM, _NUISANCE = TermSettings(), NuisanceSettings()
 
 
 class NuisanceClassifier(nn.Module):
-    """D_nc: a network on standardised nuisances (B, D-K) -> logits (B, K).
+    """D_nc: a network of nuisances (B, ``nuisances``), standardised by the batch, to logits (B, K).
 
-    Standardisation is by the batch: without it the adversary lags behind the scales, which the classifier can move freely.
-
-    Args:
-        nuisances: D-K.
-        network: of standardised nuisances.
+    Without standardisation the adversary lags behind the scales, which the classifier can move freely.
     """
 
     def __init__(self, nuisances: int, network: nn.Module) -> None:
@@ -69,15 +63,14 @@ class NuisanceClassifier(nn.Module):
 class IndependenceCrossEntropy(AdversarialLoss):
     r"""min over F, max over D_nc:  a CE(y, z_s) + w N(z_n) + b (-log2 p(x | y)) / D  (paper, Definition 7).
 
-    The nuisance classifier D_nc is trained on CE(y, D_nc(z_n)), several steps per batch, and the bijection to leave it
-    nothing. The paper's N = -CE(y, D_nc(z_n)) is unbounded below for a fixed D_nc; ``uniform`` replaces it by the divergence of
-    D_nc's answer from knowing nothing, CE(1/K, D_nc(z_n)) - log K >= 0, which has the same solution and a floor. The likelihood
-    is that of :class:`FactorialPriorMLE`, in bits per dimension of the data: on the logits too, whose volume the paper's own
-    term leaves unbounded.
+    The nuisance classifier D_nc is trained on CE(y, D_nc(z_n)), several steps per batch, and the bijection against it. The paper's
+    N = -CE(y, D_nc(z_n)) is unbounded below for a fixed D_nc; ``uniform`` replaces it by the divergence of the uniform distribution
+    from D_nc's, CE(1/K, D_nc(z_n)) - log K >= 0, which has the same solution. The likelihood is that of :class:`FactorialPriorMLE`,
+    in bits per dimension of the data, and includes the logits, whose density the paper's own term leaves unbounded.
 
     Args:
         classification: a, as ``{"weight": a}``.
-        nuisance: w and what D_nc is, as a :class:`NuisanceSettings` or a mapping of its keys.
+        nuisance: w and D_nc, as a :class:`NuisanceSettings` or a mapping of its keys.
         likelihood: b, as ``{"weight": b}``.
 
     Raises:
@@ -107,15 +100,11 @@ class IndependenceCrossEntropy(AdversarialLoss):
 
     @property
     def adversary_steps(self) -> int:
-        """None before w leaves 0, nor where its value is 0."""
+        """0 until w leaves 0."""
         return self.nuisance.steps if self.nuisance.weight and self.progress >= self.nuisance.delay else 0
 
     def build(self, binding: Binding) -> None:
-        """Make the nuisance classifier, or both.
-
-        Raises:
-            UsageError: a convolutional one, but nuisances that are not feature maps.
-        """
+        """Make the nuisance classifiers; raises UsageError if one is convolutional and nuisances are not feature maps."""
         networks: list[nn.Module] = []
         if self.nuisance.network != "conv":
             networks.append(mlp(binding.nuisances, binding.classes, self.nuisance.hidden))
@@ -137,12 +126,8 @@ class IndependenceCrossEntropy(AdversarialLoss):
         total = self.classification.weight * cross_entropy + self.likelihood.weight * bits
         if grown:
             total = total + grown * self.nuisance.weight * nuisance
-        parts = {
-            "cross_entropy_nats": cross_entropy.detach(),
-            "nuisance_cross_entropy_nats": of_labels.detach(),
-            "bits_per_dim": bits.detach(),
-        }
-        return LossTerms(total, parts)
+        parts = {"cross_entropy_nats": cross_entropy, "nuisance_cross_entropy_nats": of_labels, "bits_per_dim": bits}
+        return LossTerms(total, {name: value.detach() for name, value in parts.items()})
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """CE(y, D_nc(z_n)), nats."""

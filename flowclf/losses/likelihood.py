@@ -17,9 +17,9 @@ def code_length(binding: Binding, encoding: Encoding, labels: Tensor) -> Tensor:
 class FactorialPriorMLE(Loss):
     """-log2 p(x | y) per dimension of the data, under the factorial prior with learned nuisance means and scales (Lemma 10).
 
-    p(x | y) = N(z_s; m e_y, m I) prod_k N(z_n,k; mu_k, sigma_k^2) |det dF/dx|. Cross-entropy is contained in it:
-    log p(x | y) + log pi_y = log p(x) + log p(y | x). The result is in bits per dimension of the data at the depth of
-    the preprocessing, so that it is comparable between image sizes, with or without padding.
+    p(x | y) = N(z_s; m e_y, m I) prod_k N(z_n,k; mu_k, sigma_k^2) |det dF/dx|. It contains the cross-entropy: log p(x | y) +
+    log pi_y = log p(x) + log p(y | x). Bits per dimension, at the depth of the preprocessing, compare between image sizes, with or
+    without padding.
 
     Example:
         >>> from flowclf.classifier import build_classifier

@@ -1,4 +1,4 @@
-"""Metamers matched to data at a readout: the inverse of the nodes after it has to map both to similar latents."""
+"""Metamers matched to data at a readout: the inverse of the nodes after it shall map both to similar latents."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ _LEAST_VARIANCE = 1e-4
 class MetamerMatching(Loss):
     r"""Distance between metamers and data at a readout, by its readings and by means and variances of its inputs, nats.
 
-    A metamer has the logits of x_i and the nuisances of another sample x_j (paper, section 2.2). A ``logit_readout`` adds to the
-    logits what it reads in the nuisances, and the nodes after it remove from the nuisances what the logits say already. Their
-    inverse has to restore it in a metamer, for the class of the logits and not for that of the donor x_j. Where this fails, the
-    metamer's latents u_ij at the input of the readout are those of no image, and the inverse of the nodes before it turns them into
-    stripes and chequers. Two terms make these latents resemble those of data:
+    A metamer has the logits of x_i and the nuisances of another sample x_j, the donor (paper, section 2.2). Its latents u_ij at the
+    input of the ``logit_readout`` come from the inverse of the nodes after the readout, which has to restore the class of the
+    logits, not the donor's. Latents of no image become stripes and chequers; two terms make u_ij resemble the latents u_ii of data:
 
-    - the readings agree with those of u_ii, the latents of x_i: the mean over pairs of \sum_k s(r_k(u_ij) - r_k(u_ii)), where s(d)
-      is d^2 / 2 up to 1 nat and |d| - 1/2 beyond;
-    - the latents are spread as those of data: the mean over dimensions of KL(N(m', v') || N(m, v)), where m' and v' are mean and
-      variance of a dimension of u_ij over the pairs, m and v those of u_ii.
+    - the readings r agree: the mean over pairs of \sum_k s(r_k(u_ij) - r_k(u_ii)), where s(d) is d^2 / 2 up to 1 nat and |d| - 1/2
+      beyond;
+    - the moments agree: the mean over dimensions of KL(N(m', v') || N(m, v)), where m' and v' are mean and variance of a dimension
+      of u_ij over the pairs, m and v those of u_ii.
 
-    Only the nodes after the readout are inverted. No gradient reaches the logits, or anything that depends on x_i alone. It reaches
-    the readout, the nodes after it, and the donor's nuisances, which therefore lose what restores the donor's class.
+    Only the nodes after the readout are inverted. Gradients reach them, the readout, and the donor's nuisances, which therefore
+    lose what restores the donor's class; none reaches the logits, or anything that depends on x_i alone.
 
     Args:
         reading_weight: factor of the readings' distance.
@@ -40,7 +38,7 @@ class MetamerMatching(Loss):
         warmup: fraction of the training over which they then grow to their values.
 
     Raises:
-        UsageError: when bound, if the classifier is a plain network, or its graph has no ``logit_readout``.
+        UsageError: if, when the loss is bound, the classifier is a plain network, or its graph has no ``logit_readout``.
 
     Example:
         >>> import torch
@@ -63,18 +61,11 @@ class MetamerMatching(Loss):
         warmup: Fraction = 0.0,
     ) -> None:
         super().__init__()
-        self.reading_weight = reading_weight
-        self.moment_weight = moment_weight
-        self.share = share
-        self.delay = delay
-        self.warmup = warmup
+        self.reading_weight, self.moment_weight = reading_weight, moment_weight
+        self.share, self.delay, self.warmup = share, delay, warmup
 
     def build(self, binding: Binding) -> None:
-        """Check that there is a readout.
-
-        Raises:
-            UsageError: if there is none.
-        """
+        """Raise UsageError if the graph has no readout."""
         readout_of(require_invertible(binding.classifier, type(self).__name__).graph)
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:

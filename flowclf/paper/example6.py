@@ -16,9 +16,6 @@ from flowclf.evaluation.interval import error_interval
 class MisalignedClassifier(nn.Module):
     """D(x) = sign(||x_1..d-1|| - (R1 + R2) / 2): classifies by the norm of all coordinates but the last (paper, equation 5).
 
-    Args:
-        oracle: oracle that holds the radii.
-
     Example:
         >>> classifier = MisalignedClassifier(SpheresOracle(1.0, 10.0))
         >>> classifier(torch.tensor([[3.0, 0.0], [3.0, 1000.0]]))
@@ -56,10 +53,6 @@ def predicted_error(dimension: int, oracle: SpheresOracle) -> float:
     distribution Beta(1/2, (d-1)/2) on the sphere: the error is I_t((d-1)/2, 1/2) / 2 with t = (b / R2)^2 and I the regularised
     incomplete beta function. All terms of its power series are positive, so that even tiny results are exact up to rounding.
 
-    Args:
-        dimension: d, at least 2.
-        oracle: oracle that holds the radii.
-
     Raises:
         UsageError: if there are fewer than 2 dimensions.
 
@@ -90,8 +83,7 @@ def example6(
     Args:
         dimension: d, at least 2.
         points: number of points, even, half on each sphere; they are generated and evaluated in chunks.
-        inner: R1, radius of the inner sphere.
-        outer: R2, radius of the outer sphere.
+        inner, outer: radii of the spheres, R1 < R2.
         seed: random seed for the points.
 
     Returns:
@@ -123,10 +115,6 @@ def example6(
     for name, expected in (("data", predicted), ("shifted", 0.5 + predicted)):
         found = wrong[name] / points
         low, high = error_interval(found, points)
-        results |= {
-            f"{name}.error": found,
-            f"{name}.error_low": low,
-            f"{name}.error_high": high,
-            f"{name}.error_predicted": expected,
-        }
+        values = {"error": found, "error_low": low, "error_high": high, "error_predicted": expected}
+        results |= {f"{name}.{key}": value for key, value in values.items()}
     return results | {"shifted.logit_change_max": logit_change}

@@ -1,7 +1,7 @@
 """Figure 6 of the paper for two models; the command is ``flowclf paper figure6``.
 
 Along each row the logits stay those of the first image, while the nuisances move from its own to those of a test image of another
-class. The caption of each image, as saved at 8 bits, is the class that the oracle assigns. Both models get the same random pairs.
+class. The caption of each image, as saved at 8 bits, is the class that the oracle assigns.
 """
 
 from __future__ import annotations
@@ -13,69 +13,53 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
-from flowclf.data import DataSet
+from flowclf.classifier import InvertibleClassifier, require_invertible
+from flowclf.data import DataSet, Oracle
 from flowclf.errors import UsageError
 from flowclf.evaluation import ready_oracle
 from flowclf.evaluation.encoding import network_inputs
 from flowclf.evaluation.metamers import draw_pairs, interpolate, quantized
 from flowclf.figures import PictureRow, picture_grid, save_figure
+from flowclf.figures.style import INK, WRONG
 from flowclf.modes import evaluating
-from flowclf.run.opening import open_data, open_model
-
-INK, WRONG = "#22262b", "#b3261e"
+from flowclf.run.opening import check_png, open_data, open_model
 
 
 def pairs_by_class(labels: Tensor, rows: int, seed: int) -> tuple[Tensor, Tensor]:
     """Draw indices of pairs of different classes; the classes of the first images cycle through all classes."""
     first, second = draw_pairs(labels, max(1000, 100 * rows), seed=seed)
     classes = labels.unique(sorted=True)  # type: ignore[no-untyped-call]
-    chosen, used = [], set()
+    chosen: list[int] = []
     for row in range(rows):
-        own = labels[first] == classes[row % len(classes)]
-        index = next((int(i) for i in own.nonzero().flatten() if int(i) not in used), None)
+        own = (labels[first] == classes[row % len(classes)]).nonzero().flatten().tolist()
+        index = next((index for index in own if index not in chosen), None)
         if index is None:
             raise UsageError(f"--rows {rows}: expected at most as many as there are pairs to draw")
-        used.add(index)
         chosen.append(index)
     return first[chosen], second[chosen]
 
 
 def interpolations(
-    clf: InvertibleClassifier, oracle: Classifier, data: DataSet, pairs: tuple[Tensor, Tensor], steps: int, seed: int
+    clf: InvertibleClassifier, oracle: Oracle, data: DataSet, pairs: tuple[Tensor, Tensor], steps: int, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Compute the images along each pair's path, (P, T, C, H, W), and the classes that the oracle assigns to them, (P, T)."""
-    read = ready_oracle(oracle, clf)
-    if read is None:
-        raise UsageError("expected an oracle")
     generator = torch.Generator().manual_seed(seed)
     with evaluating(clf):
         x1, x2 = (network_inputs(clf, data.test.inputs[indices], generator) for indices in pairs)
         path = [quantized(clf, step) for step in interpolate(clf, x1, x2, steps)]
         pictures = torch.stack([(255 * step).round().to(torch.uint8) for step in path], dim=1)
-        readings = torch.stack([read(step).argmax(1) for step in path], dim=1)
+        readings = torch.stack([oracle(step).argmax(1) for step in path], dim=1)
     return pictures.cpu().numpy(), readings.cpu().numpy()
 
 
-def draw(
-    ce: str,
-    ice: str,
-    oracle: str,
-    out: Path,
-    *,
-    data: str | None = None,
-    rows: int = 5,
-    steps: int = 7,
-    seed: int = 0,
-) -> str:
+def draw(ce: str, ice: str, oracle: str, out: Path, *, data: str | None, rows: int, steps: int, seed: int) -> str:
     """Write the figure and its data; return a Markdown table of the classes that the oracle assigns at the ends of the rows.
 
     Raises:
         UsageError: if a model does not exist, is not invertible, or does not take images of the same classes.
     """
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out: expected a .png file, found {out}")
-    judge = open_model(oracle, "cpu").classifier
+    check_png(out)
+    independent = open_model(oracle, "cpu").classifier
     opened = [open_model(model, "cpu") for model in (ce, ice)]
     chosen = open_data(opened[0], data)
     labels, names = chosen.test.labels, chosen.class_names
@@ -89,7 +73,7 @@ def draw(
     own, donor = labels[pairs[0]].numpy(), labels[pairs[1]].numpy()
     for name, model in zip(("CE", "iCE"), opened, strict=True):
         clf = require_invertible(model.classifier, name)
-        pictures, readings = interpolations(clf, judge, chosen, pairs, steps, seed)
+        pictures, readings = interpolations(clf, ready_oracle(independent, clf), chosen, pairs, steps, seed)
         arrays |= {f"{name}.pictures": pictures, f"{name}.readings": readings}
         for row in range(rows):
             captions = [(names[reading], INK if reading == own[row] else WRONG) for reading in readings[row].tolist()]

@@ -45,10 +45,7 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
     for key in SAME:
         if len(found := {results.get(key) for results in runs}) > 1:
             raise UsageError(f"expected runs of one recipe, found {key} {', '.join(sorted(map(str, found)))}")
-    lines = [
-        f"| | {' | '.join(names)} | mean | another seed, 95 % |",
-        "|---" * (len(runs) + 3) + "|",
-    ]
+    lines = [f"| | {' | '.join(names)} | mean | another seed, 95 % |", "|---" * (len(runs) + 3) + "|"]
     for words, key, written in ROWS:
         values = [results[key] for results in runs if results.get(key) is not None]
         if len(values) < len(runs):

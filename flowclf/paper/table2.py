@@ -30,7 +30,7 @@ def share(results: Mapping[str, Any], key: str) -> str:
 
 
 def number(form: str) -> Callable[[Mapping[str, Any], str], str]:
-    """Make a function that formats a number with a format specification."""
+    """Make a function that formats a result with a format specification."""
     return lambda results, key: "–" if results.get(key) is None else format(results[key], form)
 
 
@@ -70,32 +70,26 @@ def read_results(run: str) -> dict[str, Any]:
 
 def about(results: Mapping[str, Any]) -> str:
     """Describe a column: recipe, seed, parameters, bits, protocol."""
-    parts = [
-        f"recipe {results['recipe']}" if "recipe" in results else "",
-        f"seed {results['seed']}" if "seed" in results else "",
-        f"{results['model.parameters']:,} parameters" if "model.parameters" in results else "",
-        f"{results['data.bits']} bits" if "data.bits" in results else "",
-        f"protocol {results.get('protocol', 'unknown')}",
-        f"probe {results['probe.name']}" if "probe.name" in results else "",
-    ]
-    return ", ".join(part for part in parts if part)
+    phrases = {
+        "recipe": "recipe {}",
+        "seed": "seed {}",
+        "model.parameters": "{:,} parameters",
+        "data.bits": "{} bits",
+        "protocol": "protocol {}",
+        "probe.name": "probe {}",
+    }
+    known = {"protocol": "unknown", **results}
+    return ", ".join(phrase.format(known[key]) for key, phrase in phrases.items() if key in known)
 
 
 def table(ce: Mapping[str, Any], ice: Mapping[str, Any]) -> str:
     """Format the table as Markdown."""
-    lines = [
-        "| | CE, paper | CE, here | iCE, paper | iCE, here |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| | CE, paper | CE, here | iCE, paper | iCE, here |", "|---|---|---|---|---|"]
     for words, key, written in ROWS:
         paper_ce, paper_ice = PAPER.get(key, ("–", "–"))
         lines.append(f"| {words} | {paper_ce} | {written(ce, key)} | {paper_ice} | {written(ice, key)} |")
-    oracle = share(ice, "metamers.oracle.test_error")
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"CE: {about(ce)}. iCE: {about(ice)}. Chance is {share(ice, 'test.chance_error')}; the oracle itself errs on {oracle}. "
-            "In brackets 95 % intervals.",
-        ]
+    chance, oracle = share(ice, "test.chance_error"), share(ice, "metamers.oracle.test_error")
+    note = (
+        f"CE: {about(ce)}. iCE: {about(ice)}. Chance is {chance}; the oracle itself errs on {oracle}. In brackets 95 % intervals."
     )
+    return "\n".join([*lines, "", note])

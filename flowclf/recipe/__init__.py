@@ -1,12 +1,23 @@
 """Recipes: strict YAML, checked against a schema that the signatures of the registered components complete.
 
-Only the public names belong here. Nothing in this package imports torch; the components that a recipe names may.
+Nothing here imports torch, but the components that a recipe names may. What only finds recipes does not wait for pydantic.
 """
 
 from __future__ import annotations
 
-from flowclf.recipe.json_schema import json_schema
-from flowclf.recipe.loading import LoadedRecipe, bundled, description, dump, find, load, loads, resolved
-from flowclf.recipe.schema import Recipe
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from flowclf.recipe.files import bundled, description, find
+
+if TYPE_CHECKING:
+    from flowclf.recipe.loading import LoadedRecipe, dump, load, loads, resolved
+    from flowclf.recipe.schema import Recipe, json_schema
 
 __all__ = ["LoadedRecipe", "Recipe", "bundled", "description", "dump", "find", "json_schema", "load", "loads", "resolved"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'flowclf.recipe' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"flowclf.recipe.{'schema' if name in ('Recipe', 'json_schema') else 'loading'}"), name)

@@ -1,8 +1,7 @@
-"""Build a recipe's objects: data, classifier, loss, trainer, settings of the probes."""
+"""Build a recipe's objects: data, classifier, loss and trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from flowclf.data import load as load_data
 from flowclf.errors import UsageError
 from flowclf.losses import Loss, weighted_sum
 from flowclf.preprocessing import Preprocessing
-from flowclf.recipe import Recipe
+from flowclf.recipe import Recipe, schema
 from flowclf.training import Trainer
 
 
@@ -51,49 +50,42 @@ def build_data(recipe: Recipe) -> DataSet:
 
 
 def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier | PlainClassifier:
-    """Build the recipe's classifier with newly initialised weights, which depend on the recipe's seed alone.
-
-    Raises:
-        GraphError: if the graph is not a classifier's.
-    """
-    images, stream = len(data.image_shape) == 3, recipe.train.stream
-    preprocessing = Preprocessing(
-        data.image_shape, bits=recipe.data.bits if images else None, pad=recipe.data.pad, fixed_point=stream == "fixed_point"
-    )
-    model = recipe.model
+    """Build the recipe's classifier; its initial weights depend on the recipe's seed alone. Raises as :func:`build_trainer`."""
+    model, stream = recipe.model, recipe.train.stream
+    bits = recipe.data.bits if len(data.image_shape) == 3 else None
+    preprocessing = Preprocessing(data.image_shape, bits=bits, pad=recipe.data.pad, fixed_point=stream == "fixed_point")
     specs = model if isinstance(model, list) else registry.models.get(model.name)(**model.arguments)
+    shape = preprocessing.input_shape
+    about: dict[str, Any] = {"preprocessing": preprocessing, "class_names": data.class_names}
     torch.manual_seed(recipe.seed)
-    shape, names = preprocessing.input_shape, data.class_names
-    if not isinstance(model, list) and callable(specs):
-        if stream != "float":
-            raise UsageError(f"train.stream: expected 'float' for the plain network '{model.name}', found '{stream}'")
-        network = {model.name: plain(model.arguments)}
-        return plain_classifier(shape, network, data.classes, preprocessing=preprocessing, class_names=names)
-    return build_classifier(shape, specs, data.classes, preprocessing=preprocessing, class_names=names, stream=stream)
+    if isinstance(model, list) or not callable(specs):
+        return build_classifier(shape, specs, data.classes, stream=stream, **about)
+    if stream != "float":
+        raise UsageError(f"train.stream: expected 'float' for the plain network '{model.name}', found '{stream}'")
+    return plain_classifier(shape, {model.name: plain(model.arguments)}, data.classes, **about)
 
 
 def build_loss(recipe: Recipe) -> Loss:
     """Build the recipe's loss, unbound."""
     section = recipe.loss
-    if not isinstance(section, list):
-        return _loss(section.name, section.arguments)
-    return weighted_sum([(term.weight, _loss(term.name, term.arguments)) for term in section])
+    if isinstance(section, list):
+        return weighted_sum([(term.weight, _loss(term)) for term in section])
+    return _loss(section)
 
 
-def _loss(name: str, arguments: Mapping[str, Any]) -> Loss:
-    loss = registry.losses.get(name)(**arguments)
+def _loss(section: schema.Loss) -> Loss:
+    loss = registry.losses.get(section.name)(**section.arguments)
     if not isinstance(loss, Loss):
-        raise UsageError(f"loss '{name}' is a {type(loss).__name__}, expected a flowclf.losses.Loss")
+        raise UsageError(f"loss '{section.name}' is a {type(loss).__name__}, expected a flowclf.losses.Loss")
     return loss
 
 
 def build_trainer(recipe: Recipe, device: torch.device) -> Trainer:
-    """Build the trainer, and all that it needs, before its first step.
+    """Build the trainer and all that it needs, before its first step.
 
     Raises:
         UsageError: if parts of the recipe do not fit together.
         GraphError: if the graph is not a classifier's.
     """
     data = build_data(recipe)
-    classifier = build_model(recipe, data).to(device)
-    return Trainer(classifier, build_loss(recipe), data, recipe.train)
+    return Trainer(build_model(recipe, data).to(device), build_loss(recipe), data, recipe.train)

@@ -1,4 +1,4 @@
-"""Recipes from files and by name, and back to text with every default filled in."""
+"""Recipes from files and text, and back to text with every default filled in."""
 
 from __future__ import annotations
 
@@ -11,66 +11,24 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from flowclf.component_schema.sections import check, plain
-from flowclf.errors import RecipeError, UnreachableError, UsageError
-from flowclf.files import resource
-from flowclf.recipe import reader
+from flowclf.component_schema.sections import UNKNOWN_KEY, check, plain
+from flowclf.errors import Problem, RecipeError
+from flowclf.recipe.files import find
 from flowclf.recipe.overrides import apply_overrides
-from flowclf.recipe.problems import recipe_error
+from flowclf.recipe.reader import Node, Place, is_text, parse, read_text
 from flowclf.recipe.schema import Recipe
-from flowclf.registry import nearest
+
+_MAX_PROBLEMS = 50
 
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe that was read and found valid.
-
-    Attributes:
-        recipe: the recipe, overrides applied.
-        source_text: the text as given, without the overrides.
-        path: the file; None for a recipe from text.
-        overrides: ``KEY=VALUE``, in order.
-    """
+    """A valid recipe, overrides applied; its text without them, its file (None for a text), and the overrides."""
 
     recipe: Recipe
     source_text: str
     path: Path | None
     overrides: tuple[str, ...] = ()
-
-
-def bundled() -> list[str]:
-    """Names of the recipes that travel with the package, sorted; a nested one is ``folder/name``."""
-    try:
-        folder = resource("recipes")
-    except UnreachableError:
-        return []
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-
-
-def find(source: str | Path) -> Path:
-    """The file of a recipe.
-
-    Args:
-        source: a path, or the name of a bundled recipe; a file of that path comes first.
-
-    Raises:
-        UsageError: there is neither; the message has the nearest bundled name.
-    """
-    text = str(source)
-    shown = (text if text.isprintable() else repr(text))[:200]
-    try:
-        if Path(source).is_file():
-            return Path(source)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {shown}: {error}") from error
-    names = bundled()
-    if text in names:
-        return resource("recipes", *f"{text}.yaml".split("/"))
-    if Path(source).exists():
-        raise UsageError(f"expected a recipe's file, found {shown}, which is not a regular file")
-    stem = re.sub(r"^(?:.*/)?recipes/|\.ya?ml$", "", text)
-    hint = f"; did you mean the bundled recipe '{stem}'?" if stem in names else nearest(stem[:100], names)
-    raise UsageError(f"there is no file {shown}, and no bundled recipe of that name{hint}")
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
@@ -81,49 +39,50 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
         overrides: each ``KEY=VALUE``, as ``train.epochs=3``; a later one wins.
 
     Raises:
-        UsageError: there is no such file or bundled recipe.
-        RecipeError: the recipe is invalid; has all problems with their places.
+        UsageError: if there is no such file or bundled recipe.
+        RecipeError: if the recipe is invalid; has all problems with their places.
     """
     path = find(source)
-    return loads(reader.read_text(path), overrides, source=str(path), path=path)
+    return loads(read_text(path), overrides, source=str(path), path=path)
 
 
 def loads(text: str, overrides: Sequence[str] = (), *, source: str = "recipe", path: Path | None = None) -> LoadedRecipe:
-    """Check a recipe's text, as :func:`load` does.
-
-    Args:
-        text: the YAML document.
-        overrides: each ``KEY=VALUE``.
-        source: what errors call it.
-        path: the file that it comes from, if any.
-
-    Raises:
-        RecipeError: the recipe is invalid; has all problems with their places.
-    """
-    root = reader.parse(text, source)
+    """Check a recipe's text, as :func:`load` does; ``source`` is its name in errors."""
+    root = parse(text, source)
     refused = apply_overrides(root, overrides, source)
     try:
         recipe = check(Recipe, root.plain())
     except ValidationError as error:
-        raise recipe_error(error, root, source, refused) from None
+        raise _recipe_error(error, root, source, refused) from None
     if refused:
         raise RecipeError(source, refused)
     return LoadedRecipe(recipe, text, path, tuple(overrides))
 
 
-def description(source: str | Path) -> str:
-    """The sentence that says what a recipe is for, read without checking the rest.
+def _recipe_error(error: ValidationError, root: Node, source: str, refused: Sequence[Problem]) -> RecipeError:
+    """All errors of a recipe at their places, in the order of the text; those of ``--set`` come last."""
+    problems = [
+        _place(root, item["loc"], item["type"] == UNKNOWN_KEY).problem(item["msg"], ".".join(map(str, item["loc"])))
+        for item in error.errors(include_url=False)
+    ]
+    unique = sorted(dict.fromkeys([*problems, *refused]), key=lambda p: (not p.line, p.line, p.column))
+    more = [Problem(f"and {len(unique) - _MAX_PROBLEMS} more")] if len(unique) > _MAX_PROBLEMS else []
+    return RecipeError(source, [*unique[:_MAX_PROBLEMS], *more])
 
-    Args:
-        source: a path, or the name of a bundled recipe.
 
-    Raises:
-        UsageError: if there is no such file or bundled recipe.
-        RecipeError: if the file is not YAML as recipes have it.
-    """
-    path = find(source)
-    node = reader.parse(reader.read_text(path), str(path)).value.get("description")
-    return node.value if node is not None and isinstance(node.value, str) else ""
+def _place(root: Node, location: Sequence[Any], at_key: bool) -> Place:
+    """An unknown key is located at the key, a bad value at the value, and a missing key at the mapping that lacks it."""
+    node, key = root, root.place
+    for part in location:
+        children = node.value
+        if isinstance(children, dict) and part in children:
+            key, node = node.keys[part], children[part]
+        elif isinstance(children, list) and isinstance(part, int) and part < len(children):
+            node = children[part]
+            key = node.place
+        else:
+            return key
+    return key if at_key else node.place
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
@@ -145,7 +104,7 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_text(self, data: str) -> yaml.ScalarNode:
         """Text, in quotes unless it is a plain word."""
-        plain = re.fullmatch(r"[A-Za-z][\w./-]*", data, re.ASCII) and reader.is_text(data)
+        plain = re.fullmatch(r"[A-Za-z][\w./-]*", data, re.ASCII) and is_text(data)
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if plain else '"')
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from flowclf.errors import Problem, RecipeError
 from flowclf.recipe.reader import Node, Place, parse
@@ -11,16 +12,9 @@ _MAXIMUM_KEYS = 30
 
 
 def apply_overrides(root: Node, overrides: Sequence[str], source: str) -> list[Problem]:
-    """Set values in a tree, in order, so that a later one wins; what cannot be set is told and left.
+    """Set values in a recipe's tree, in order, so that a later one wins; returns the problems of those that cannot be set.
 
-    Args:
-        root: of the recipe, changed in place.
-        overrides: each ``key=value``: a dotted key, where a number is an index into a list, and a value in YAML.
-        source: name of the recipe, for errors.
-
-    Returns:
-        What is wrong with overrides, each problem naming its ``--set``: no ``=``, a value that is not YAML, or a key that
-        cannot be followed.
+    An override is ``key=value``: a dotted key, where a number is an index into a list, and a value in YAML.
 
     Example:
         >>> root = parse("model: {name: firevnet, width: [32, 64]}", "example")
@@ -47,29 +41,23 @@ def apply_overrides(root: Node, overrides: Sequence[str], source: str) -> list[P
 
 
 def _set(node: Node, path: list[str], value: Node, origin: str) -> None:
+    place = Place(origin=origin)
     for depth, part in enumerate(path):
         last = depth == len(path) - 1
         where = ".".join(path[:depth]) or "the recipe"
+        if node.value is None and depth:
+            node.value = {}
+        key: Any = part
         if isinstance(node.value, list):
-            index = _index(part, len(node.value), where)
-            if last:
-                node.value[index] = value
-            else:
-                node = node.value[index]
-        elif isinstance(node.value, dict) or (node.value is None and depth):
-            if node.value is None:
-                node.value = {}
-            if last:
-                node.value[part], node.keys[part] = value, Place(origin=origin)
-            else:
-                if part not in node.value:
-                    node.value[part], node.keys[part] = Node(Place(origin=origin), {}), Place(origin=origin)
-                node = node.value[part]
-        else:
+            length = len(node.value)
+            if not part.isdecimal() or int(part[:9]) >= length:
+                raise LookupError(f"{where} is a list of {length}: expected an index from 0 to {length - 1}, found '{part}'")
+            key = int(part)
+        elif not isinstance(node.value, dict):
             raise LookupError(f"{where} is a single value and has no '{part}'")
-
-
-def _index(part: str, length: int, where: str) -> int:
-    if not part.isdecimal() or int(part[:9]) >= length:
-        raise LookupError(f"{where} is a list of {length}: expected an index from 0 to {length - 1}, found '{part}'")
-    return int(part)
+        elif last or part not in node.value:
+            node.value[part], node.keys[part] = Node(place, {}), place
+        if last:
+            node.value[key] = value
+        else:
+            node = node.value[key]

@@ -12,7 +12,7 @@ import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from yaml import events as ev
@@ -38,28 +38,20 @@ _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a node was written.
-
-    Attributes:
-        line: from 1.
-        column: from 1.
-        origin: empty for the recipe's file, else what to name instead, such as ``--set train.epochs=3``.
-    """
+    """Where a node was written: line and column, from 1; for a value from elsewhere its origin, as ``--set train.epochs=3``."""
 
     line: int = 1
     column: int = 1
     origin: str = ""
 
+    def problem(self, message: str, location: str = "") -> Problem:
+        """A problem at this place; ``location`` is the dotted key."""
+        return Problem(f"{self.origin}: {message}", location) if self.origin else Problem(message, location, self.line, self.column)
+
 
 @dataclass
 class Node:
-    """A scalar, a list or a mapping, and its place.
-
-    Attributes:
-        place: where it begins.
-        value: a scalar's value, a list of nodes, or a mapping of keys to nodes.
-        keys: of a mapping, the places of the keys.
-    """
+    """A scalar's value, a list of nodes, or a mapping of keys to nodes; its place, and the places of a mapping's keys."""
 
     place: Place
     value: Any
@@ -79,8 +71,8 @@ def read_text(path: str | Path) -> str:
     """The text of a recipe's file; its size is checked before it is read.
 
     Raises:
-        UsageError: no regular file is there, or it cannot be read.
-        RecipeError: it is larger than :data:`MAX_BYTES`, or not UTF-8.
+        UsageError: if it is not a regular file, or cannot be read.
+        RecipeError: if it is larger than :data:`MAX_BYTES`, or not UTF-8.
     """
     try:
         status = Path(path).stat()
@@ -88,7 +80,7 @@ def read_text(path: str | Path) -> str:
             raise UsageError(f"expected a recipe's file, found {path}, which is not a regular file")
         if status.st_size > MAX_BYTES:
             size = f"{status.st_size / 1e6:.1f} MB"
-            raise RecipeError(str(path), [Problem(f"expected at most {MAX_BYTES / 1e6:.0f} MB, found {size}", line=1, column=1)])
+            raise RecipeError(str(path), [Place().problem(f"expected at most {MAX_BYTES / 1e6:.0f} MB, found {size}")])
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
@@ -98,33 +90,23 @@ def read_text(path: str | Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = content[: error.start].decode(errors="replace")
-        byte = f"0x{content[error.start]:02x}"
-        raise RecipeError(
-            str(path), [_problem(f"expected UTF-8, found the byte {byte}", *_position(before, len(before)))]
-        ) from error
+        place = _end_of(content[: error.start].decode(errors="replace"))
+        raise RecipeError(str(path), [place.problem(f"expected UTF-8, found the byte 0x{content[error.start]:02x}")]) from error
 
 
 def parse(text: str, source: str, origin: str = "", mapping: bool = True) -> Node:
-    """The tree of a document.
-
-    Args:
-        text: the document.
-        source: name of the file, for errors.
-        origin: for all places, as :attr:`Place.origin`.
-        mapping: whether the top must be a mapping.
+    """The tree of a document. ``source`` and ``origin`` name it in errors; with ``mapping``, its top must be a mapping.
 
     Raises:
-        RecipeError: the text is not YAML, or breaks a rule; all broken rules at once.
+        RecipeError: if the text is not YAML, or breaks a rule; all broken rules at once.
 
     Example:
         >>> parse("{epochs: 1e1, order: [no, 12:30, true]}", "example").plain()
         {'epochs': 10.0, 'order': ['no', '12:30', True]}
     """
-    unprintable = _UNPRINTABLE.search(text)
-    if unprintable:
-        place = _position(text, unprintable.start())
-        raise RecipeError(source, [_problem(f"expected text, found the control character {unprintable[0]!r}", *place, origin)])
+    if unprintable := _UNPRINTABLE.search(text):
+        place = _end_of(text[: unprintable.start()], origin)
+        raise RecipeError(source, [place.problem(f"expected text, found the control character {unprintable[0]!r}")])
     try:
         builder = _read(_Parser, text, origin)
     except _TooDeepError:
@@ -133,19 +115,17 @@ def parse(text: str, source: str, origin: str = "", mapping: bool = True) -> Nod
     root = builder.root
     if not builder.problems:
         if root is None or (root.value is None and not text.strip()):
-            builder.problems.append(
-                _problem(f"{_TOP}; found nothing" if mapping else "expected a value, found nothing", 1, 1, origin)
-            )
+            builder.refuse(f"{_TOP}; found nothing" if mapping else "expected a value, found nothing", Place(1, 1, origin))
         elif mapping and not isinstance(root.value, dict):
             what = "a list" if isinstance(root.value, list) else "text" if isinstance(root.value, str) else "a single value"
-            builder.problems.append(_problem(f"{_TOP}; found {what}", root.place.line, root.place.column, origin))
+            builder.refuse(f"{_TOP}; found {what}", root.place)
     if builder.problems or root is None:
         raise RecipeError(source, builder.problems)
     return root
 
 
 class _TooDeepError(Exception):
-    """The parser's own limit of nesting came before ours."""
+    """The parser's own limit of nesting came before :data:`MAX_DEPTH`."""
 
 
 def _read(parser_class: Any, text: str, origin: str) -> _Builder:
@@ -159,22 +139,16 @@ def _read(parser_class: Any, text: str, origin: str) -> _Builder:
         if "maximum nesting depth" in (error.problem or ""):
             raise _TooDeepError from error
         mark = error.problem_mark or error.context_mark
-        message = _in_plain_words(error, text)
-        builder.problems.append(_problem(message, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1, origin))
+        builder.refuse(_in_plain_words(error, text), Place(mark.line + 1, mark.column + 1, origin) if mark else Place(1, 1, origin))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        builder.problems.append(_problem(f"expected YAML: {error}", 1, 1, origin))
+        builder.refuse(f"expected YAML: {error}", Place(1, 1, origin))
     finally:
         parser.dispose()
     return builder
 
 
-def _problem(message: str, line: int, column: int, origin: str = "") -> Problem:
-    return Problem(f"{origin}: {message}") if origin else Problem(message, line=line, column=column)
-
-
-def _position(text: str, index: int) -> tuple[int, int]:
-    before = text[:index]
-    return before.count("\n") + 1, index - before.rfind("\n")
+def _end_of(text: str, origin: str = "") -> Place:
+    return Place(text.count("\n") + 1, len(text) - text.rfind("\n"), origin)
 
 
 def _in_plain_words(error: yaml.MarkedYAMLError, text: str) -> str:
@@ -208,11 +182,9 @@ class _Builder:
             case ev.DocumentStartEvent():
                 self._documents += 1
                 if self._documents > 1:
-                    self._refuse("expected one document, found a second one", place)
-                    return False
-                return True
+                    return self.refuse("expected one document, found a second one", place)
             case ev.AliasEvent():
-                self._refuse(f"aliases are not allowed, found '*{event.anchor}'", place)
+                self.refuse(f"aliases are not allowed, found '*{event.anchor}'", place)
                 return self._add(Node(place, None))
             case ev.ScalarEvent():
                 self._check_node(event, place)
@@ -225,27 +197,27 @@ class _Builder:
                 self._open.append(node)
                 self._keys.append(None)
                 if len(self._open) > MAX_DEPTH:
-                    self._refuse(f"nested more than {MAX_DEPTH} levels deep", place)
-                    return False
+                    return self.refuse(f"nested more than {MAX_DEPTH} levels deep", place)
             case ev.SequenceEndEvent() | ev.MappingEndEvent():
                 self._open.pop()
                 self._keys.pop()
         return True
 
-    def _refuse(self, message: str, place: Place) -> None:
-        self.problems.append(_problem(message, place.line, place.column, self.origin))
+    def refuse(self, message: str, place: Place) -> Literal[False]:
+        """Note a broken rule."""
+        self.problems.append(place.problem(message))
+        return False
 
     def _check_node(self, event: Any, place: Place) -> None:
         if event.anchor is not None:
-            self._refuse(f"anchors are not allowed, found '&{event.anchor}'", place)
+            self.refuse(f"anchors are not allowed, found '&{event.anchor}'", place)
         if event.tag is not None:
-            self._refuse(f"tags are not allowed, found '{event.tag}'", place)
+            self.refuse(f"tags are not allowed, found '{event.tag}'", place)
 
     def _add(self, node: Node) -> bool:
         self.count += 1
         if self.count > MAX_VALUES:
-            self._refuse(f"expected at most {MAX_VALUES} values, found more", node.place)
-            return False
+            return self.refuse(f"expected at most {MAX_VALUES} values, found more", node.place)
         if not self._open:
             self.root = node
             return True
@@ -262,15 +234,13 @@ class _Builder:
 
     def _take_key(self, parent: Node, node: Node) -> bool:
         if isinstance(node.value, dict | list):
-            self._refuse("expected a key, found a mapping or a list", node.place)
-            return False
+            return self.refuse("expected a key, found a mapping or a list", node.place)
         name = node.value
         if not isinstance(name, str):
-            self._refuse(f"expected a key that is text, found {'null' if name is None else str(name).lower()}", node.place)
+            self.refuse(f"expected a key that is text, found {'null' if name is None else str(name).lower()}", node.place)
             name = str(name)
         if name in parent.value:
-            first = parent.keys[name].line
-            self._refuse(f"the key '{name[:60]}' is given twice, first in line {first}", node.place)
+            self.refuse(f"the key '{name[:60]}' is given twice, first in line {parent.keys[name].line}", node.place)
         self._keys[-1] = (name, node.place)
         return True
 
@@ -282,18 +252,15 @@ class _Builder:
             return None
         if _BOOL.match(text):
             return text.lower() == "true"
-        if _NOT_FINITE.match(text):
-            self._refuse(f"expected a finite number, found {text}", place)
-            return None
         if _INT.match(text) or _BASED.match(text):
-            if len(text) > 20 or not -(2**63) <= (number := int(text, 0 if _BASED.match(text) else 10)) < 2**63:
-                self._refuse(f"expected an integer of at most 64 bits, found {text[:30]}", place)
-                return None
-            return number
-        if _FLOAT.match(text):
-            if math.isfinite(value := float(text)):
-                return value
-            self._refuse(f"expected a finite number, found {text[:30]}", place)
+            if len(text) <= 20 and -(2**63) <= (number := int(text, 0 if _BASED.match(text) else 10)) < 2**63:
+                return number
+            self.refuse(f"expected an integer of at most 64 bits, found {text[:30]}", place)
+            return None
+        if _FLOAT.match(text) and math.isfinite(value := float(text)):
+            return value
+        if _FLOAT.match(text) or _NOT_FINITE.match(text):
+            self.refuse(f"expected a finite number, found {text[:30]}", place)
             return None
         return text
 

@@ -1,4 +1,4 @@
-"""Run directory: its paths, and the record of a run's environment. Importing it does not import torch."""
+"""Run directory: its paths, and the record of a run's environment."""
 
 from __future__ import annotations
 
@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 class RunFolder:
-    """Paths inside a run directory.
-
-    Args:
-        path: the directory.
-    """
+    """Paths inside a run directory."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -58,11 +54,7 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
-        """Open an existing run directory.
-
-        Raises:
-            UsageError: if ``path`` is not a run directory.
-        """
+        """Open an existing run directory; raises UsageError if ``path`` is none."""
         folder = cls(path)
         if not folder.resolved.is_file():
             raise UsageError(f"{path} is not a run directory: {folder.resolved.name} is missing")
@@ -78,27 +70,23 @@ class RunFolder:
         write_text(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
     def write_environment(self, device: torch.device) -> None:
-        """Write ``environment.json``."""
-        write_json(self.environment, environment(device))
+        """Write versions and hardware to ``environment.json``, without names of users or hosts."""
+        import importlib.metadata
 
+        import torch
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Record versions and hardware as JSON, without names of users or hosts."""
-    import importlib.metadata
-
-    import torch
-
-    packages = ("torch", "FrEIA", "nflows", "numpy", "safetensors", "torchvision")
-    return {
-        "flowclf": flowclf.__version__,
-        "python": platform.python_version(),
-        **{package.lower(): importlib.metadata.version(package) for package in packages},
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-    }
+        packages = ("torch", "FrEIA", "nflows", "numpy", "safetensors", "torchvision")
+        record = {
+            "flowclf": flowclf.__version__,
+            "python": platform.python_version(),
+            **{package.lower(): importlib.metadata.version(package) for package in packages},
+            "system": f"{platform.system()} {platform.machine()}",
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        }
+        write_json(self.environment, record)
 
 
 def _processor() -> str:

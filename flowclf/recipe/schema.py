@@ -1,7 +1,7 @@
-"""What a recipe holds: its sections, their keys, limits and defaults.
+"""A recipe's sections, their keys, limits and defaults, and the JSON Schema of them for editors.
 
-Only declarations belong here. What a component takes is read from its signature, see :mod:`flowclf.component_schema`; settings that
-code uses too are in :mod:`flowclf.settings`.
+Arguments of components are read from their signatures, see :mod:`flowclf.component_schema`; settings that code uses too are in
+:mod:`flowclf.settings`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,11 @@ from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, 
 from pydantic_core import InitErrorDetails
 
 from flowclf.argument_types import NonNegativeFloat, NonNegativeInt, PositiveInt, ProperFraction
-from flowclf.component_schema.components import Named, check_spec
+from flowclf.component_schema.components import Named, check_spec, flat_schema, spec_schema
 from flowclf.component_schema.sections import Section, failure, found, located, problem
 from flowclf.component_schema.signature import Component
 from flowclf.component_schema.specs import NodeSpec, Repeat, read_nodes
 from flowclf.settings import AugmentSettings, EvaluateSettings, TrainSettings
-
-NODE_LIST = "node_list"
-"""Key that stands in the JSON schema where a list of node specs belongs."""
 
 _SLUG = r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$"
 _ENOUGH_PROBLEMS = 50
@@ -57,10 +54,6 @@ def _canonical(nodes: list[NodeSpec | Repeat], problems: list[InitErrorDetails])
     return specs
 
 
-def _form(value: Any) -> str:
-    return "list" if isinstance(value, list) else "mapping"
-
-
 class Data(Component):
     """The data set, by name, with its own arguments, and how it is used."""
 
@@ -91,15 +84,15 @@ class WeightedLoss(Loss):
     weight: NonNegativeFloat = Field(1.0, description="Factor of this term in the sum.")
 
 
-_Nodes = Annotated[list[Any], PlainValidator(_checked_nodes), WithJsonSchema({NODE_LIST: True})]
+_Nodes = Annotated[list[Any], PlainValidator(_checked_nodes), WithJsonSchema({"node_list": True})]
 _Losses = Annotated[list[Annotated[WeightedLoss, Named("losses")]], Len(1, 100)]
+_Form = Discriminator(lambda value: "list" if isinstance(value, list) else "mapping")
 
 
 class Recipe(Section):
-    """A recipe: everything that decides what is trained, on what, how, and how it is evaluated.
+    """Everything that decides what is trained, on what, how, and how it is evaluated.
 
-    ``model`` is an :class:`Architecture` or a list of node specs; ``loss`` is a :class:`Loss` or a list of
-    :class:`WeightedLoss`. Their ``arguments`` are complete, with every default filled in.
+    The ``arguments`` of components are complete, with every default filled in.
     """
 
     name: Annotated[str, AfterValidator(_slug)] = Field(
@@ -108,11 +101,44 @@ class Recipe(Section):
     description: str = Field("", description="What the recipe is for, in a sentence.")
     seed: NonNegativeInt = Field(0, description="Seed of everything random.")
     data: Annotated[Data, Named("datasets")] = Field(description="The data set, by name.")
-    model: Annotated[
-        Annotated[Architecture, Named("models"), Tag("mapping")] | Annotated[_Nodes, Tag("list")], Discriminator(_form)
-    ] = Field(description="An architecture, by name, or a list of node specs.")
-    loss: Annotated[Annotated[Loss, Named("losses"), Tag("mapping")] | Annotated[_Losses, Tag("list")], Discriminator(_form)] = (
-        Field(description="A loss, by name, or a list of weighted losses.")
+    model: Annotated[Annotated[Architecture, Named("models"), Tag("mapping")] | Annotated[_Nodes, Tag("list")], _Form] = Field(
+        description="An architecture, by name, or a list of node specs."
+    )
+    loss: Annotated[Annotated[Loss, Named("losses"), Tag("mapping")] | Annotated[_Losses, Tag("list")], _Form] = Field(
+        description="A loss, by name, or a list of weighted losses."
     )
     train: TrainSettings = Field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = EvaluateSettings()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema, draft 2020-12, of a recipe with the components that are registered now.
+
+    It accepts every valid recipe. What it cannot say, such as the number of nodes in all, only ``recipe validate`` checks.
+
+    Raises:
+        RegistryError: if a registered component cannot be imported, or its annotations are not types.
+    """
+    node_list = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/node"}}
+    repeat = {
+        "type": "object",
+        "properties": {"repeat": {"type": "integer", "minimum": 1}, "nodes": node_list},
+        "required": ["repeat", "nodes"],
+        "additionalProperties": False,
+    }
+    node = {"anyOf": [*spec_schema("nodes")["anyOf"], repeat]}
+    document: dict[str, Any] = _finished({**flat_schema(Recipe), "$defs": {"node": node}}, node_list)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "flowclf recipe"} | document
+
+
+def _finished(value: Any, node_list: Any) -> Any:
+    """The list of nodes in its place; titles that only repeat the key are left out."""
+    match value:
+        case {"node_list": True}:
+            return node_list
+        case dict():
+            titled = isinstance(value.get("title"), str)
+            return {key: _finished(item, node_list) for key, item in value.items() if key != "title" or not titled}
+        case list():
+            return [_finished(item, node_list) for item in value]
+    return value

@@ -1,7 +1,4 @@
-"""report.html: the results of a run in one self-contained file.
-
-Only the public names belong here.
-"""
+"""report.html: the results of a run in one self-contained file."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from flowclf.report.terms import percent
 
 
 class Table(NamedTuple):
-    """A small table with a caption; the first column holds words, the others numbers."""
+    """A small table with a caption; words in the first column, numbers in the others."""
 
     title: str
     caption: str
@@ -19,7 +20,7 @@ class Table(NamedTuple):
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """The tables that the results suffice for."""
+    """The tables for which the results suffice."""
     return [table for table in (_probes(results), _oracle(results)) if table is not None]
 
 
@@ -32,24 +33,18 @@ def _share(results: Mapping[str, Any], key: str) -> str:
 
 
 def _probes(results: Mapping[str, Any]) -> Table | None:
-    found = [
-        key.split(".")[1] for key in results if key.startswith("probe.") and key.count(".") == 2 and key.endswith(".test_error")
-    ]
+    found = [match[1] for match in map(re.compile(r"probe\.([^.]+)\.test_error").fullmatch, results) if match]
     if len(found) < 2:
         return None
     kinds = registered_probes()
     rows = [["the logits themselves", _share(results, "test.error"), _share(results, "train.error"), "", ""]]
     for name in found:
         nats, epochs = results.get(f"probe.{name}.test_cross_entropy_nats"), results.get(f"probe.{name}.epochs")
-        rows.append(
-            [
-                f"{name}: {kinds[name].description}" if name in kinds else name,
-                _share(results, f"probe.{name}.test_error"),
-                _share(results, f"probe.{name}.train_error"),
-                "–" if nats is None else f"{nats:.3f}",
-                "–" if epochs is None or (name in kinds and kinds[name].network is None) else str(epochs),
-            ]
-        )
+        title, trained = name, epochs is not None
+        if name in kinds:
+            title, trained = f"{name}: {kinds[name].description}", trained and kinds[name].network is not None
+        errors = [_share(results, f"probe.{name}.{part}_error") for part in ("test", "train")]
+        rows.append([title, *errors, "–" if nats is None else f"{nats:.3f}", str(epochs) if trained else "–"])
     caption = (
         "Classifiers trained afresh on the nuisances, with early stopping on held-out data. The lowest test error counts: "
         f"{_share(results, 'probe.test_error')}, with the 95 % interval."

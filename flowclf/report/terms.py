@@ -1,4 +1,4 @@
-"""The words of a report: how values are written, by the units that the metrics declare, and the titles of their groups."""
+"""How a report writes values, by the units that the metrics declare, and the titles of their groups."""
 
 from __future__ import annotations
 
@@ -24,11 +24,6 @@ GROUPS: Mapping[str, str] = {
 _SYMBOLS = {"nats": "\u00a0nats", "bits": "\u00a0bits", "seconds": "\u00a0s"}
 
 
-def meaning(key: str) -> str:
-    """The meaning of a result; empty if no metric declares it."""
-    return describe(key)[1]
-
-
 def number(key: str, value: Any) -> str:
     """A value with its unit: shares in percent, counts grouped, other numbers with four digits."""
     unit = describe(key)[0]
@@ -41,14 +36,9 @@ def number(key: str, value: Any) -> str:
     return (f"{value:,}" if isinstance(value, int) else f"{value:.4g}") + _SYMBOLS.get(unit, "")
 
 
-def percent(fraction: float) -> str:
-    """A fraction as a percentage with two digits."""
-    return f"{100 * fraction:.2f}\u00a0%"
-
-
-def rough(fraction: float) -> str:
-    """A fraction as a percentage with one digit."""
-    return f"{100 * fraction:.1f}\u00a0%"
+def percent(fraction: float, digits: int = 2) -> str:
+    """A fraction as a percentage."""
+    return f"{100 * fraction:.{digits}f}\u00a0%"
 
 
 def scientific(value: float) -> str:

@@ -1,33 +1,20 @@
-"""report.html: the results of a run in one self-contained file.
-
-The sentences are here, the layout is in ``report.html.j2``; what each result means comes from its metric. Everything that comes
-from outside is escaped.
-"""
+"""Writing report.html. The sentences are here, the layout is in ``report.html.j2``, the meaning of a result is its metric's."""
 
 from __future__ import annotations
 
 import base64
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 
 from flowclf.errors import DataError
-from flowclf.evaluation.metric import registered_metrics
+from flowclf.evaluation.metric import describe, registered_metrics
 from flowclf.figures import FigureFile
 from flowclf.files import write_text
 from flowclf.report.tables import tables
-from flowclf.report.terms import GROUPS, meaning, number, percent, rough, scientific
-
-_TEMPLATES = Path(__file__).parent
-
-
-class _Card(NamedTuple):
-    name: str
-    value: str
-    note: str
+from flowclf.report.terms import GROUPS, number, percent, scientific
 
 
 def write_report(
@@ -47,23 +34,20 @@ def write_report(
 
     Args:
         folder: where to write it.
-        results: as :func:`flowclf.evaluation.evaluate` gives them, with anything else in results.json.
-        title: of the page; by default the recipe's name in the results, or the folder's.
-        figures: PNG files; they are copied into the report.
+        results: the content of results.json.
+        title: title of the page; by default the recipe's name in the results, or the folder's.
+        figures: PNG files, which are copied into the report.
         rows: metrics, one row per epoch.
-        recipe_text: the recipe as given.
-        resolved_text: the recipe with every default filled in.
-        environment: versions, machine, times; a table.
+        recipe_text, resolved_text: the recipe as given, and with every default filled in.
+        environment: versions, machine and the like, for a table.
         model_text: the network, node by node.
-        command: repeats the run, in the folder of the report.
-
-    Returns:
-        The report's path.
+        command: the command that repeats the run in the folder of the report.
 
     Raises:
         DataError: if a figure cannot be read, or is not a PNG.
     """
-    environ = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined)
+    templates = jinja2.FileSystemLoader(Path(__file__).parent)
+    environ = jinja2.Environment(loader=templates, autoescape=True, undefined=jinja2.StrictUndefined)
     keys = list(dict.fromkeys(key for row in rows for key in row))
     html = environ.get_template("report.html.j2").render(
         title=title or str(results.get("recipe") or folder.resolve().name),
@@ -87,27 +71,28 @@ def write_report(
 
 
 def _subtitle(results: Mapping[str, Any]) -> str:
-    parts = [
-        _phrase("data {}", results.get("data.name")),
-        _phrase("reduced to {} bits", results.get("data.bits")),
-        _phrase("{:,} parameters", results.get("model.parameters")),
-        _phrase("{} evaluation", results.get("protocol")),
-        _phrase("{:.0f} s of training", results.get("seconds.train")),
-    ]
-    return " · ".join(part for part in parts if part)
+    phrases = {
+        "data.name": "data {}",
+        "data.bits": "reduced to {} bits",
+        "model.parameters": "{:,} parameters",
+        "protocol": "{} evaluation",
+        "seconds.train": "{:.0f} s of training",
+    }
+    return " · ".join(phrase.format(results[key]) for key, phrase in phrases.items() if _has(results, key))
 
 
-def _cards(results: Mapping[str, Any]) -> list[_Card]:
+def _cards(results: Mapping[str, Any]) -> list[dict[str, str]]:
     """The results whose metrics have a headline, in the order of the groups."""
     shown = [metric for metric in registered_metrics() if metric.headline and _has(results, metric.name)]
     order = [*GROUPS, *(metric.name.split(".")[0] for metric in shown)]
     cards = []
     for metric in sorted(shown, key=lambda metric: order.index(metric.name.split(".")[0])):
-        value, note = results[metric.name], meaning(metric.name)
+        value, note = results[metric.name], describe(metric.name)[1]
         if _has(results, f"{metric.name}_low", f"{metric.name}_high"):
             note += f"; 95 % interval {100 * results[f'{metric.name}_low']:.2f} to {percent(results[f'{metric.name}_high'])}"
         small = metric.unit == "number" and 0 < abs(value) < 1e-2
-        cards.append(_Card(metric.headline, scientific(value) if small else number(metric.name, value), note))
+        shown_value = scientific(value) if small else number(metric.name, value)
+        cards.append({"name": metric.headline, "value": shown_value, "note": note})
     return cards
 
 
@@ -119,90 +104,81 @@ def _findings(results: Mapping[str, Any]) -> list[str]:
         right = examples - round(results["test.error"] * examples)
         found.append(
             f"The classifier gets {right:,} of {examples:,} test examples right. Always predicting the most frequent class "
-            f"gives an error of {rough(results['test.chance_error'])}: that is chance."
+            f"gives an error of {percent(results['test.chance_error'], 1)}: that is chance."
         )
     if _has(results, "probe.test_error", "test.chance_error", "test.error"):
-        found.append(_probe_finding(results["probe.test_error"], results["test.error"], results["test.chance_error"]))
+        found.append(
+            "The nuisances are everything that the classifier ignores. A classifier that is trained afresh and sees nothing else "
+            f"has a test error of {percent(results['probe.test_error'], 1)}. "
+            + _verdict(results["probe.test_error"], results["test.error"], results["test.chance_error"])
+        )
     if _has(results, "probe.mutual_information_nats", "probe.entropy_nats"):
         bound, entropy = results["probe.mutual_information_nats"], results["probe.entropy_nats"]
-        if bound > 0:
-            found.append(f"The nuisances hold at least {bound:.2f} of the {entropy:.2f} nats of information about the class.")
-        else:
-            found.append(f"The probe's lower bound on the information is {bound:.2f} nats: it found nothing about the class.")
+        found.append(
+            f"The nuisances hold at least {bound:.2f} of the {entropy:.2f} nats of information about the class."
+            if bound > 0
+            else f"The probe's lower bound on the information about the class is {bound:.2f} nats, which says nothing."
+        )
     if _has(results, "metamers.logit_change_max", "metamers.pairs"):
         found.append(_metamer_finding(results))
     return found
 
 
-def _probe_finding(probe: float, own: float, chance: float) -> str:
-    start = (
-        "The nuisances are everything that the classifier ignores. A classifier that is trained afresh and sees nothing else "
-        f"has a test error of {rough(probe)}. "
-    )
-    if chance - probe <= 0.1 * chance:
-        return start + (
-            f"Chance is {rough(chance)}, so this probe finds hardly anything about the class outside the logits. A "
-            "stronger probe might find more; no probe can show that there is nothing."
+def _verdict(probe: float, own: float, chance: float) -> str:
+    """What the errors of a probe and of the classifier, beside chance, say about the nuisances."""
+    errors = f"Chance is {percent(chance, 1)}, and the classifier's own error is {percent(own, 1)}"
+    if probe >= 0.9 * chance:
+        return (
+            f"{errors}: this probe finds hardly anything about the class outside the logits. A stronger probe might find more; "
+            "no probe can show that there is nothing."
         )
+    if probe > own + 0.02:
+        return f"{errors}: the nuisances hold some of the information about the class, the logits hold more."
+    if probe < own - 0.02:
+        return f"{errors}: the nuisances hold more information about the class than the logits make use of."
     if own > 0.5 * chance:
-        return start + f"The classifier's own error is {rough(own)}: the logits hold less about the class than the nuisances do."
-    if probe <= own + 0.02:
-        return start + (
-            f"The classifier's own error is {rough(own)}: the information about the class is there a second time, unused. "
-            "Exchanging nuisances can change what a picture shows without changing a single logit. This is "
-            "excessive invariance, as the paper calls it."
-        )
-    return start + (
-        f"Chance is {rough(chance)} and the classifier's own error is {rough(own)}: some of the information about the class "
-        "is in the logits alone, some of it is also in the nuisances, unused."
+        return f"{errors}: the nuisances hold about as much information about the class as the logits, and neither holds much."
+    return (
+        f"{errors}: the information about the class is there a second time, unused. Exchanging nuisances can change what a picture "
+        "shows without changing a single logit. This is excessive invariance, as the paper calls it."
     )
 
 
 def _metamer_finding(results: Mapping[str, Any]) -> str:
+    found = {key.removeprefix("metamers."): value for key, value in results.items() if key.startswith("metamers.")}
     text = (
-        f"Each of {results['metamers.pairs']:,} metamers has the logits of one test example and the nuisances of another of "
+        f"Each of {found['pairs']:,} metamers has the logits of one test example and the nuisances of another of "
         "a different class. When the classifier encodes a metamer, no logit changes by more than "
-        f"{scientific(results['metamers.logit_change_max'])}. "
+        f"{scientific(found['logit_change_max'])}. "
     )
-    if _has(results, "metamers.prediction_kept_8bit", "metamers.pixels_out_of_range"):
+    if _has(found, "prediction_kept_8bit", "pixels_out_of_range"):
         text += (
-            f"As 8-bit pictures {rough(results['metamers.prediction_kept_8bit'])} of them keep their predicted class; "
-            f"{rough(results['metamers.pixels_out_of_range'])} of their pixels are outside the range of images and clipped. "
+            f"As 8-bit pictures {percent(found['prediction_kept_8bit'], 1)} of them keep their predicted class; "
+            f"{percent(found['pixels_out_of_range'], 1)} of their pixels are outside the range of images and clipped. "
         )
-    if _has(results, "metamers.oracle.donor", "metamers.oracle.logits"):
+    if _has(found, "oracle.donor", "oracle.logits"):
         text += (
-            f"The oracle labels {rough(results['metamers.oracle.donor'])} of them as the donor of the nuisances "
-            f"and {rough(results['metamers.oracle.logits'])} as the donor of the logits. "
+            f"The oracle labels {percent(found['oracle.donor'], 1)} of them as the donor of the nuisances "
+            f"and {percent(found['oracle.logits'], 1)} as the donor of the logits. "
         )
-    if _has(results, "metamers.adversarial"):
+    if _has(found, "adversarial"):
         text += (
-            f"{rough(results['metamers.adversarial'])} are invariance-based adversarial examples (Definition 3): the oracle's "
+            f"{percent(found['adversarial'], 1)} are invariance-based adversarial examples (Definition 3): the oracle's "
             "label changes, the prediction stays. "
         )
-    if _has(results, "metamers.distance_mean"):
-        text += f"The mean distance between a metamer and the donor of its logits is {results['metamers.distance_mean']:.3g}. "
-    if _has(results, "metamers.pixels_out_of_range"):
+    if _has(found, "distance_mean"):
+        text += f"The mean distance between a metamer and the donor of its logits is {found['distance_mean']:.3g}. "
+    if _has(found, "pixels_out_of_range"):
         text += "Whether the invariance is excessive can be seen in the pictures of metamers below."
     return text.strip()
 
 
 def _groups(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    prefixes = dict.fromkeys(key.split(".")[0] for key in results if "." in key)
-    names = {**GROUPS, **{prefix: prefix.capitalize() for prefix in prefixes if prefix not in GROUPS}}
-    groups = []
-    for prefix, name in [*names.items(), ("", "Other")]:
-        rows = [
-            {"key": key, "value": number(key, value), "meaning": meaning(key)}
-            for key, value in results.items()
-            if (key.split(".")[0] if "." in key else "") == prefix
-        ]
-        if rows:
-            groups.append({"name": name, "rows": rows})
-    return groups
-
-
-def _phrase(text: str, value: Any) -> str:
-    return "" if value is None else text.format(value)
+    groups: dict[str, list[dict[str, str]]] = {prefix: [] for prefix in GROUPS}
+    for key in sorted(results, key=lambda key: "." not in key):
+        row = {"key": key, "value": number(key, results[key]), "meaning": describe(key)[1]}
+        groups.setdefault(key.split(".")[0] if "." in key else "other", []).append(row)
+    return [{"name": GROUPS.get(prefix, prefix.capitalize()), "rows": rows} for prefix, rows in groups.items() if rows]
 
 
 def _plain(value: Any) -> str:
@@ -224,11 +200,6 @@ def _picture(figure: FigureFile) -> dict[str, Any]:
         raise DataError(f"cannot read the figure {figure.path}: {error.strerror or error}") from error
     if content[:8] != b"\x89PNG\r\n\x1a\n":
         raise DataError(f"expected a PNG, found something else in {figure.path}")
-    width = struct.unpack(">I", content[16:20])[0]
-    return {
-        "title": figure.title,
-        "caption": figure.caption,
-        # Figures have 150 pixels per inch and a screen about 96; a little larger is easier to read.
-        "width": round(width * 0.75),
-        "data": base64.b64encode(content).decode(),
-    }
+    # Figures have 150 pixels per inch and a screen about 96; a little larger is easier to read.
+    width = round(0.75 * int.from_bytes(content[16:20]))
+    return {"title": figure.title, "caption": figure.caption, "width": width, "data": base64.b64encode(content).decode()}

@@ -27,25 +27,14 @@ from flowclf.training.state import load_state, save_state
 
 @dataclass(frozen=True)
 class RunResult:
-    """Outcome of a finished run.
-
-    Attributes:
-        folder: the run directory.
-        results: the content of ``results.json``.
-    """
+    """The directory of a finished run, and the content of its ``results.json``."""
 
     folder: Path
     results: dict[str, Any]
 
 
 def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", progress: Progress | None = None) -> RunResult:
-    """Run a recipe in a new run directory.
-
-    Args:
-        loaded: a checked recipe.
-        out: a new or empty folder; by default a new one under ``runs``.
-        device: auto, cpu or cuda.
-        progress: receives progress updates.
+    """Run a recipe in ``out``, a new or empty folder, by default a new one under ``runs``, on auto, cpu or cuda.
 
     Raises:
         InterruptedRunError: if SIGINT or SIGTERM stops the run; its state is saved.
@@ -61,12 +50,7 @@ def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", pro
 
 
 def resume(path: Path, device: str = "auto", progress: Progress | None = None) -> RunResult:
-    """Resume an interrupted or killed run from its last saved state; the result is the same to the bit.
-
-    Args:
-        path: the run directory.
-        device: auto, cpu or cuda; bits are the same only on the same device.
-        progress: receives progress updates.
+    """Resume an interrupted or killed run from its last saved state; the result is the same to the bit on the same device.
 
     Raises:
         UsageError: if ``path`` is not a run directory, or has no saved state.
@@ -107,8 +91,21 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
                 probe=loaded.recipe.evaluate.probe,
                 progress=progress,
             )
-            results = _results(loaded, trainer, evaluation, time.perf_counter() - started)
-            _write_outcome(folder, trainer, evaluation, results)
+            results = {
+                "recipe": loaded.recipe.name,
+                "seed": loaded.recipe.seed,
+                **evaluation.results,
+                "train.epochs": trainer.epoch,
+                "train.steps": trainer.step,
+                "train.stream": loaded.recipe.train.stream,
+                "train.precision": "fp32" if trainer.dtype is None else "bf16",
+                "seconds.train": round(trainer.seconds, 3),
+            }
+            seconds = max(time.perf_counter() - started, trainer.seconds + evaluation.results["seconds.evaluate"])
+            results["seconds.total"] = round(seconds, 3)
+            _write_report(folder, trainer, evaluation, results)
+            # Last, so that results.json exists only in finished runs.
+            write_json(folder.results, results)
         except KeyboardInterrupt:
             _raise_if_stopped(stop, folder, trainer)
             raise
@@ -124,27 +121,12 @@ def _raise_if_stopped(stop: Interrupts, folder: RunFolder, trainer: Trainer) -> 
         )
 
 
-def _results(loaded: LoadedRecipe, trainer: Trainer, evaluation: Evaluation, seconds: float) -> dict[str, Any]:
-    return {
-        "recipe": loaded.recipe.name,
-        "seed": loaded.recipe.seed,
-        **evaluation.results,
-        "train.epochs": trainer.epoch,
-        "train.steps": trainer.step,
-        "train.stream": loaded.recipe.train.stream,
-        "train.precision": "fp32" if trainer.dtype is None else "bf16",
-        "seconds.train": round(trainer.seconds, 3),
-        "seconds.total": round(max(seconds, trainer.seconds + evaluation.results["seconds.evaluate"]), 3),
-    }
-
-
-def _write_outcome(folder: RunFolder, trainer: Trainer, evaluation: Evaluation, results: dict[str, Any]) -> None:
-    figures = write_figures(folder.figures, evaluation, trainer.rows)
+def _write_report(folder: RunFolder, trainer: Trainer, evaluation: Evaluation, results: dict[str, Any]) -> None:
     write_report(
         folder.path,
         results=results,
         title=f"{results['recipe']}, seed {results['seed']}",
-        figures=figures,
+        figures=write_figures(folder.figures, evaluation, trainer.rows),
         rows=trainer.rows,
         recipe_text=folder.recipe.read_text(encoding="utf-8"),
         resolved_text=folder.resolved.read_text(encoding="utf-8"),
@@ -152,5 +134,3 @@ def _write_outcome(folder: RunFolder, trainer: Trainer, evaluation: Evaluation, 
         model_text=repr(trainer.classifier),
         command="flowclf recipe run resolved.yaml",
     )
-    # Last, so that results.json exists only in finished runs.
-    write_json(folder.results, results)

@@ -19,12 +19,7 @@ from flowclf.training import Trainer
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model and, if known, the recipe that trained it.
-
-    Attributes:
-        classifier: the classifier, in eval mode.
-        recipe: the recipe of a run directory or zoo model; None for a bare checkpoint.
-    """
+    """A classifier in eval mode, and the recipe of its run directory or zoo entry; None for a bare checkpoint."""
 
     classifier: Classifier
     recipe: Recipe | None
@@ -108,6 +103,12 @@ def open_oracle(recipe: Recipe, classifier: Classifier) -> Oracle | None:
         return ready_oracle(open_model(recipe.evaluate.oracle, str(classifier.device)).classifier, classifier)
     except UsageError as error:
         raise UsageError(f"evaluate.oracle: {error}") from error
+
+
+def check_png(out: Path) -> None:
+    """Raise UsageError if the path of a figure does not end in ``.png``."""
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out: expected a .png file, found {out}")
 
 
 def image_shape(classifier: Classifier) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,7 @@ from flowclf.run.opening import prepare
 
 @dataclass(frozen=True)
 class Plan:
-    """Plan of a run.
-
-    Attributes:
-        text: the plan as text for the terminal.
-        data: the plan as JSON.
-    """
+    """Plan of a run, as text and as data for JSON."""
 
     text: str
     data: dict[str, Any]
@@ -28,16 +24,6 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
     recipe = loaded.recipe
     trainer, _ = prepare(recipe, device)
     classifier, data, loss = trainer.classifier, trainer.data, trainer.loss
-    rows = [
-        {
-            "name": row.name,
-            "kind": row.kind,
-            "shapes_in": [list(shape) for shape in row.shapes_in],
-            "shapes_out": [list(shape) for shape in row.shapes_out],
-            "parameters": row.parameters,
-        }
-        for row in classifier.node_rows()
-    ]
     adversary, adversary_text = 0, ""
     if isinstance(loss, AdversarialLoss):
         adversary = sum(parameter.numel() for parameter in loss.adversary_parameters())
@@ -51,14 +37,14 @@ def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
         "adversary_parameters": adversary,
         "epochs": trainer.settings.epochs,
         "steps": trainer.total_steps,
-        "nodes": rows,
+        "nodes": [dataclasses.asdict(row) for row in classifier.node_rows()],
     }
+    oracle_text = f", oracle {recipe.evaluate.oracle}" if recipe.evaluate.oracle else ""
     lines = [
         f"Recipe {recipe.name}, seed {recipe.seed}, on {classifier.device}",
         f"Data: {data}",
         f"Training: {trainer.settings.epochs} epochs of {data.steps_per_epoch} steps{adversary_text}",
-        f"Evaluation: protocol {recipe.evaluate.protocol}"
-        + (f", oracle {recipe.evaluate.oracle}" if recipe.evaluate.oracle else ""),
+        f"Evaluation: protocol {recipe.evaluate.protocol}{oracle_text}",
         repr(classifier),
     ]
     return Plan("\n".join(lines), summary)

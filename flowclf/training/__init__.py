@@ -28,24 +28,24 @@ def fit(
 
     Args:
         classifier: composed in code or loaded; its ActNorms are initialised from the data unless they are already.
-        loss: bound to the classifier, or bound now.
+        loss: bound to the classifier, or not bound yet.
         data: as ``flowclf.data.load`` returns it.
         progress: receives steps and epochs; by default nothing is shown.
-        keep_freed_memory: let the process keep up to 64 MiB of freed memory from now on, which is faster where activations are
-            recomputed; recipes do.
+        keep_freed_memory: let the process keep up to 64 MiB of freed memory from now on, as recipes do; faster where activations
+            are recomputed.
         settings: the keys of a recipe's section ``train``, with the same defaults (:class:`flowclf.settings.TrainSettings`), e.g.
             ``epochs=5, optimizer={"name": "adam", "lr": 2e-3}``.
 
     Returns:
-        The history: a row of metrics for each epoch.
+        The history: a row of metrics per epoch.
 
     Raises:
         NonFiniteLossError: if a term of the loss or the gradient is not finite; on a GPU the weights are lost by then.
-        UsageError: if a setting is unknown or not valid, or data, loss and classifier do not go together.
+        UsageError: if a setting is unknown or not valid, or data, loss and classifier do not fit together.
     """
     if keep_freed_memory:
         keep()
     trainer = Trainer(classifier, loss, data, settings)
-    rows = trainer.run(progress=progress)
+    trainer.run(progress=progress)
     trainer.finish()
-    return rows
+    return trainer.rows

@@ -1,8 +1,8 @@
 """Passes recorded once and replayed as CUDA graphs, so that a step of many small kernels waits for the GPU, not for Python.
 
-A pass of an invertible network is thousands of kernels, each of which runs for less time than its launch takes. A CUDA graph
-launches them together. A replay repeats the kernels and nothing else: what a node computes on the host, such as a random number or
-a counter, stays what it was when the pass was recorded. ``benchmarks/results/training-gpu.md`` has the speed-up.
+A pass of an invertible network is thousands of kernels that run for less time than their launches take; a CUDA graph launches them
+together. A replay repeats the kernels alone: what a node computes on the host, such as a random number or a counter, stays as
+recorded. ``benchmarks/results/training-gpu.md`` has the speed-up.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _Pass = Callable[..., Any]
 
 
 class Passes:
-    """The classifier's forward pass and the adversary's, with their gradients, as a training step needs them.
+    """The classifier's forward pass and the adversary's, with their gradients.
 
-    On a GPU they are recorded at the first whole batch, after three runs to warm up, and replayed from then on for whole batches;
-    recording restores buffers and the GPU's random state. Each replay overwrites the results of the one before, and all memory that
-    a pass needs stays allocated. Torch's warning about gradients from another stream is turned off for the rest of the process.
+    On a GPU they are recorded at the first whole batch, after three runs to warm up, and replayed for whole batches; recording
+    restores buffers and the GPU's random state. Each replay overwrites the results of the one before, and a pass's memory stays
+    allocated. Torch's warning about gradients from another stream is turned off for the rest of the process.
 
     Args:
         classifier: the network.
@@ -66,8 +66,7 @@ class Passes:
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """What the adversary minimises, for an encoding of :meth:`encode` without gradient."""
         inputs = (*encoding, labels)
-        result: Tensor = self._pass("adversary", inputs)(*inputs)
-        return result
+        return self._pass("adversary", inputs)(*inputs)  # type: ignore[no-any-return]
 
     def _pass(self, name: str, inputs: tuple[Tensor, ...]) -> _Pass:
         module = self._modules[name]
@@ -124,15 +123,13 @@ def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> _Pass:
     # The samples become the replay's inputs.
     samples = tuple(tensor.clone() for tensor in inputs)
     # Gradients are accumulated on the stream of the warm-up, which then waits for the replay's. That is intended, but torch warns.
-    warn = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
-    if warn is not None:
+    if warn := getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None):
         warn(False)
     try:
         # A copy, for the replay takes the place of the module's own forward.
-        recorded: _Pass = torch.cuda.make_graphed_callables(copy.copy(module), samples, allow_unused_input=True)
+        return torch.cuda.make_graphed_callables(copy.copy(module), samples, allow_unused_input=True)
     finally:
         torch.cuda.set_stream(stream)
         for buffer, before in buffers:
             buffer.copy_(before)
         torch.cuda.set_rng_state(random, inputs[0].device)
-    return recorded

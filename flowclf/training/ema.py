@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class MovingAverage:
     """Exponential moving average of every floating-point parameter; buffers are copied as they are.
 
-    The decay rate of update t is min(decay, (1 + t) / (10 + t)): it starts low, so that the initial weights are soon forgotten.
-
-    Args:
-        module: its weights are averaged.
-        decay: decay rate of the average, in (0, 1).
+    The decay rate of update t is min(``decay``, (1 + t) / (10 + t)): it starts low, so that the initial weights are soon forgotten.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -24,24 +21,18 @@ class MovingAverage:
         self.decay = decay
         self.updates = 0
         self.average = {name: value.detach().clone() for name, value in module.state_dict().items()}
-        self._averaged = {
-            name for name, parameter in module.named_parameters(remove_duplicate=False) if parameter.is_floating_point()
-        }
+        self._averaged = {name for name, p in module.named_parameters(remove_duplicate=False) if p.is_floating_point()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Add the current weights to the average."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averaged: list[Tensor] = []
-        current: list[Tensor] = []
-        for name, value in self.module.state_dict().items():
-            if name in self._averaged:
-                averaged.append(self.average[name])
-                current.append(value)
-            else:
-                self.average[name].copy_(value)
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        current = self.module.state_dict()
+        for name in current.keys() - self._averaged:
+            self.average[name].copy_(current[name])
+        names = [name for name in current if name in self._averaged]
+        torch._foreach_lerp_([self.average[name] for name in names], [current[name] for name in names], 1 - decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -53,14 +44,12 @@ class MovingAverage:
         finally:
             self.module.load_state_dict(kept)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """State for resuming."""
         return {"average": self.average, "updates": self.updates}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state of :meth:`state_dict`."""
-        average = state["average"]
-        if isinstance(average, dict):
-            for name, value in average.items():
-                self.average[name].copy_(value)
-        self.updates = int(state["updates"])  # type: ignore[call-overload]
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)
+        self.updates = int(state["updates"])

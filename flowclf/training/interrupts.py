@@ -10,15 +10,11 @@ from types import FrameType
 
 
 class Interrupts:
-    """Whether a signal came, and which.
-
-    Attributes:
-        signum: number of the first signal that came, or None.
-        immediate: raise KeyboardInterrupt at the first signal; for work that does not check whether to stop.
-    """
+    """Whether a signal came, and which: ``signum`` is the number of the first, or None."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        # For work that does not check whether to stop: raise KeyboardInterrupt at the first signal.
         self.immediate = False
 
     def __call__(self) -> bool:
@@ -39,8 +35,7 @@ def interrupts() -> Iterator[Interrupts]:
     if threading.current_thread() is not threading.main_thread():
         yield state
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, state._handle) for number in signals}
+    before = {number: signal.signal(number, state._handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield state
     finally:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.nn import functional
 
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
@@ -25,7 +25,7 @@ from flowclf.training.ema import MovingAverage
 from flowclf.training.meters import Meters
 from flowclf.training.optimizers import build_optimizer
 from flowclf.training.precision import subnet_dtype
-from flowclf.training.progress import Progress, SilentProgress, Task
+from flowclf.training.progress import Progress, SilentProgress
 from flowclf.training.schedules import build_schedule
 
 Row = dict[str, Any]
@@ -35,13 +35,13 @@ _READ_EVERY = 16
 
 
 class Trainer:
-    """A training: a classifier, a loss and data, optimisers, and how far the training has come.
+    """A classifier, a loss, data and optimisers, and how far the training has come.
 
     Args:
         classifier: trained in place, on its device. ActNorms that are not initialised yet are, from the first images.
-        loss: bound to the classifier, or bound now.
-        data: the training part trains the classifier, the validation part measures it after every epoch; the test part is not used.
-        settings: how to train; a mapping has the keys of :class:`flowclf.settings.TrainSettings`, which are those of a recipe.
+        loss: bound to the classifier, or not bound yet.
+        data: the training part trains the classifier, the validation part evaluates it after each epoch; the test part is not used.
+        settings: the settings, or a mapping of their keys, which are those of a recipe's section ``train``.
 
     Raises:
         UsageError: if a setting is not valid or needs another classifier, the data do not fit it, or the loss is bound to another.
@@ -56,6 +56,7 @@ class Trainer:
             )
         if loss._binding is not None and loss.binding.classifier is not classifier:
             raise UsageError(f"{type(loss).__name__} is bound to another classifier; make a new one")
+        invertible = isinstance(classifier, InvertibleClassifier)
         stream = classifier.stream if isinstance(classifier, InvertibleClassifier) else "float"
         if "stream" in settings.model_fields_set and settings.stream != stream:
             raise UsageError(f"train: stream: the classifier was built with '{stream}', found '{settings.stream}'")
@@ -73,13 +74,11 @@ class Trainer:
         self.rows: list[Row] = []
         self.seconds = 0.0
         self.meters = Meters(_READ_EVERY if classifier.device.type == "cuda" else 1)
-        parameters = [*classifier.parameters(), *self.loss.main_parameters()]
-        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._parameters = [p for p in (*classifier.parameters(), *self.loss.main_parameters()) if p.requires_grad]
         self.optimizer = build_optimizer([classifier, self.loss], self._parameters, plain(settings.optimizer))
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.adversary_optimizer = self.loss.adversary_optimizer() if isinstance(self.loss, AdversarialLoss) else None
         self.schedule = build_schedule(plain(settings.schedule), self.total_steps, self.steps_per_epoch)
-        invertible = isinstance(classifier, InvertibleClassifier)
         self.dtype = subnet_dtype(settings.precision, classifier.device) if invertible else None
         if not classifier.initialized:
             images = data.train.inputs[:_INITIALIZATION_SAMPLES].to(classifier.device)
@@ -113,58 +112,48 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: if a term of the loss or the gradient is not finite. On a CPU the weights are those before the step.
-                On a GPU this is checked every 16 steps and before a state is saved: the weights are lost, the last saved state is
-                good.
+                A GPU is checked every 16 steps and before a state is saved: the weights are lost, the last saved state is good.
             GridOverflowError: if a stream in fixed point left its grid before the end of an epoch or before a state was saved.
         """
         progress = progress or SilentProgress()
         last = self.total_steps if until is None else min(until, self.total_steps)
+        every = self.settings.checkpoint_every_steps
+        self.classifier.train()
+        self.loss.train()
         try:
             with _training_mode(self.classifier, self.settings, self.dtype), progress.task("training", self.total_steps) as task:
                 task.advance(self.step)
-                while self.step < last and not self._epoch(last, task, on_state, stop, progress):
-                    pass
+                started = time.perf_counter()
+                for batch in self._batches(last):
+                    self._train_step(batch)
+                    task.advance(1, **{name: number for name, number in self.meters.latest.items() if name != "gradient_norm"})
+                    finished = (stop is not None and stop()) or self.step == last
+                    ended = self.step % self.steps_per_epoch == 0
+                    if ended or finished or (every and self.step % every == 0):
+                        self.meters.read()
+                        self.seconds += time.perf_counter() - started
+                        self._check_grid()
+                        if ended:
+                            self.rows.append(self._row())
+                            self.meters.reset()
+                            progress.row(self.rows[-1])
+                        if on_state is not None:
+                            on_state(self)
+                        started = time.perf_counter()
+                    if finished:
+                        break
         finally:
             self.classifier.eval()
             self.loss.eval()
         return self.rows
 
-    def _epoch(
-        self,
-        last: int,
-        task: Task,
-        on_state: Callable[[Trainer], None] | None,
-        stop: Callable[[], bool] | None,
-        progress: Progress,
-    ) -> bool:
-        """Train for the rest of the current epoch; True if ``stop`` ended it."""
-        every = self.settings.checkpoint_every_steps
-        self.classifier.train()
-        self.loss.train()
-        started = time.perf_counter()
-        for batch in self.data.train_batches(self.epoch, start=self.step % self.steps_per_epoch):
-            self._train_step(batch)
-            task.advance(1, **{name: number for name, number in self.meters.latest.items() if name != "gradient_norm"})
-            stopping = stop is not None and stop()
-            ended = self.step % self.steps_per_epoch == 0
-            finished = stopping or self.step == last
-            if ended or finished or (every and self.step % every == 0):
-                self.meters.read()
-                self.seconds += time.perf_counter() - started
-                self._check_grid()
-                if ended:
-                    self.rows.append(self._row())
-                    self.meters.reset()
-                    progress.row(self.rows[-1])
-                if on_state is not None:
-                    on_state(self)
-                started = time.perf_counter()
-            if finished:
-                return stopping
-        return False
+    def _batches(self, last: int) -> Iterator[Batch]:
+        """The batches from the current step to the last, epoch after epoch."""
+        while self.step < last:
+            yield from self.data.train_batches(self.epoch, start=self.step % self.steps_per_epoch)
 
     def _train_step(self, batch: Batch) -> None:
-        """One step of the adversary, where there is one, and of the classifier."""
+        """The steps of the adversary, if there is one, and one of the classifier."""
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * self.schedule(self.step)
         self.loss.set_progress(self.step / self.total_steps)
@@ -184,8 +173,11 @@ class Trainer:
 
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         self.meters.record(self.step, {"loss": terms.total, **terms.parts, "gradient_norm": norm})
-        if self.settings.gradient_clip is not None:
-            _clip(self._parameters, norm, self.settings.gradient_clip)
+        limit = self.settings.gradient_clip
+        # Well below the limit the factor is 1, and multiplying by it costs a third of an optimiser's step on a CPU; on a GPU, the
+        # comparison would wait for the device.
+        if limit is not None and (norm.is_cuda or norm.item() > 0.99 * limit):
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, limit, norm)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update()
@@ -201,10 +193,8 @@ class Trainer:
 
     def _validate(self) -> Row:
         """Metrics on the validation part, of the averaged weights if an average is kept."""
-        totals = {"error": 0.0, "cross_entropy_nats": 0.0}
+        totals: dict[str, float] = defaultdict(float)
         split = self.data.validation
-        if not len(split):
-            return {}
         generator = torch.Generator().manual_seed(mix_seed(self.data.seed, "validation"))
         with evaluating(self.classifier), self.ema.applied() if self.ema is not None else contextlib.nullcontext():
             for start in range(0, len(split), 500):
@@ -215,8 +205,7 @@ class Trainer:
                 totals["cross_entropy_nats"] += float(functional.cross_entropy(encoding.logits, labels, reduction="sum"))
                 if isinstance(self.classifier, InvertibleClassifier):
                     log_prob = self.classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
-                    bits = float(self.classifier.preprocessing.bits_per_dim(log_prob).sum())
-                    totals["bits_per_dim"] = totals.get("bits_per_dim", 0.0) + bits
+                    totals["bits_per_dim"] += float(self.classifier.preprocessing.bits_per_dim(log_prob).sum())
         return {f"validation.{name}": total / len(split) for name, total in totals.items()}
 
     def _row(self) -> Row:
@@ -232,11 +221,7 @@ class Trainer:
         self.classifier.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how the training goes on, as tensors, numbers and strings.
-
-        Raises:
-            NonFiniteLossError: as :meth:`run`.
-        """
+        """Everything that decides how the training goes on, as tensors, numbers and strings; raises as :meth:`run`."""
         self.meters.read()
         return {
             "step": self.step,
@@ -284,11 +269,3 @@ def _training_mode(classifier: Classifier, settings: TrainSettings, dtype: torch
             if classifier.stream == "float":
                 set_subnet_dtype(classifier, None)
             classifier.activations = activations
-
-
-def _clip(parameters: Sequence[nn.Parameter], norm: Tensor, limit: float) -> None:
-    """Scale gradients of this norm down to the limit."""
-    # Well below the limit the factor is 1, and multiplying by it costs a third of an optimiser's step on a CPU; a GPU would have
-    # to be waited for.
-    if norm.is_cuda or norm.item() > 0.99 * limit:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)

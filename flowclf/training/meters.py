@@ -13,13 +13,9 @@ from flowclf.errors import NonFiniteLossError
 
 
 class Meters:
-    """Means over steps of scalars by name, read from the device a few steps at a time, for every look at a GPU waits for it.
+    """Means over steps of scalars by name; ``latest`` has the values of the last step that was read.
 
-    Args:
-        read_every: steps between two reads.
-
-    Attributes:
-        latest: the values of the last step that was read.
+    Values are read from the device every ``read_every`` steps, for each read waits for a GPU.
 
     Example:
         >>> meters = Meters()
@@ -37,11 +33,7 @@ class Meters:
         self._counts: dict[str, int] = {}
 
     def record(self, step: int, values: Mapping[str, Tensor]) -> None:
-        """Take in the values of a step: tensors of one element, on any device.
-
-        Raises:
-            NonFiniteLossError: as :meth:`read`.
-        """
+        """Record the values of a step: tensors of one element, on any device; raises as :meth:`read`."""
         device = next(iter(values.values())).device
         stacked = torch.stack([value.detach().to(device, torch.float64).reshape(()) for value in values.values()])
         self._unread.append((step, tuple(values), stacked))
@@ -55,10 +47,8 @@ class Meters:
             NonFiniteLossError: if a value is not finite; the message names it, and the step.
         """
         unread, self._unread = self._unread, []
-        if not unread:
-            return
         # All in one transfer, for each waits for the device.
-        numbers = iter(torch.cat([values for _, _, values in unread]).tolist())
+        numbers = iter(torch.cat([values for _, _, values in unread]).tolist() if unread else [])
         for step, names, _ in unread:
             self.latest = dict(zip(names, numbers, strict=False))
             _check_finite(step, self.latest)
@@ -71,7 +61,7 @@ class Meters:
         return {name: total / self._counts[name] for name, total in self._sums.items()}
 
     def reset(self) -> None:
-        """Begin anew, for the next epoch."""
+        """Begin again, for the next epoch."""
         self._sums, self._counts = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -85,12 +75,12 @@ class Meters:
 
 
 def _check_finite(step: int, numbers: Mapping[str, float]) -> None:
-    wrong = {name: number for name, number in numbers.items() if not math.isfinite(number)}
-    if not wrong:
-        return
+    wrong = {name: f"{name} is {number}" for name, number in numbers.items() if not math.isfinite(number)}
     # The terms of the loss say more than their sum, and both say more than what comes of them.
-    terms = {name: number for name, number in wrong.items() if name not in ("loss", "gradient_norm")}
-    if terms or "loss" in wrong:
-        listed = ", ".join(f"{name} is {number}" for name, number in (terms or {"loss": numbers["loss"]}).items())
-        raise NonFiniteLossError(f"step {step}: {listed}")
-    raise NonFiniteLossError(f"step {step}: the norm of the gradient is {wrong['gradient_norm']}; the loss is {numbers['loss']}")
+    if terms := [message for name, message in wrong.items() if name not in ("loss", "gradient_norm")]:
+        raise NonFiniteLossError(f"step {step}: {', '.join(terms)}")
+    if "loss" in wrong:
+        raise NonFiniteLossError(f"step {step}: {wrong['loss']}")
+    if wrong:
+        norm, loss = numbers["gradient_norm"], numbers["loss"]
+        raise NonFiniteLossError(f"step {step}: the norm of the gradient is {norm}; the loss is {loss}")

@@ -1,13 +1,13 @@
-"""The list of optimisers, and what they are given to train.
+"""The list of optimisers, and the parameter groups that they train.
 
-An optimiser is a function, or a class such as torch's own, called as ``optimizer(params, *, lr, weight_decay, ...)``, where
-``params`` is a list of torch's parameter groups and a group that is not to decay says so. It is registered in the group
-``flowclf.optimizers``; its keyword arguments are what a recipe may give to it.
+An optimiser is a function, or a class such as torch's own, called as ``optimizer(params, *, lr, weight_decay, ...)``: ``params`` is
+a list of torch's parameter groups, and one without decay says so. It is registered in the group ``flowclf.optimizers``; its keyword
+arguments are keys of a recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -32,7 +32,6 @@ def adamax(
     """Adamax (Kingma and Ba, Adam, 2015, section 7.1).
 
     Args:
-        params: parameter groups.
         lr: learning rate, before the schedule.
         betas: decay rates of the running mean of gradients and of their running maximum.
         eps: added to that maximum.
@@ -52,7 +51,6 @@ def adam(
     """Adam (Kingma and Ba, 2015).
 
     Args:
-        params: parameter groups.
         lr: learning rate, before the schedule.
         betas: decay rates of the running means of gradients and of their squares.
         eps: added to the root of the latter.
@@ -72,11 +70,10 @@ def adamw(
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
 
     Args:
-        params: parameter groups.
         lr: learning rate, before the schedule.
         betas: decay rates of the running means of gradients and of their squares.
         eps: added to the root of the latter.
-        weight_decay: decoupled weight decay, of the weights of linear and convolutional layers.
+        weight_decay: decoupled decay of the weights of linear and convolutional layers.
     """
     return torch.optim.AdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=_fast(params))
 
@@ -85,7 +82,6 @@ def sgd(params: Groups, *, lr: PositiveFloat = 0.1, momentum: Decay = 0.9, weigh
     """Stochastic gradient descent with momentum.
 
     Args:
-        params: parameter groups.
         lr: learning rate, before the schedule.
         momentum: decay rate of the running sum of gradients.
         weight_decay: L2 penalty on the weights of linear and convolutional layers.
@@ -95,21 +91,16 @@ def sgd(params: Groups, *, lr: PositiveFloat = 0.1, momentum: Decay = 0.9, weigh
 
 def _fast(params: Groups) -> Literal[True] | None:
     """Take one step for all parameters together, where torch has one for their devices; None leaves the choice to torch."""
-    devices = {parameter.device.type for group in params for parameter in group["params"]}
-    return True if devices <= {"cpu", "cuda"} else None
+    return True if {p.device.type for group in params for p in group["params"]} <= {"cpu", "cuda"} else None
 
 
 def build_optimizer(
     modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter], specification: Mapping[str, Any]
 ) -> Optimizer:
-    """An optimiser over parameters, whose weight decay acts on the weights of linear and convolutional layers alone.
+    """A registered optimiser by ``name``, with its arguments, over the parameters that are not frozen.
 
-    Scales, rotations and the prior decide the bijection's log-determinant: pulling them to zero does not regularise it.
-
-    Args:
-        modules: where to look for layers.
-        parameters: what to train; frozen ones are left out.
-        specification: ``name``, of a registered optimiser, and its arguments.
+    Its weight decay acts on the weights of the modules' linear and convolutional layers alone: scales, rotations and the prior
+    decide the bijection's log-determinant, and pulling them to zero does not regularise it.
 
     Raises:
         RegistryError: if the name is not registered.
@@ -126,13 +117,10 @@ def build_optimizer(
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     weights = {id(layer.weight) for module in modules for layer in module.modules() if isinstance(layer, kinds)}
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    groups: Groups = [
-        {"params": [p for p in trained if id(p) in weights]},
-        {"params": [p for p in trained if id(p) not in weights], "weight_decay": 0.0},
-    ]
-    make = registry.optimizers.get(name)
+    decayed, rest = ([p for p in trained if (id(p) in weights) == wanted] for wanted in (True, False))
+    groups: Groups = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
+    make: Callable[..., Optimizer] = registry.optimizers.get(name)
     try:
-        optimizer: Optimizer = make([group for group in groups if group["params"]], **arguments)
+        return make([group for group in groups if group["params"]], **arguments)
     except (TypeError, ValueError) as error:
         raise UsageError(f"optimizer {name}: {error}") from error
-    return optimizer

@@ -1,9 +1,8 @@
-"""How work that takes long reports its progress."""
+"""How long work reports its progress."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 
@@ -27,13 +26,8 @@ class Progress(Protocol):
         """Begin work of ``total`` steps."""
 
 
-class _SilentTask:
-    def advance(self, n: int = 1, **values: float) -> None:
-        """Nothing."""
-
-
 class SilentProgress:
-    """Progress that is not shown."""
+    """Progress that is not shown; its own task too."""
 
     def message(self, text: str) -> None:
         """Nothing."""
@@ -41,7 +35,9 @@ class SilentProgress:
     def row(self, row: dict[str, Any]) -> None:
         """Nothing."""
 
-    @contextlib.contextmanager
-    def task(self, description: str, total: int) -> Iterator[Task]:
+    def advance(self, n: int = 1, **values: float) -> None:
+        """Nothing."""
+
+    def task(self, description: str, total: int) -> contextlib.AbstractContextManager[Task]:
         """A task that is not shown."""
-        yield _SilentTask()
+        return contextlib.nullcontext(self)

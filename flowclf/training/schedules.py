@@ -1,7 +1,8 @@
 """The list of learning-rate schedules.
 
-A schedule is a function ``schedule(total_steps, steps_per_epoch, *, ...)`` that returns a :data:`Schedule`. It is registered in the
-group ``flowclf.schedules``; its keyword arguments are what a recipe may give to it, beside ``warmup_steps``, which all have.
+A schedule is a function ``schedule(total_steps, steps_per_epoch, *, ...)`` of the steps of the whole training and of an epoch; it
+returns a :data:`Schedule`. It is registered in the group ``flowclf.schedules``; its keyword arguments are keys of a recipe, beside
+``warmup_steps``, which all schedules have.
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ def step(total_steps: int, steps_per_epoch: int, *, every_epochs: PositiveInt = 
     """The learning rate is multiplied by a factor every few epochs.
 
     Args:
-        total_steps: of the whole training.
-        steps_per_epoch: batches per epoch.
         every_epochs: epochs between two drops.
         factor: what each drop multiplies the learning rate by.
     """
@@ -44,8 +43,6 @@ def one_cycle(total_steps: int, steps_per_epoch: int, *, peak: ProperFraction = 
     """The learning rate rises, then falls to almost 0, both along a cosine (Smith and Topin, 2018).
 
     Args:
-        total_steps: of the whole training.
-        steps_per_epoch: batches per epoch.
         peak: where the learning rate is largest, as a fraction of the training.
         start: learning rate of the first step, as a fraction of the largest.
     """
@@ -63,20 +60,13 @@ def trapezoid(total_steps: int, steps_per_epoch: int, *, decay: PositiveFraction
     """The learning rate is constant, then falls linearly to 0 at the end.
 
     Args:
-        total_steps: of the whole training.
-        steps_per_epoch: batches per epoch.
         decay: fraction of the training, at its end, over which the learning rate falls.
     """
     return lambda step: min(1.0, (1 - step / total_steps) / decay)
 
 
 def build_schedule(specification: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> Schedule:
-    """A schedule, multiplied by a linear rise over the first ``warmup_steps``.
-
-    Args:
-        specification: ``name``, of a registered schedule, ``warmup_steps``, by default 0, and the schedule's own arguments.
-        total_steps: of the whole training.
-        steps_per_epoch: batches per epoch.
+    """A registered schedule by ``name``, with its arguments, multiplied by a linear rise over the first ``warmup_steps``, if any.
 
     Raises:
         RegistryError: if the name is not registered.

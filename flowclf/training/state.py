@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -31,13 +30,10 @@ def save_state(folder: str | Path, trainer: Trainer) -> None:
     # Two states of one step have different names, so that writing the second leaves the first intact until the pointer moves.
     file = folder / f"state-{trainer.step:08d}-{digest[:8]}.pt"
     write_bytes(file, content)
-    write_json(
-        folder / _POINTER,
-        {"file": file.name, "sha256": digest, "step": trainer.step, "total_steps": trainer.total_steps},
-    )
-    for old in folder.glob("state-*.pt"):
-        if old.name != file.name:
-            old.unlink(missing_ok=True)
+    record = {"file": file.name, "sha256": digest, "step": trainer.step, "total_steps": trainer.total_steps}
+    write_json(folder / _POINTER, record)
+    for old in set(folder.glob("state-*.pt")) - {file}:
+        old.unlink(missing_ok=True)
 
 
 def load_state(folder: str | Path, trainer: Trainer) -> None:
@@ -48,8 +44,7 @@ def load_state(folder: str | Path, trainer: Trainer) -> None:
         ChecksumError: if the state file is not the one that was written.
         CheckpointError: if it cannot be read, or belongs to another network or loss.
     """
-    folder = Path(folder)
-    pointer = folder / _POINTER
+    pointer = Path(folder) / _POINTER
     if not pointer.is_file():
         raise UsageError(f"{folder} holds no state to resume from: {_POINTER} is missing")
     try:
@@ -57,10 +52,9 @@ def load_state(folder: str | Path, trainer: Trainer) -> None:
         name, digest = str(entry["file"]), str(entry["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{pointer}: expected JSON with file and sha256: {error}") from error
-    file = folder / Path(name).name
+    file = pointer.with_name(Path(name).name)
     check_sha256(file, digest)
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        trainer.load_state_dict(state)
+        trainer.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # Broken bytes can make torch raise anything.
         raise CheckpointError(f"{file} does not fit the recipe or cannot be read: {error}") from error

@@ -284,7 +284,7 @@ def test_no_command_without_a_model_imports_torch(arguments):
     heavy, seconds = done.stderr.rsplit(" ", 1)
     assert heavy == "[]"
     if "--help" in arguments:
-        assert float(seconds) < 0.4
+        assert float(seconds) < 0.3
 
 
 def test_a_reader_that_goes_away_is_met_with_silence():

@@ -226,7 +226,7 @@ class Oracle(nn.Module):
 
 def short_full(monkeypatch: pytest.MonkeyPatch) -> None:
     short = dataclasses.replace(PROTOCOLS["full"], pairs=40, probe_epochs=4, probe_patience=2)
-    monkeypatch.setattr("flowclf.evaluation.protocols.PROTOCOLS", {"full": short})
+    monkeypatch.setattr("flowclf.evaluation.context.PROTOCOLS", {"full": short})
 
 
 ORACLE_KEYS = {

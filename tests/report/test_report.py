@@ -130,34 +130,43 @@ def test_every_result_is_in_the_tables_once(tmp_path: Path) -> None:
     assert sorted(re.findall(r'<td class="key"><code>([^<]+)</code>', text)) == sorted(RESULTS)
 
 
+AGAIN, SOME, LITTLE = "is there a second time, unused", "hold some of the information", "finds hardly anything about the class"
+MORE, BOTH = "hold more information about the class than the logits make use of", "neither holds much"
+
+
 @pytest.mark.parametrize(
-    ("probe", "verdict"),
+    ("own", "probe", "verdict"),
     [
-        (0.012, "the information about the class is there a second time, unused"),
-        (0.03, "the information about the class is there a second time, unused"),
-        (0.3, "some of the information about the class is in the logits alone"),
-        (0.85, "finds hardly anything about the class outside the logits"),
-        (0.93, "finds hardly anything about the class outside the logits"),
+        (0.012, 0.012, AGAIN),
+        (0.012, 0.03, AGAIN),
+        (0.012, 0.04, SOME),
+        (0.012, 0.3, SOME),
+        (0.012, 0.79, SOME),
+        (0.012, 0.82, LITTLE),
+        (0.012, 0.93, LITTLE),
+        # The nuisances hold less than the logits, and are not said to hold more.
+        (0.593, 0.628, SOME),
+        (0.593, 0.6, BOTH),
+        (0.593, 0.4, MORE),
+        (0.81, 0.4, MORE),
+        (0.81, 0.88, LITTLE),
+        (0.05, 0.02, MORE),
+        (0.04, 0.03, AGAIN),
+        (0.44, 0.44, AGAIN),
+        (0.46, 0.46, BOTH),
     ],
 )
-def test_the_verdict_follows_the_probe(tmp_path: Path, probe: float, verdict: str) -> None:
-    said = words(write_report(tmp_path, results={**RESULTS, "probe.test_error": probe}).read_text(encoding="utf-8"))
-    assert verdict in said
+def test_the_verdict_follows_from_the_errors(tmp_path: Path, own: float, probe: float, verdict: str) -> None:
+    results = {**RESULTS, "test.error": own, "probe.test_error": probe, "test.chance_error": 0.9}
+    said = words(write_report(tmp_path, results=results).read_text(encoding="utf-8"))
+    assert [one for one in (AGAIN, SOME, LITTLE, MORE, BOTH) if one in said] == [verdict]
+    assert ("excessive invariance, as" in said) == (verdict == AGAIN)
 
 
-def test_logits_that_classify_little_are_not_blamed_on_invariance(tmp_path: Path) -> None:
-    said = words(
-        write_report(tmp_path, results={**RESULTS, "test.error": 0.81, "probe.test_error": 0.4}).read_text(encoding="utf-8")
-    )
-    assert "own error is 81.0 %: the logits hold less about the class than the nuisances do" in said
-    assert "excessive invariance, as" not in said
-
-
-def test_a_bound_below_zero_is_not_called_information(tmp_path: Path) -> None:
-    results = {**RESULTS, "probe.mutual_information_nats": -0.04}
-    assert "bound on the information is -0.04 nats: it found nothing" in words(
-        write_report(tmp_path, results=results).read_text(encoding="utf-8")
-    )
+@pytest.mark.parametrize(("bound", "sentence"), [(-0.04, "is -0.04 nats, which says nothing"), (0.5, "hold at least 0.50 of the")])
+def test_a_bound_below_zero_is_not_called_information(tmp_path: Path, bound: float, sentence: str) -> None:
+    results = {**RESULTS, "probe.mutual_information_nats": bound}
+    assert sentence in words(write_report(tmp_path, results=results).read_text(encoding="utf-8"))
 
 
 def test_an_oracle_is_spoken_of_where_there_was_one(tmp_path: Path) -> None:

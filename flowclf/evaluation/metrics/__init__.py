@@ -1,10 +1,7 @@
-"""The built-in metrics, one file per topic: functions of tensors, and what they are called in the results.
+"""The built-in metrics, one file per topic, in the order of the results.
 
-- ``error``: test error, its interval, chance; ``likelihood``: cross-entropy, bits per dimension; ``calibration``
-- ``numerics``: inverse errors; ``probes``; ``metamers``; ``planes``; ``facts``: what was evaluated and how
-
-The results keep their order. All are registered by the one entry point ``flowclf`` of the group ``flowclf.metrics``, to which
-any package can add its own; see :mod:`flowclf.evaluation.metric`.
+All are registered by the one entry point ``flowclf`` of the group ``flowclf.metrics``; :mod:`flowclf.evaluation.metric` says how a
+package adds its own.
 """
 
 from __future__ import annotations
@@ -13,13 +10,5 @@ from flowclf.evaluation.metrics import calibration, error, facts, likelihood, me
 
 __all__ = ["METRICS"]
 
-METRICS = (
-    *facts.METRICS,
-    *error.METRICS,
-    *likelihood.METRICS,
-    *calibration.METRICS,
-    *numerics.METRICS,
-    *probes.METRICS,
-    *metamers.METRICS,
-    *planes.METRICS,
-)
+_TOPICS = (facts, error, likelihood, calibration, numerics, probes, metamers, planes)
+METRICS = tuple(metric for topic in _TOPICS for metric in topic.METRICS)

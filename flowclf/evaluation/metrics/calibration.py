@@ -13,13 +13,7 @@ from flowclf.evaluation.metrics.error import check_outputs
 
 
 class ReliabilityBins(NamedTuple):
-    """Predictions grouped by their confidence; each field is (bins,), float64.
-
-    Attributes:
-        counts: predictions in the bin.
-        confidence: mean of the largest class probability in the bin; 0 in an empty one.
-        accuracy: fraction of them that are right; 0 in an empty one.
-    """
+    """Per bin of confidence the number of predictions, their mean confidence and their accuracy; (bins,), float64, 0 if empty."""
 
     counts: Tensor
     confidence: Tensor
@@ -38,25 +32,17 @@ def reliability_bins(logits: Tensor, labels: Tensor, *, bins: int = 15) -> Relia
     confidence, predicted = logits.double().softmax(1).max(1)
     index = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     counts = torch.bincount(index, minlength=bins).double()
-    filled = counts.clamp_min(1)
-    right = (predicted == labels).double()
-    return ReliabilityBins(
-        counts,
-        torch.bincount(index, weights=confidence, minlength=bins) / filled,
-        torch.bincount(index, weights=right, minlength=bins) / filled,
-    )
+    sums = (torch.bincount(index, weights=values, minlength=bins) for values in (confidence, (predicted == labels).double()))
+    return ReliabilityBins(counts, *(total / counts.clamp_min(1) for total in sums))
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15) -> float:
-    r"""Mean over predictions of how far their bin's accuracy is from its mean confidence, a fraction of 1.
+    r"""Mean distance of a prediction's bin's accuracy from its mean confidence, a fraction of 1.
 
     .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{N} |\mathrm{acc}(b) - \mathrm{conf}(b)|
 
     over bins of equal width (C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks",
-    ICML 2017, equation 3, with its 15 bins).
-
-    Raises:
-        UsageError: if there are no examples, the shapes do not match, or there is less than one bin.
+    ICML 2017, equation 3, with its 15 bins). Raises as :func:`reliability_bins`.
     """
     counts, confidence, accuracy = reliability_bins(logits, labels, bins=bins)
     return ((counts / counts.sum()) * (accuracy - confidence).abs()).sum().item()

@@ -13,18 +13,13 @@ from flowclf.evaluation.metric import Metric
 
 
 def error(logits: Tensor, labels: Tensor) -> float:
-    """Fraction of examples whose largest logit is not that of their label.
-
-    Args:
-        logits: (N, K).
-        labels: (N,).
+    """Fraction of examples whose largest logit (N, K) is not that of their label (N,).
 
     Example:
         >>> error(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1]))
         0.5
 
-    Raises:
-        UsageError: if there are no examples, or the shapes do not match.
+    Raises as :func:`check_outputs`.
     """
     check_outputs(logits, labels)
     return (logits.argmax(1) != labels).double().mean().item()
@@ -37,9 +32,8 @@ def check_outputs(logits: Tensor, labels: Tensor) -> None:
         UsageError: if there are no examples, or the shapes do not match.
     """
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise UsageError(
-            f"expected logits (N, K) and labels (N,) of at least one example, found {tuple(logits.shape)} and {tuple(labels.shape)}"
-        )
+        found = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+        raise UsageError(f"expected logits (N, K) and labels (N,) of at least one example, found {found}")
 
 
 def _error_on(context: MetricContext, split: str) -> float:
@@ -51,7 +45,8 @@ def _chance_error(context: MetricContext) -> float:
     return 1 - int(torch.bincount(labels).max()) / len(labels)
 
 
-def _examples(context: MetricContext, split: str) -> int:
+def example_count(context: MetricContext, split: str) -> int:
+    """Number of examples of a split."""
     return len(context.splits[split])
 
 
@@ -65,12 +60,12 @@ METRICS = (
         "share",
         "misclassified test examples",
         partial(_error_on, split="test"),
-        trials=partial(_examples, split="test"),
+        trials=partial(example_count, split="test"),
         headline="Test error",
     ),
     Metric("test.chance_error", "share", "error of always predicting the most frequent class", _chance_error, card=True),
     *(
-        Metric(f"{split}.examples", "count", f"number of {words} examples", partial(_examples, split=split))
+        Metric(f"{split}.examples", "count", f"number of {words} examples", partial(example_count, split=split))
         for split, words in (("train", "training"), ("validation", "validation"), ("test", "test"))
     ),
 )

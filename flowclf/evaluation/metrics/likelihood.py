@@ -13,11 +13,7 @@ from flowclf.evaluation.metrics.error import check_outputs
 
 
 def cross_entropy_nats(logits: Tensor, labels: Tensor) -> float:
-    """Mean of -log softmax(logits)[label], nats, summed in float64.
-
-    Raises:
-        UsageError: if there are no examples, or the shapes do not match.
-    """
+    """Mean of -log softmax(logits)[label], nats, summed in float64; raises as :func:`check_outputs`."""
     check_outputs(logits, labels)
     return functional.cross_entropy(logits.double(), labels).item()
 

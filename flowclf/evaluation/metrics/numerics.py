@@ -22,12 +22,12 @@ def _of_x(context: MetricContext) -> InverseError:
 
 def _of_z(context: MetricContext) -> InverseError:
     logits, nuisance, _ = context.encoded("test")
-    # Recombined, so that z is not simply the image of a test input: it is what metamers ask of the inverse.
+    # As in metamers, z recombines logits and nuisances, so that it is not the image of a test input.
     return forward_inverse_error(context.invertible, logits[:_EXAMPLES], nuisance[:_EXAMPLES].roll(1, dims=0))
 
 
 def _grid_peak(context: MetricContext) -> float | None:
-    # Of the encodings and both inverses, whichever metrics asked for them.
+    # The peak must cover both inverses, also if no other metric needs them.
     context.once(_of_x), context.once(_of_z)
     peak = context.invertible.grid_peak()
     return None if peak is None else peak.magnitude

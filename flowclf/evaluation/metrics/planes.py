@@ -11,11 +11,11 @@ from flowclf.evaluation.probing import train_probes
 
 
 def planes_of(context: MetricContext) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arrays and numbers of :func:`plane_arrays`, compared with the truth that the data know."""
+    """Arrays and numbers of :func:`plane_arrays`, compared with the data's own oracle."""
     trained = context.once(train_probes)
     probe = trained.probes[trained.best_on_validation]
     x, labels = context.test_sample
-    # A network's answers mean little away from the data, where most of a plane lies, so an oracle that was passed is not asked.
+    # Most of a plane is far from the data, where the answers of a network mean little, so an oracle that was passed is not used.
     return plane_arrays(context.invertible, x, labels, probe=probe, oracle=context.data.oracle, seed=context.seed)
 
 

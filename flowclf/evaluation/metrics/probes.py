@@ -1,4 +1,4 @@
-"""Probes: how well classifiers that are trained afresh on the nuisances do, and what that says as information."""
+"""Probes: errors of classifiers trained afresh on the nuisances, and the information that they bound."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import partial
 
 from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.metric import Metric, Unit
+from flowclf.evaluation.metrics.error import example_count
 from flowclf.evaluation.probes import entropy_nats, mutual_information_nats
 from flowclf.evaluation.probing import train_probes
 
@@ -28,15 +29,17 @@ def _lowest_test_error(context: MetricContext) -> float:
 
 def _information(context: MetricContext) -> float:
     trained = context.once(train_probes)
-    # A bound chosen by its own value would be biased upwards, so it is always that of the choice on validation data.
+    # A bound selected by its own value would be biased upwards, so the probe selected on validation data always counts.
     nats = trained.scores[trained.best_on_validation]["test"].cross_entropy_nats
     return mutual_information_nats(context.labels("test"), nats)
 
 
 _probe = partial(Metric, needs=("inverse",))
+_test_examples = partial(example_count, split="test")
 _LOWEST = "test error of a classifier trained afresh on the nuisances alone; the lowest of all probes"
 _NAME = "the selected probe: lowest test error (full), or lowest cross-entropy on validation data (quick)"
 _INFORMATION = "lower bound on the information about the class in the nuisances (Lemma 9)"
+_HIDDEN = "hidden units of the probe 'mlp', layer by layer"
 _SCORES: tuple[tuple[str, Unit, str], ...] = (
     ("train_error", "share", "training error"),
     ("validation_error", "share", "validation error"),
@@ -44,14 +47,6 @@ _SCORES: tuple[tuple[str, Unit, str], ...] = (
     ("validation_cross_entropy_nats", "nats", "cross-entropy on validation data"),
     ("test_cross_entropy_nats", "nats", "cross-entropy on test data"),
 )
-
-
-def _test_examples(context: MetricContext) -> int:
-    return len(context.splits["test"])
-
-
-def _hidden(context: MetricContext) -> str:
-    return "-".join(map(str, context.probe_settings.hidden))
 
 
 METRICS = (
@@ -65,7 +60,7 @@ METRICS = (
     _probe("probe.entropy_nats", "nats", "entropy of the class", lambda context: entropy_nats(context.labels("test"))),
     _probe("probe.epochs", "count", "epochs of training of the selected probe", _epochs),
     _probe("probe.name", "text", _NAME, lambda context: context.once(train_probes).selected, card=True),
-    _probe("probe.hidden", "text", "hidden units of the probe 'mlp', layer by layer", _hidden),
+    _probe("probe.hidden", "text", _HIDDEN, lambda context: "-".join(map(str, context.probe_settings.hidden))),
     _probe("probe.train_examples", "count", "training examples of the probes", lambda c: c.once(train_probes).train_examples),
     *(
         _probe(f"probe.{{probe}}.{name}", unit, f"{meaning} of the probe '{{probe}}'", partial(_score, name=name))

@@ -1,16 +1,18 @@
-"""Probes: fresh classifiers trained on a classifier's nuisances, to measure what they still hold about the class.
-
-A probe is trained to convergence on features that the classifier under test has no influence on any more, with its own
-standardisation, and scored on data that neither has met. Only the public names belong here.
-"""
+"""Probes: fresh classifiers trained on a classifier's nuisances, to measure what these still hold about the class."""
 
 from __future__ import annotations
 
 from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
-from flowclf.evaluation.probes.information import entropy_nats, mutual_information_nats
 from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, KernelMachine, train_kernel_probe
 from flowclf.evaluation.probes.kinds import ProbeKind, probe_kinds, registered_probes
-from flowclf.evaluation.probes.training import Probe, ProbeScore, score_probe, train_probe
+from flowclf.evaluation.probes.training import (
+    Probe,
+    ProbeScore,
+    entropy_nats,
+    mutual_information_nats,
+    score_probe,
+    train_probe,
+)
 
 __all__ = [
     "KERNEL_BANDWIDTHS",

@@ -1,4 +1,4 @@
-"""A probe of another kind than a network: kernel ridge regression, solved in closed form."""
+"""A probe that is no network: kernel ridge regression, solved in closed form."""
 
 from __future__ import annotations
 
@@ -20,11 +20,7 @@ _CHUNK = 4096
 class KernelMachine(nn.Module):
     """s (k(x, c_1), ..., k(x, c_M), 1) W with the Gaussian kernel k(x, c) = exp(-|x - c|^2 / (2 h^2)).
 
-    Args:
-        centres: c, (M, D).
-        bandwidth: h.
-        weights: W, (M + 1, K).
-        scale: s, which makes logits of regression values.
+    The centres c are (M, D), h is the bandwidth, the weights W are (M + 1, K), and the scale s turns regression values into logits.
     """
 
     centres: Tensor
@@ -63,27 +59,19 @@ def train_kernel_probe(
     device: torch.device | str = "cpu",
     advance: Callable[[int], object] | None = None,
 ) -> Probe:
-    """Kernel ridge regression of the one-hot labels on standardised features, through randomly chosen centres.
+    """Kernel ridge regression of the one-hot labels on standardised features, through random training examples as centres.
 
-    The centres are a subset of the training data, the regression sees all of them (the Nystroem approximation: C. Williams and
-    M. Seeger, Using the Nystroem method to speed up kernel machines, 2001). Bandwidth and penalty are those with the lowest
-    cross-entropy on validation data, where the one scale that makes logits of the regression's values is fitted too.
+    This is the Nystroem approximation (C. Williams and M. Seeger, Using the Nystroem method to speed up kernel machines, 2001).
+    Bandwidth and penalty are those with the lowest cross-entropy on validation data, where the one scale that turns the values
+    of the regression into logits is fitted too.
 
     Args:
-        train_features: (N, D); taken as float32.
-        train_labels: (N,) in 0..classes-1.
-        validation_features: (M, D).
-        validation_labels: (M,).
-        classes: K.
+        train_features, train_labels, validation_features, validation_labels, classes, device: as for :func:`train_probe`.
         centres: number of centres, at most N.
         bandwidths: candidates for h, in units of the median distance between centres.
-        penalties: candidates for the ridge penalty, for each example, relative to the mean square of a kernel value.
-        seed: random seed of the choice of centres.
-        device: where to compute.
+        penalties: candidates for the ridge penalty per example, relative to the mean square of a kernel value.
+        seed: random seed of the centres.
         advance: called with 1 after each bandwidth.
-
-    Returns:
-        The probe, in eval mode, on ``device``.
 
     Raises:
         UsageError: as :func:`~flowclf.evaluation.probes.train_probe`; if there is no centre, bandwidth or penalty; if features are
@@ -98,14 +86,14 @@ def train_kernel_probe(
         )
     features, labels = train_features.to(device, torch.float32), train_labels.to(device)
     mean, std = standardization(features)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    chosen = (features[order[:centres].to(device)] - mean) / std
+    features = (features - mean) / std
+    chosen = features[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:centres].to(device)]
     typical = torch.pdist(chosen[:1000]).median().item() if len(chosen) > 1 else 1.0
     candidates: list[Probe] = []
     with torch.no_grad():
         for width in bandwidths:
             bandwidth = max(width * typical, 1e-6)
-            for weights in _ridge(features, labels, classes, (mean, std), chosen, bandwidth, penalties):
+            for weights in _ridge(features, labels, classes, chosen, bandwidth, penalties):
                 machine = KernelMachine(chosen, bandwidth, weights.float())
                 probe = Probe(machine, mean, std).to(device).eval()
                 values = torch.cat([probe(part.to(mean)) for part in torch.split(validation_features, _CHUNK)])
@@ -118,32 +106,20 @@ def train_kernel_probe(
 
 
 def _ridge(
-    features: Tensor,
-    labels: Tensor,
-    classes: int,
-    standardized: tuple[Tensor, Tensor],
-    centres: Tensor,
-    bandwidth: float,
-    penalties: Sequence[float],
+    features: Tensor, labels: Tensor, classes: int, centres: Tensor, bandwidth: float, penalties: Sequence[float]
 ) -> list[Tensor]:
     """W (M + 1, K) for each penalty; the normal equations are summed over chunks, in float64."""
-    mean, std = standardized
-    size = len(centres) + 1
-    gram = torch.zeros(size, size, dtype=torch.float64, device=features.device)
-    moment = torch.zeros(size, classes, dtype=torch.float64, device=features.device)
+    gram = moment = torch.zeros((), dtype=torch.float64, device=features.device)
     for part, target in zip(torch.split(features, _CHUNK), torch.split(labels, _CHUNK), strict=True):
         # In float32 the rounding of the sums would outweigh the smaller penalties.
-        values = _kernel((part - mean) / std, centres, bandwidth).double()
-        gram += values.T @ values
-        moment += values.T @ (functional.one_hot(target, classes).double() - 1 / classes)
+        values = _kernel(part, centres, bandwidth).double()
+        gram = gram + values.T @ values
+        moment = moment + values.T @ (functional.one_hot(target, classes).double() - 1 / classes)
     unit = gram.diagonal().mean()
     if not unit.isfinite():
         raise UsageError("a kernel probe: expected features whose differences are finite in float32, found larger ones")
-    solutions = []
-    for penalty in penalties:
-        damped = gram + penalty * unit * torch.eye(size, dtype=gram.dtype, device=gram.device)
-        solutions.append(torch.cholesky_solve(moment, torch.linalg.cholesky(damped)))
-    return solutions
+    damping = unit * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return [torch.cholesky_solve(moment, torch.linalg.cholesky(gram + penalty * damping)) for penalty in penalties]
 
 
 def _scale(values: Tensor, labels: Tensor) -> float:

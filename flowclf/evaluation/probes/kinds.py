@@ -1,7 +1,7 @@
 """Kinds of probes: what each takes, how it is trained, and in which protocols.
 
-Any package can add one, as an entry point of the group ``flowclf.probes``: the name of the entry point is that of the probe, and
-its results are ``probe.<name>.*``. Its test error counts towards ``probe.test_error`` under the protocols that it names.
+Any package can add one, as an entry point of the group ``flowclf.probes`` with the name of the probe. Its results are
+``probe.<name>.*``, and its test error counts towards ``probe.test_error`` under the protocols that it names.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class ProbeKind:
         description: a few words for the report.
         network: makes an untrained network, standardised nuisances (B, D-K) -> logits (B, K), for a classifier and the settings
             of the probes. None for a trainer that needs none.
-        trainer: called as :func:`flowclf.evaluation.probes.train_probe` is, with ``network``, ``epochs_max`` and ``patience`` only
-            if there is a network.
+        trainer: has the signature of :func:`flowclf.evaluation.probes.train_probe`; receives ``network``, ``epochs_max`` and
+            ``patience`` only if there is a network.
         takes: ``vectors``; or ``feature_maps``, into which ``clf.nuisance_maps`` turns the nuisances of images. Such a probe is not
             trained for classifiers of vectors.
-        protocols: that train it.
-        steps: times that a trainer without a network calls ``advance(1)``.
+        protocols: the protocols that train it.
+        steps: number of times that a trainer without a network calls ``advance(1)``.
 
     Raises:
         UsageError: if there is neither a network nor a trainer.
@@ -60,9 +60,9 @@ class ProbeKind:
 
 
 def registered_probes() -> dict[str, ProbeKind]:
-    """All kinds of probes by name. A warning names each that cannot be loaded, and it is left out."""
+    """All kinds of probes by name. Any that cannot be loaded is left out, with a warning that names it."""
     kinds = {}
-    # Where two probes are equally good the first counts: the built-in ones, whatever else is installed.
+    # The built-in probes come first, since the first of two equally good ones is selected.
     for name, kind in registry.probes.usable("mlp", "conv", "kernel"):
         if isinstance(kind, ProbeKind) and re.fullmatch("[a-z0-9_]+", name):
             kinds[name] = kind
@@ -73,7 +73,7 @@ def registered_probes() -> dict[str, ProbeKind]:
 
 
 def probe_kinds(protocol: str, *, images: bool) -> dict[str, ProbeKind]:
-    """The kinds of probes that a protocol trains, by name; ``images``: whether nuisances can be feature maps."""
+    """The kinds of probes that a protocol trains, by name, for classifiers of ``images`` or of vectors."""
     kinds = registered_probes().items()
     return {name: kind for name, kind in kinds if protocol in kind.protocols and (images or kind.takes == "vectors")}
 

@@ -1,4 +1,4 @@
-"""A probe: a classifier of standardised features; training of a network as one, with early stopping on held-out data."""
+"""A probe: a classifier of standardised features, trained with early stopping on held-out data, and what it bounds."""
 
 from __future__ import annotations
 
@@ -16,28 +16,18 @@ from flowclf.modes import evaluating
 
 
 class ProbeScore(NamedTuple):
-    """Errors of a probe on a split.
-
-    Attributes:
-        error: fraction of 1.
-        cross_entropy_nats: mean, nats.
-    """
+    """Error of a probe on a split, a fraction of 1, and its mean cross-entropy, nats."""
 
     error: float
     cross_entropy_nats: float
 
 
 class Probe(nn.Module):
-    """A classifier of standardised features.
-
-    Args:
-        network: standardised features (B, D) -> logits (B, K).
-        mean: (D,), subtracted first.
-        std: (D,), divided by; positive.
+    """A classifier of features, standardised by a mean and a positive standard deviation (D,).
 
     Attributes:
-        epochs: epochs trained in all.
-        validation: the score on validation data of the weights that were kept.
+        epochs: number of epochs of training.
+        validation: score of the best epoch's weights on validation data.
     """
 
     mean: Tensor
@@ -75,22 +65,19 @@ def train_probe(
 ) -> Probe:
     """Train a fresh classifier to convergence on features, with early stopping by its cross-entropy on validation data.
 
-    Adam; after an epoch without improvement the best weights are taken up again and the learning rate is divided by 5,
-    after ``patience`` such epochs in a row training ends. Features are standardised by their training mean and standard
-    deviation; a dimension that hardly varies (1e-3 of the median deviation) is not blown up. The global random state
-    does not matter, and is as before afterwards.
+    Adam; after an epoch without improvement the best weights are restored and the learning rate is divided by 5. Features are
+    standardised by their training mean and standard deviation; a dimension that hardly varies (1e-3 of the median deviation) is
+    not blown up. The global random state neither matters nor changes.
 
     Args:
-        train_features: (N, D); taken as float32.
-        train_labels: (N,) in 0..classes-1.
-        validation_features: (M, D).
-        validation_labels: (M,).
+        train_features, validation_features: (N, D) and (M, D); taken as float32.
+        train_labels, validation_labels: (N,) and (M,), in 0..classes-1.
         classes: K.
         network: makes the untrained network, (B, D) -> (B, K); by default :func:`mlp`.
         epochs_max: largest number of epochs.
         patience: epochs in a row without improvement that end the training.
-        batch_size: examples per step; a last, smaller batch is left for the next epoch's shuffle.
-        learning_rate: of Adam, at first.
+        batch_size: examples per step; a last, smaller batch is left out.
+        learning_rate: Adam's, in the first epoch.
         seed: random seed of the initial weights and of the order of the examples.
         device: where to train.
         advance: called with 1 after each epoch.
@@ -121,10 +108,8 @@ def train_probe(
         waited = 0
         while probe.epochs < epochs_max and waited < patience:
             probe.train()
-            for chosen in torch.split(torch.randperm(len(labels), generator=order), batch_size):
-                if len(chosen) < batch_size:
-                    break
-                chosen = chosen.to(device)
+            permutation = torch.randperm(len(labels), generator=order)[: len(labels) // batch_size * batch_size]
+            for chosen in torch.split(permutation.to(device), batch_size):
                 loss = functional.cross_entropy(probe(features[chosen]), labels[chosen])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -169,20 +154,38 @@ def standardization(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_features(split: str, features: Tensor, labels: Tensor, classes: int) -> None:
-    """Check features and labels of a split.
-
-    Raises:
-        UsageError: if there are no examples, features (N, D) and labels (N,) do not match, a label is outside 0..classes-1, or a
-            feature is not finite.
-    """
+    """Raise UsageError as :func:`train_probe` documents, for one split."""
     if features.dim() != 2 or labels.shape != features.shape[:1] or not len(labels):
         raise UsageError(
             f"probe, {split} data: expected features (N, D) and labels (N,) of at least one example, found "
             f"{tuple(features.shape)} and {tuple(labels.shape)}"
         )
-    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise UsageError(
-            f"probe, {split} data: expected labels in 0..{classes - 1}, found {int(labels.min())}..{int(labels.max())}"
-        )
+    low, high = int(labels.min()), int(labels.max())
+    if not 0 <= low <= high < classes:
+        raise UsageError(f"probe, {split} data: expected labels in 0..{classes - 1}, found {low}..{high}")
     if not torch.isfinite(features).all():
         raise UsageError(f"probe, {split} data: expected finite features, found some that are not")
+
+
+def entropy_nats(labels: Tensor) -> float:
+    """H(y) of the classes' frequencies among labels (N,), nats.
+
+    Example:
+        >>> round(entropy_nats(torch.tensor([0, 1, 2, 3])), 4)
+        1.3863
+    """
+    counts = torch.bincount(labels.cpu()).double()
+    shares = counts[counts > 0] / counts.sum()
+    return -(shares * shares.log()).sum().item() + 0.0
+
+
+def mutual_information_nats(labels: Tensor, cross_entropy: float) -> float:
+    """Lower bound on I(y; z_n), nats: H(y) - CE(probe), both on the same data (paper, Lemma 9).
+
+    Negative if the probe does worse than the classes' frequencies.
+
+    Args:
+        labels: (N,), of the data on which the cross-entropy was measured.
+        cross_entropy: the probe's, nats.
+    """
+    return entropy_nats(labels) - cross_entropy
