@@ -13,6 +13,10 @@ from torch.nn import functional
 from flowclf.errors import UsageError
 from flowclf.fixed_point import round_to_grid
 from flowclf.host_memory import moved
+from flowclf.modes import is_traced
+
+_LARGEST = 16.0
+"""Magnitude of floating-point images beyond which they are taken for images in 0..255."""
 
 
 class Preprocessing(nn.Module):
@@ -70,13 +74,16 @@ class Preprocessing(nn.Module):
         """Map images (B, C, H, W) in [0, 1] to network inputs, without noise; continuous data pass unchanged.
 
         Raises:
-            UsageError: if the images have the wrong shape or an integer type.
+            UsageError: if the images have the wrong shape or an integer type, or values that are far outside [0, 1].
         """
         self._check(images)
         if not images.is_floating_point():
             raise UsageError(f"expected images as floating point in [0, 1], found {images.dtype}; divide 8-bit images by 255")
         if self.bits is None:
             return round_to_grid(images) if self.fixed_point else images
+        # Metamers leave [0, 1], but not by this much.
+        if images.numel() and not is_traced() and (largest := float(images.detach().abs().max())) > _LARGEST:
+            raise UsageError(f"expected images in [0, 1], found values up to {largest:g}; divide 8-bit images by 255")
         x = (2 * images - 1) * (1 - 2.0**-self.bits)
         if self.fixed_point:
             x = round_to_grid(x)

@@ -280,3 +280,11 @@ def test_a_configuration_keeps_fixed_point() -> None:
     preprocessing = Preprocessing((1, 6, 7), fixed_point=True)
     assert Preprocessing(**preprocessing.config()).fixed_point
     assert "fixed_point=True" in repr(preprocessing)
+
+
+def test_images_in_0_to_255_are_refused_and_metamers_are_not() -> None:
+    preprocessing = Preprocessing((1, 4, 4))
+    with pytest.raises(UsageError, match=r"expected images in \[0, 1\], found values up to 255; divide 8-bit images by 255"):
+        preprocessing(torch.full((2, 1, 4, 4), 255.0))
+    assert preprocessing(torch.full((2, 1, 4, 4), -3.0)).shape == (2, 1, 4, 4)
+    assert preprocessing(torch.zeros(0, 1, 4, 4)).shape == (0, 1, 4, 4)

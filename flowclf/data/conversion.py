@@ -86,21 +86,18 @@ def labels_from(values: Any, where: str, length: int) -> Tensor:
 
 
 def split_by_class(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw indices of a training and a test part, both in random order; test is a fraction of each class, rounded down.
+    """Draw indices of a training and a test part, both in random order; test is a fraction of each class, at least one example.
 
     Raises:
-        UsageError: if no class is large enough to provide a test example.
+        DataError: if a class has a single example.
     """
     order = torch.randperm(len(labels), generator=generator(seed, "test"))
     test = torch.zeros(len(labels), dtype=torch.bool)
     for label in torch.unique(labels):
         members = order[labels[order] == label]
-        test[members[: int(fraction * len(members))]] = True
-    if not test.any():
-        raise UsageError(
-            f"test_fraction: {fraction} of each class is less than one example; "
-            f"the largest class has {int(labels.bincount().max())}"
-        )
+        if len(members) < 2:
+            raise DataError(f"class {int(label)}: expected at least 2 examples, one of them to test on, found {len(members)}")
+        test[members[: max(1, int(fraction * len(members)))]] = True
     return order[~test[order]], order[test[order]]
 
 

@@ -33,9 +33,9 @@ def image_folder(
 ) -> RawData:
     """Read a folder of images with one folder per class, named after the class.
 
-    The class folders are in ``root/train`` and ``root/test``; or in ``root/train`` alone, or in ``root``: then a part
-    of each class becomes the test set. Classes and files are sorted by name, then the examples shuffled with
-    ``test_seed``. Every file in a class folder must be an image; hidden files are skipped.
+    The class folders are in ``root/train`` and ``root/test`` (or ``val``, ``valid``, ``validation``; in any case); or in
+    ``root/train`` alone, or in ``root``: then a part of each class becomes the test set. Classes and files are sorted by name,
+    then the examples shuffled with ``test_seed``. Every file in a class folder must be an image; hidden files are skipped.
 
     Args:
         root: the folder.
@@ -46,25 +46,23 @@ def image_folder(
 
     Raises:
         UsageError: if the folder does not exist, or an argument is out of range.
-        DataError: if there are fewer than two classes, a class has no images, a class folder contains a folder, the test
-            folder has a class that the training folder lacks, or a file cannot be read as an image.
+        DataError: if folders beside ``train`` leave open which is the test set, there are fewer than two classes, a class has no
+            images, a class folder contains a folder, the test folder has a class that the training folder lacks, or a file cannot
+            be read as an image.
     """
     check_positive(size, "image_folder: size")
     check_fraction(test_fraction, "image_folder: test_fraction")
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise UsageError(f"image_folder: root: there is no folder {folder}")
-    train_folder, test_folder = folder / "train", folder / "test"
-    # a class may be called "train": then it holds images, not folders
-    if not (train_folder.is_dir() and _class_folders(train_folder)):
-        train_folder = test_folder = folder
+    train_folder, test_folder = _parts(folder)
     class_names = [path.name for path in _class_folders(train_folder)]
     if len(class_names) < 2:
         found = ", ".join(class_names) or "none"
         raise DataError(f"{train_folder}: expected at least 2 folders, one per class, found {found}")
     shape = (channels, size, size)
     train = _read_split(train_folder, class_names, shape)
-    if test_folder != train_folder and test_folder.is_dir():
+    if test_folder is not None:
         test = _read_split(test_folder, class_names, shape)
         order = torch.randperm(len(test), generator=generator(test_seed, "test"))
         return RawData(train, test.take(order), tuple(class_names))
@@ -122,6 +120,21 @@ def _visible(folder: Path) -> list[Path]:
     except OSError as error:
         raise DataError(f"{folder}: expected a folder that can be read: {error.strerror}") from error
     return [folder / name for name in names if not name.startswith(".") and name.lower() not in _NOT_IMAGES]
+
+
+def _parts(folder: Path) -> tuple[Path, Path | None]:
+    """The folder of training data, and that of test data if there is one."""
+    # A class may be called "train" or "test": then it holds images, not folders.
+    parts = {path: path.name.lower() for path in _class_folders(folder) if _class_folders(path)}
+    train = [path for path, name in parts.items() if name in ("train", "training")]
+    if not train:
+        return folder, None
+    others = [path for path in parts if path not in train]
+    test = [path for path in others if parts[path] in ("test", "testing", "val", "valid", "validation")]
+    if len(train) > 1 or len(others) > 1 or test != others:
+        found = ", ".join(path.name for path in parts)
+        raise DataError(f"{folder}: expected train, and beside it one folder of test data (test, val or validation), found {found}")
+    return train[0], test[0] if test else None
 
 
 def _class_folders(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,12 +33,19 @@ def apply_overrides(root: Node, overrides: Sequence[str], source: str) -> list[P
             problems.append(Problem(f"{origin}: expected KEY=VALUE with a dotted key, such as train.epochs=3"))
             continue
         try:
-            _set(root, path, parse(text, source, origin, mapping=False), origin)
+            _set(root, path, _value(text, source, origin), origin)
         except RecipeError as error:
             problems += error.problems
         except LookupError as error:
             problems.append(Problem(f"{origin}: {error.args[0]}", ".".join(path)))
     return problems
+
+
+def _value(text: str, source: str, origin: str) -> Node:
+    """The value; a command line has no comments, so a # in plain text is a part of it."""
+    if re.search(r"(?:^|\s)#", text) and text.lstrip()[0] not in "\"'[{":
+        return Node(Place(origin=origin), text.strip())
+    return parse(text, source, origin, mapping=False)
 
 
 def _set(node: Node, path: list[str], value: Node, origin: str) -> None:

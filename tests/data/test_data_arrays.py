@@ -137,9 +137,9 @@ def test_test_arrays_come_in_pairs_and_fit() -> None:
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0.01, 0.99), st.integers(0, 1000))
 def test_a_test_part_takes_its_fraction_of_each_class(labels: list[int], fraction: float, seed: int) -> None:
     counts = torch.tensor(labels).bincount(minlength=5)
-    expected = [int(fraction * count) for count in counts.tolist()]
-    if not any(expected):
-        with pytest.raises(UsageError, match="is less than one example"):
+    expected = [max(1, int(fraction * count)) if count else 0 for count in counts.tolist()]
+    if 1 in counts:
+        with pytest.raises(DataError, match="expected at least 2 examples, one of them to test on, found 1"):
             split_by_class(torch.tensor(labels), fraction, seed)
         return
     kept, held_out = split_by_class(torch.tensor(labels), fraction, seed)

@@ -32,6 +32,13 @@ def test_values_are_set():
     assert recipe.seed == 16
 
 
+@pytest.mark.parametrize("text", ["/x/plain #3", "#3", "it # is", "a\t#b"])
+def test_a_command_line_has_no_comments(text):
+    assert changed(f"description={text}").description == text.strip()
+    assert changed(f"description='{text}'").description == text
+    assert changed("train.optimizer={name: sgd} # a note").train.optimizer.name == "sgd"
+
+
 def test_sections_that_are_not_there_are_made():
     recipe = changed("evaluate.protocol=full", "train.schedule.name=step", "data.augment.flip=true")
     assert recipe.evaluate.protocol == "full"
