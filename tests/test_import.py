@@ -56,18 +56,16 @@ def test_light_modules_import_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("command", [["--help"], ["recipe", "list"], ["recipe", "show", "mnist"], ["zoo", "list"]], ids=" ".join)
-def test_commands_that_only_look_are_light_and_quick(command: list[str]) -> None:
+def test_commands_that_only_look_are_light(command: list[str]) -> None:
     code = (
-        "import os, sys, time; from flowclf.cli.main import main; code = main(sys.argv[1:]); "
-        f"heavy = [other for other in {HEAVY!r} if other in sys.modules]; seconds = time.process_time(); "
-        "print(code, heavy, seconds, sep='|', file=sys.stderr)"
+        "import sys; from flowclf.cli.main import main; code = main(sys.argv[1:]); "
+        f"heavy = [other for other in {HEAVY!r} if other in sys.modules]; "
+        "print(code, heavy, sep='|', file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
-    exit_code, heavy, seconds = result.stderr.strip().rsplit("\n", 1)[-1].split("|")
+    exit_code, heavy = result.stderr.strip().rsplit("\n", 1)[-1].split("|")
     assert (exit_code, heavy) == ("0", "[]")
     assert result.stdout
-    # On an idle machine 0.1 s for --help, which does not wait for pydantic, and 0.2 s for the others.
-    assert float(seconds) < (0.3 if command == ["--help"] else 0.6)
 
 
 @pytest.mark.parametrize("name", flowclf.__all__)

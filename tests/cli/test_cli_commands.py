@@ -274,17 +274,14 @@ def test_the_version(capsys):
 )
 def test_no_command_without_a_model_imports_torch(arguments):
     program = (
-        "import sys, time\nfrom flowclf.cli.main import main\n"
+        "import sys\nfrom flowclf.cli.main import main\n"
         f"code = main({arguments!r})\n"
-        "print(sorted({'torch', 'numpy', 'FrEIA', 'jinja2', 'rich'} & set(sys.modules)), time.process_time(), file=sys.stderr)\n"
+        "print(sorted({'torch', 'numpy', 'FrEIA', 'jinja2', 'rich'} & set(sys.modules)), file=sys.stderr)\n"
         "sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    heavy, seconds = done.stderr.rsplit(" ", 1)
-    assert heavy == "[]"
-    if "--help" in arguments:
-        assert float(seconds) < 0.3
+    assert done.stderr == "[]\n"
 
 
 def test_a_reader_that_goes_away_is_met_with_silence():
