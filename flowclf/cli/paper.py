@@ -37,11 +37,9 @@ def figure6(
     data: Annotated[
         str | None, DATA("Data set whose test images are used. Default: the data that CE-MODEL was trained on.")
     ] = None,
-    rows: Annotated[int, typer.Option("--rows", metavar="N", min=1, help="Pairs of images per model.")] = 5,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=2, help="Images per row.")] = 7,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Random seed for the pairs and the dequantisation noise.")
-    ] = 0,
+    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Pairs of images per model.")] = 5,
+    steps: Annotated[int, typer.Option(metavar="N", min=2, help="Images per row.")] = 7,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed for the pairs and the dequantisation noise.")] = 0,
 ) -> None:
     """Draw Figure 6: nuisances interpolated at fixed logits.
 
@@ -68,13 +66,13 @@ def seeds(
 
 
 def example6(
-    dimension: Annotated[int, typer.Option("--dimension", metavar="N", min=2, help="Dimension of the space.")] = 100,
+    dimension: Annotated[int, typer.Option(metavar="N", min=2, help="Dimension of the space.")] = 100,
     points: Annotated[
-        int, typer.Option("--points", metavar="N", min=2, help="An even number of points, half of them on each sphere.")
+        int, typer.Option(metavar="N", min=2, help="An even number of points, half of them on each sphere.")
     ] = 200_000,
-    inner: Annotated[float, typer.Option("--inner", metavar="RADIUS", help="Radius of the inner sphere.")] = 1.0,
-    outer: Annotated[float, typer.Option("--outer", metavar="RADIUS", help="Radius of the outer sphere.")] = 10.0,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Random seed for the points.")] = 0,
+    inner: Annotated[float, typer.Option(metavar="RADIUS", help="Radius of the inner sphere.")] = 1.0,
+    outer: Annotated[float, typer.Option(metavar="RADIUS", help="Radius of the outer sphere.")] = 10.0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed for the points.")] = 0,
     as_json: JSON = False,
 ) -> None:
     """Measure a classifier that ignores one coordinate (Example 6).

@@ -68,7 +68,7 @@ def check(model: type[S], data: Any) -> S:
     """Plain data as a :class:`Section`; a section of that type is returned as it is.
 
     Raises:
-        ValidationError: if the data are not a mapping, or a key is unknown or missing, or a value is not valid. Each error is of type
+        ValidationError: if the data are not a mapping, a key is unknown or missing, or a value is not valid. Each error is of type
             :data:`UNKNOWN_KEY`, :data:`MISSING_KEY` or :data:`BAD_VALUE`, and its place is that in ``data``.
     """
     if isinstance(data, model):

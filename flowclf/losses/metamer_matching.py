@@ -20,7 +20,7 @@ class MetamerMatching(Loss):
 
     A metamer has the logits of x_i and the nuisances of another sample x_j, the donor (paper, section 2.2). Its latents u_ij at the
     input of the ``logit_readout`` come from the inverse of the nodes after the readout, which has to restore the class of the
-    logits, not the donor's. Latents of no image become stripes and checkerboards; two terms make u_ij resemble the latents u_ii of data:
+    logits, not the donor's. Latents of no image become stripes and checkerboards; two terms make u_ij resemble data's latents u_ii:
 
     - the readings r agree: the mean over pairs of \sum_k s(r_k(u_ij) - r_k(u_ii)), where s(d) is d^2 / 2 up to 1 nat and |d| - 1/2
       beyond;

@@ -74,9 +74,7 @@ def test_total_and_parts(name: str, arguments: dict[str, Any], image_classifier:
 
 
 @every_case
-def test_the_adversaries_own_disjoint_parameters(
-    name: str, arguments: dict[str, Any], image_classifier: InvertibleClassifier
-) -> None:
+def test_adversaries_own_disjoint_parameters(name: str, arguments: dict[str, Any], image_classifier: InvertibleClassifier) -> None:
     loss = bound(name, arguments, image_classifier)
     main, adversary = list(loss.main_parameters()), adversary_of(loss)
     assert {id(value) for value in main}.isdisjoint(id(value) for value in adversary)

@@ -74,7 +74,7 @@ def train_kernel_probe(
         advance: called with 1 after each bandwidth.
 
     Raises:
-        UsageError: if :func:`~flowclf.evaluation.probes.train_probe` would raise it; if there is no centre, bandwidth or penalty; if
+        UsageError: if :func:`~flowclf.evaluation.probes.train_probe` raises it; if there is no centre, bandwidth or penalty; if
             features are near float32's limit.
     """
     check_features("training", train_features, train_labels, classes)
