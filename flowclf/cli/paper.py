@@ -34,9 +34,7 @@ def figure6(
     ice: Annotated[str, typer.Argument(metavar="ICE-MODEL", help="A model trained with independence cross-entropy.")],
     oracle: Annotated[str, typer.Option("--oracle", metavar="MODEL", help="Independent classifier that labels every image.")],
     out: FIGURE = Path("figure6.png"),
-    data: Annotated[
-        str | None, DATA("Data set whose test images are used. Default: the data that CE-MODEL was trained on.")
-    ] = None,
+    data: Annotated[str | None, DATA("Data set whose test images are used. Default: the data set of CE-MODEL.")] = None,
     rows: Annotated[int, typer.Option(metavar="N", min=1, help="Pairs of images per model.")] = 5,
     steps: Annotated[int, typer.Option(metavar="N", min=2, help="Images per row.")] = 7,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed for the pairs and the dequantisation noise.")] = 0,
@@ -67,9 +65,7 @@ def seeds(
 
 def example6(
     dimension: Annotated[int, typer.Option(metavar="N", min=2, help="Dimension of the space.")] = 100,
-    points: Annotated[
-        int, typer.Option(metavar="N", min=2, help="An even number of points, half of them on each sphere.")
-    ] = 200_000,
+    points: Annotated[int, typer.Option(metavar="N", min=2, help="Even number of points, half of them per sphere.")] = 200_000,
     inner: Annotated[float, typer.Option(metavar="RADIUS", help="Radius of the inner sphere.")] = 1.0,
     outer: Annotated[float, typer.Option(metavar="RADIUS", help="Radius of the outer sphere.")] = 10.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed for the points.")] = 0,

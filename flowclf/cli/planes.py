@@ -12,9 +12,7 @@ from flowclf.cli.options import DATA, DEVICE, FIGURE, JSON, MODEL, Device, check
 
 def planes(
     model: MODEL,
-    data: Annotated[
-        str | None, DATA("Data set whose inputs span the planes. Default: the data that the model was trained on.")
-    ] = None,
+    data: Annotated[str | None, DATA("Data set whose inputs span the planes. Default: the data set of MODEL.")] = None,
     out: FIGURE = Path("planes.png"),
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Random seed for the pair of inputs.")] = 0,
     device: DEVICE = Device.auto,
