@@ -139,9 +139,7 @@ def add(
         typer.Option("--to", metavar="ZOO", help="Folder of the zoo; a new or empty one becomes a zoo.", show_default=False),
     ],
     replace: Annotated[bool, typer.Option("--replace", help="Replace an existing model with this name.")] = False,
-    licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights. Default: that of the replaced model, or MIT.")
-    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Weights' licence. Default: that of the replaced model, or MIT.")] = None,
     citation: Annotated[str | None, typer.Option(help="What to cite. Default: that of the replaced model, or the paper.")] = None,
     aliases: Annotated[
         list[str] | None,
