@@ -1,6 +1,7 @@
 """Fixed-point arithmetic: multiples of 2^-16 below 2^7 in magnitude, whose sums are exact in float32.
 
-A network that only permutes and adds such numbers can be inverted bit for bit, at any depth, see :mod:`flowclf.graph.stream`.
+A network that only permutes and adds such numbers can be inverted bit for bit, at any depth: :mod:`flowclf.graph.stream` says which
+graphs, :mod:`flowclf.nodes.conditional` rounds shifts, and :mod:`flowclf.classifier.invertible` rounds inputs and latents.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def is_traced() -> bool:
 
 
 def cached_constant(make: Callable[P, R]) -> Callable[P, R]:
-    """Decorator for a function that makes constant tensors: they are kept, but for those made while :func:`is_traced`.
+    """Decorator for a function that makes constant tensors: they are kept, except for those made while :func:`is_traced`.
 
     They are made outside of inference mode, in which no tensor could be trained with later.
     """

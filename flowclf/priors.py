@@ -1,7 +1,7 @@
 """Priors over logits and nuisances.
 
-Your own is registered in the group ``flowclf.priors`` and called as ``prior(classes, nuisances, logit_mean=m, ...)``, with the m of
-the graph's head; its other keyword arguments are saved with a classifier.
+Your own prior is registered in the group ``flowclf.priors`` and called as ``prior(classes, nuisances, logit_mean=m, ...)``, with
+the m of the graph's head; its other keyword arguments are saved with a classifier.
 """
 
 from __future__ import annotations

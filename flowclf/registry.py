@@ -37,7 +37,7 @@ class Registry:
     """The components of one kind, by name.
 
     Entry points are read once per process and imported when a component is first used, so that a package whose import fails breaks
-    nothing else. A name that two packages claim is nobody's, unless one of them is flowclf, which keeps it.
+    nothing else. A name that two packages claim is not usable, unless one of them is flowclf, which keeps it.
 
     Args:
         kind: the word for a component in error messages, e.g. ``node``.

@@ -65,7 +65,7 @@ def plain_cnn(
     def build(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         smallest = 2 ** (len(stages) - 1)
         if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
-            raise UsageError(f"plain_cnn: expected images of at least {smallest} pixels a side, found {input_shape}")
+            raise UsageError(f"plain_cnn: expected images of at least {smallest} pixels per side, found {input_shape}")
         channels, height, width = input_shape
         layers: list[nn.Module] = [Binomial(channels)] if smooth else []
         for stage, channels_out in enumerate(stages):

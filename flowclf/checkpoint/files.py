@@ -115,8 +115,8 @@ def check_savable(classifier: Classifier) -> dict[str, Any]:
     """Describe a classifier, and check that the description builds the same one.
 
     Raises:
-        GraphError: as :func:`describe`.
-        CheckpointError: as :func:`describe`, and if anything was changed after the classifier was built: a layer exchanged or
+        GraphError: if :func:`describe` raises it.
+        CheckpointError: if :func:`describe` raises it, or anything was changed after the classifier was built: a layer exchanged or
             added, an argument set, a hook registered.
     """
     description = describe(classifier)
@@ -133,7 +133,7 @@ def save(classifier: Classifier, folder: str | Path, *, metadata: Mapping[str, A
         metadata: JSON to store in the description, e.g. the recipe's name and seed.
 
     Raises:
-        GraphError, CheckpointError: as :func:`check_savable`; nothing is written.
+        GraphError, CheckpointError: if :func:`check_savable` raises them; nothing is written.
         ValueError: if JSON cannot hold the metadata; nothing is written.
 
     Example:

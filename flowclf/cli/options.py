@@ -29,7 +29,7 @@ class Protocol(StrEnum):
 
 DEVICE = Annotated[Device, typer.Option("--device", help="Device to compute on; auto uses a GPU if there is one.")]
 FIGURE = Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Figure to write, with its data as .npz beside it.")]
-JSON = Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")]
+JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, a checkpoint folder, or the name of a zoo model.")]
 
 

@@ -34,17 +34,15 @@ def figure6(
     ice: Annotated[str, typer.Argument(metavar="ICE-MODEL", help="A model trained with independence cross-entropy.")],
     oracle: Annotated[str, typer.Option("--oracle", metavar="MODEL", help="Independent classifier that labels every image.")],
     out: FIGURE = Path("figure6.png"),
-    data: Annotated[
-        str | None, DATA("Data set whose test images are used. Default: the data that CE-MODEL was trained on.")
-    ] = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Pairs of images per model.")] = 5,
-    steps: Annotated[int, typer.Option("--steps", min=2, help="Images per row.")] = 7,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the pairs and the dequantisation noise.")] = 0,
+    data: Annotated[str | None, DATA("Data set whose test images are used. Default: the data set of CE-MODEL.")] = None,
+    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Pairs of images per model.")] = 5,
+    steps: Annotated[int, typer.Option(metavar="N", min=2, help="Images per row.")] = 7,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed for the pairs and the dequantisation noise.")] = 0,
 ) -> None:
     """Draw Figure 6: nuisances interpolated at fixed logits.
 
     Along each row the nuisances move from those of one test image to those of another, and the logits stay. Prints, in Markdown,
-    how often the oracle still sees the class of the logits at the end of a row.
+    how often the oracle labels the end of a row with the class of the logits.
     """
     from flowclf.paper.figure6 import draw
 
@@ -53,7 +51,7 @@ def figure6(
 
 @app.command()
 def seeds(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help=f"Runs of one recipe with different seeds; each {RESULTS}.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help=f"Runs of one recipe with different seeds; each {RESULTS}.")],
 ) -> None:
     """Print how a recipe's results vary between seeds.
 
@@ -66,11 +64,11 @@ def seeds(
 
 
 def example6(
-    dimension: Annotated[int, typer.Option("--dimension", min=2, help="Dimension of the space.")] = 100,
-    points: Annotated[int, typer.Option("--points", min=2, help="Number of points, half of them on each sphere.")] = 200_000,
-    inner: Annotated[float, typer.Option("--inner", help="Radius of the inner sphere.")] = 1.0,
-    outer: Annotated[float, typer.Option("--outer", help="Radius of the outer sphere.")] = 10.0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the points.")] = 0,
+    dimension: Annotated[int, typer.Option(metavar="N", min=2, help="Dimension of the space.")] = 100,
+    points: Annotated[int, typer.Option(metavar="N", min=2, help="Even number of points, half of them per sphere.")] = 200_000,
+    inner: Annotated[float, typer.Option(metavar="RADIUS", help="Radius of the inner sphere.")] = 1.0,
+    outer: Annotated[float, typer.Option(metavar="RADIUS", help="Radius of the outer sphere.")] = 10.0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed for the points.")] = 0,
     as_json: JSON = False,
 ) -> None:
     """Measure a classifier that ignores one coordinate (Example 6).

@@ -12,15 +12,13 @@ from flowclf.cli.options import DATA, DEVICE, FIGURE, JSON, MODEL, Device, check
 
 def planes(
     model: MODEL,
-    data: Annotated[
-        str | None, DATA("Data set whose inputs span the planes. Default: the data that the model was trained on.")
-    ] = None,
+    data: Annotated[str | None, DATA("Data set whose inputs span the planes. Default: the data set of MODEL.")] = None,
     out: FIGURE = Path("planes.png"),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the pair of inputs.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Random seed for the pair of inputs.")] = 0,
     device: DEVICE = Device.auto,
     as_json: JSON = False,
 ) -> None:
-    """Draw decision boundaries in two planes (Figure 3).
+    """Draw decision boundaries in two planes (Figure 3 of the paper).
 
     One plane is spanned by two test inputs, the other by an input and its metamer. Both show the boundaries of the classifier and
     those of a probe trained on its nuisances.

@@ -12,7 +12,7 @@ from flowclf.cli.options import DEVICE, MODEL, Device, check_exists, check_model
 
 def predict(
     model: MODEL,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files in any common format.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files in any common format.")],
     device: DEVICE = Device.auto,
 ) -> None:
     """Classify images.

@@ -112,7 +112,7 @@ def show(name: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file
 
 @app.command()
 def validate(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="YAML files, or names of bundled recipes.")],
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE", help="YAML files, or names of bundled recipes.")],
 ) -> None:
     """Check recipes.
 

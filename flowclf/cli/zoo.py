@@ -73,7 +73,7 @@ def download(
 ) -> None:
     """Download a model's files and check their hashes.
 
-    Prints their folder, which every other command takes as MODEL.
+    Prints their folder, which commands with a MODEL argument accept.
     """
     from flowclf import zoo
     from flowclf.cli.output import print_json
@@ -115,7 +115,7 @@ def verify(
         ]
         print_table(["name", "metric", "card", "found", "tolerance", "verdict"], rows)
     wrong = [one for one in verified if not one.agrees]
-    failures = [one.error or VerificationError(f"model '{one.name}' does not measure what its card says") for one in wrong]
+    failures = [one.error or VerificationError(f"model '{one.name}': measured values differ from its card") for one in wrong]
     for error in failures:
         print(f"error: {error}", file=sys.stderr)
     if failures:
@@ -139,11 +139,11 @@ def add(
         typer.Option("--to", metavar="ZOO", help="Folder of the zoo; a new or empty one becomes a zoo.", show_default=False),
     ],
     replace: Annotated[bool, typer.Option("--replace", help="Replace an existing model with this name.")] = False,
-    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights. Default: MIT.")] = None,
-    citation: Annotated[str | None, typer.Option("--citation", help="What to cite. Default: the paper.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Weights' licence. Default: that of the replaced model, or MIT.")] = None,
+    citation: Annotated[str | None, typer.Option(help="What to cite. Default: that of the replaced model, or the paper.")] = None,
     aliases: Annotated[
         list[str] | None,
-        typer.Option("--alias", metavar="NAME", help="An older name that keeps working; may be repeated."),
+        typer.Option("--alias", metavar="NAME", help="Older name, may be repeated. Default: those of the replaced model."),
     ] = None,
     as_json: JSON = False,
 ) -> None:

@@ -68,7 +68,7 @@ def check(model: type[S], data: Any) -> S:
     """Plain data as a :class:`Section`; a section of that type is returned as it is.
 
     Raises:
-        ValidationError: if the data are no mapping, or a key is unknown or missing, or a value is not valid. Each error is of type
+        ValidationError: if the data are not a mapping, a key is unknown or missing, or a value is not valid. Each error is of type
             :data:`UNKNOWN_KEY`, :data:`MISSING_KEY` or :data:`BAD_VALUE`, and its place is that in ``data``.
     """
     if isinstance(data, model):
@@ -105,7 +105,7 @@ def from_code(model: type[S], value: S | Mapping[str, Any], where: str) -> S:
     """A section that code gives, as the section itself or as a mapping of its keys.
 
     Raises:
-        UsageError: as :func:`check`, in the same words; they begin with ``where``, the name of the argument.
+        UsageError: if :func:`check` would raise, in the same words after ``where``, the name of the argument.
 
     Example:
         >>> class Term(Section):
@@ -125,7 +125,7 @@ def plain(value: Any) -> Any:
     """A value as YAML and JSON have it: an enum is its value, a section or data class a mapping, a set or tuple a list.
 
     Raises:
-        TypeError: if it is no such value, but e.g. a module or a function.
+        TypeError: if it is any other value, e.g. a module or a function.
 
     Example:
         >>> plain({"sizes": {3, 1}, "pair": (1, 2)})

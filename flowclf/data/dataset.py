@@ -120,7 +120,7 @@ class DataSet:
 
         Raises:
             DataError: if an array has the wrong type or shape, or the labels do not fit.
-            UsageError: as for :meth:`from_raw`.
+            UsageError: if :meth:`from_raw` raises it.
 
         Example:
             >>> images, labels = torch.randint(0, 256, (100, 12, 12), dtype=torch.uint8), torch.arange(100) % 4

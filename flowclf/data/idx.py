@@ -75,7 +75,7 @@ def idx_split(images: bytes, labels: bytes, images_source: str, labels_source: s
     """Build a split of grey images from the content of two IDX files.
 
     Raises:
-        DataError: as for :func:`read_idx`; or if the numbers of labels and images differ.
+        DataError: if :func:`read_idx` raises it, or the numbers of labels and images differ.
     """
     pixels = read_idx(images, images_source, dimensions=3)
     numbers = read_idx(labels, labels_source, dimensions=1)

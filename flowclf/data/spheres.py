@@ -26,7 +26,7 @@ class SpheresOracle:
         outer: R2, radius of the outer sphere.
 
     Raises:
-        UsageError: unless 0 < R1 < R2.
+        UsageError: if not 0 < R1 < R2.
 
     Example:
         >>> oracle = SpheresOracle(inner=1.0, outer=10.0)
@@ -137,7 +137,7 @@ def spheres(
         points_seed: random seed for the points; not the run's seed, so all runs have the same points.
 
     Raises:
-        UsageError: unless inner < outer and there are at least 2 dimensions.
+        UsageError: if not inner < outer, or there are fewer than 2 dimensions.
 
     Example:
         >>> raw = spheres(dimension=3, train_size=10, test_size=4)

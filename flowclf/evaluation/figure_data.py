@@ -48,7 +48,7 @@ def metamer_pictures(clf: InvertibleClassifier, x1: Tensor, x2: Tensor) -> Array
 
 def figure_arrays(context: MetricContext) -> dict[str, Arrays]:
     """Arrays by figure: ``calibration``; for invertible classifiers of images ``metamers``, ``interpolations`` and ``samples``,
-    their pictures (columns, C, H, W) or (rows, columns, C, H, W) in uint8; and ``planes`` if the data know the truth."""
+    their pictures (columns, C, H, W) or (rows, columns, C, H, W) in uint8; and ``planes`` if the truth is known."""
     bins = reliability_bins(context.logits("test"), context.labels("test"))
     arrays: dict[str, Arrays] = {"calibration": {name: value.numpy() for name, value in bins._asdict().items()}}
     if context.has("inverse") and context.has("images"):

@@ -2,6 +2,9 @@
 
 ``results.json``, the report and the model card use this one object. Any package can add one::
 
+    from torch.nn.functional import one_hot
+    from flowclf.evaluation import MetricContext, metric
+
     @metric("test.brier_score", unit="number", meaning="mean squared distance of the probabilities from the label", card=True)
     def brier_score(context: MetricContext) -> float:
         logits, labels = context.logits("test"), context.labels("test")
@@ -46,10 +49,10 @@ class Metric:
         unit: the unit of the value.
         meaning: a phrase or sentence for the report; may contain ``{probe}``.
         function: computes the value from a :class:`MetricContext` (and the name of the probe, if ``name`` contains ``{probe}``).
-            None for a value that only the run that trained the model knows, and adds to its results.
+            None for a value that only the run that trained the model has, and adds to its results.
         protocols: the protocols that compute it.
         needs: what it requires: ``inverse`` (not a plain network), ``images`` (not continuous data), ``oracle``, ``truth`` (an
-            oracle of the data's own), ``fixed_point`` (a stream on a grid).
+            oracle supplied by the data), ``fixed_point`` (a stream on a grid).
         trials: the number of independent trials of a share, as a function of the context; Wilson's 95 % interval then follows the
             value, as ``<name>_low`` and ``<name>_high``.
         headline: a short title, if it should stand out at the top of the report.

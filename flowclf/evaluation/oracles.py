@@ -1,4 +1,4 @@
-"""Oracles label metamers: the truth where the data know it, or an independent classifier."""
+"""Oracles label metamers: the truth where it is known, or an independent classifier."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ class PictureRow:
 def metamer_grid(arrays: Arrays, class_names: Sequence[str]) -> Figure:
     """Metamers between their donors (paper, Figure 4).
 
-    The arrays are those of :func:`flowclf.evaluation.metamer_pictures`, if known with the donors' classes ``logits_of_label`` and
-    ``nuisance_of_label``.
+    The arrays are those of :func:`flowclf.evaluation.metamer_pictures`, with the donors' classes ``logits_of_label`` and
+    ``nuisance_of_label``, if known.
     """
     kept = [
         (f"reads {short(class_names[got])}", INK if got == wanted else WRONG)

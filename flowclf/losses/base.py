@@ -182,17 +182,17 @@ def weighted_sum(terms: Sequence[tuple[float, Loss]]) -> WeightedSum:
     """A sum of losses with weights, as ``+`` and ``*`` make it.
 
     Raises:
-        UsageError: if more than one of the losses plays against an adversary.
+        UsageError: if more than one of the losses has an adversary.
 
     Example:
         >>> from flowclf.losses import CrossEntropy, FactorialPriorMLE
         >>> weighted_sum([(1.0, CrossEntropy()), (0.5, FactorialPriorMLE())]).weights
         [1.0, 0.5]
     """
-    players = [type(loss).__name__ for _, loss in terms if isinstance(loss, AdversarialLoss)]
-    if len(players) > 1:
-        raise UsageError(f"at most one loss of a sum can play against an adversary, found {', '.join(players)}")
-    return (AdversarialSum if players else WeightedSum)(terms)
+    adversarial = [type(loss).__name__ for _, loss in terms if isinstance(loss, AdversarialLoss)]
+    if len(adversarial) > 1:
+        raise UsageError(f"at most one loss of a sum can have an adversary, found {', '.join(adversarial)}")
+    return (AdversarialSum if adversarial else WeightedSum)(terms)
 
 
 class WeightedSum(Loss):
@@ -238,25 +238,25 @@ class WeightedSum(Loss):
 
 
 class AdversarialSum(WeightedSum, AdversarialLoss):
-    """A sum in which one loss plays against an adversary; what is the adversary's is that loss's."""
+    """A sum in which one loss has an adversary; that loss supplies the adversary."""
 
     @property
-    def _player(self) -> AdversarialLoss:
+    def _adversarial(self) -> AdversarialLoss:
         return next(loss for loss in self.losses if isinstance(loss, AdversarialLoss))
 
     @property
     def adversary_steps(self) -> int:
-        """The playing loss's."""
-        return self._player.adversary_steps
+        """Steps of the adversarial term."""
+        return self._adversarial.adversary_steps
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
-        """The playing loss's."""
-        return self._player.adversary_loss(encoding, labels)
+        """Loss of the adversarial term."""
+        return self._adversarial.adversary_loss(encoding, labels)
 
     def adversary_parameters(self) -> Iterator[nn.Parameter]:
-        """The playing loss's."""
-        return self._player.adversary_parameters()
+        """Parameters of the adversarial term."""
+        return self._adversarial.adversary_parameters()
 
     def adversary_optimizer(self) -> torch.optim.Optimizer:
-        """The playing loss's."""
-        return self._player.adversary_optimizer()
+        """Optimiser of the adversarial term."""
+        return self._adversarial.adversary_optimizer()

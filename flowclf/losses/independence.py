@@ -1,4 +1,4 @@
-"""Independence cross-entropy: nuisances that say nothing of the class (paper, Definition 7)."""
+"""Independence cross-entropy: nuisances that say nothing about the class (paper, Definition 7)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NuisanceSettings(TermSettings):
     steps: PositiveInt = Field(3, description="Training steps of the nuisance classifier per batch.")
     network: Literal["mlp", "conv", "both"] = Field(
         "mlp",
-        description="mlp: fully connected; conv: convolutional, on the nuisances as feature maps; both: two players whose "
+        description="mlp: fully connected; conv: convolutional, on the nuisances as feature maps; both: two adversaries whose "
         "cross-entropies are averaged.",
     )
     hidden: Sequence[PositiveInt] = Field((512, 512), description="Units of the hidden layers of mlp.")
@@ -118,7 +118,7 @@ class IndependenceCrossEntropy(AdversarialLoss):
         bits = code_length(binding, encoding, labels)
         cross_entropy = functional.cross_entropy(encoding.logits, labels)
         with _frozen(self.adversaries):
-            log_probs = torch.stack([player(encoding.nuisance).log_softmax(1) for player in self.adversaries])
+            log_probs = torch.stack([adversary(encoding.nuisance).log_softmax(1) for adversary in self.adversaries])
         of_labels = -log_probs.gather(2, labels[None, :, None].expand(len(log_probs), -1, 1)).mean()
         divergence = -log_probs.mean() - math.log(binding.classes)
         nuisance = divergence if self.nuisance.target == "uniform" else -of_labels
@@ -131,11 +131,11 @@ class IndependenceCrossEntropy(AdversarialLoss):
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """CE(y, D_nc(z_n)), nats."""
-        each = [functional.cross_entropy(player(encoding.nuisance), labels) for player in self.adversaries]
+        each = [functional.cross_entropy(adversary(encoding.nuisance), labels) for adversary in self.adversaries]
         return torch.stack(each).mean()
 
     def adversary_parameters(self) -> Iterator[nn.Parameter]:
-        """Those of D_nc."""
+        """Parameters of D_nc."""
         return self.adversaries.parameters()
 
     def adversary_optimizer(self) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Metamers matched to data at a readout: the inverse of the nodes after it shall map both to similar latents."""
+"""Metamers matched to data at a readout: the inverse of the nodes after it should map both to similar latents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MetamerMatching(Loss):
 
     A metamer has the logits of x_i and the nuisances of another sample x_j, the donor (paper, section 2.2). Its latents u_ij at the
     input of the ``logit_readout`` come from the inverse of the nodes after the readout, which has to restore the class of the
-    logits, not the donor's. Latents of no image become stripes and chequers; two terms make u_ij resemble the latents u_ii of data:
+    logits, not the donor's. Latents of no image become stripes and checkerboards; two terms make u_ij resemble data's latents u_ii:
 
     - the readings r agree: the mean over pairs of \sum_k s(r_k(u_ij) - r_k(u_ii)), where s(d) is d^2 / 2 up to 1 nat and |d| - 1/2
       beyond;
@@ -38,7 +38,7 @@ class MetamerMatching(Loss):
         warmup: fraction of the training over which they then grow to their values.
 
     Raises:
-        UsageError: if, when the loss is bound, the classifier is a plain network, or its graph has no ``logit_readout``.
+        UsageError: if, at binding, the classifier is a plain network, or its graph has no ``logit_readout``.
 
     Example:
         >>> import torch

@@ -15,8 +15,8 @@ from flowclf.nodes.gradients import BackwardStep
 class ActNorm(BijectiveNode):
     """Per-channel affine map z = exp(s) x + b (Kingma and Dhariwal, Glow, 2018, section 3.1).
 
-    It is the identity until :func:`initialize` sets zero mean and unit variance of each channel over a batch; neither a forward
-    pass, nor training mode, nor loading initialises. The buffer ``initialized`` records it.
+    It is the identity until :func:`initialize` sets zero mean and unit variance of each channel over a batch; it is not initialised
+    by a forward pass, training mode or loading. The buffer ``initialized`` records it.
 
     Args:
         min_std: a channel whose standard deviation over the batch is below this fraction of the largest one is only shifted, so

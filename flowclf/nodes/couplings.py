@@ -1,4 +1,4 @@
-"""Couplings: one half of the channels is changed as a function of the other half, which stays as it is."""
+"""Couplings (NICE, RealNVP): one half of the channels is changed as a function of the other half, which stays as it is."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class AdditiveCoupling(Coupling):
 
 
 class AffineCoupling(Coupling):
-    """z_2 = exp(s(x_1)) x_2 + t(x_1) with |s| bounded by ``bound`` (Dinh et al., Real NVP, 2017, section 3.2).
+    """z_2 = exp(s(x_1)) x_2 + t(x_1) with |s| bounded by ``bound`` (Dinh et al., Real NVP (RealNVP), 2017, section 3.2).
 
     Args:
         bound: largest absolute log-scale b, nats; see :class:`~flowclf.nodes.transformers.Affine`.

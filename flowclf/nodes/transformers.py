@@ -1,6 +1,6 @@
 """Transformers: maps that a coupling applies to each entry of one half, with parameters that a subnet computes from the other.
 
-Your own is registered as an entry point of the group ``flowclf.transformers``; a recipe may set its constructor's keyword arguments
+Your own transformer is registered in the group ``flowclf.transformers``; a recipe may set its constructor's keyword arguments
 (Papamakarios et al., Normalizing Flows for Probabilistic Modeling and Inference, 2021, section 3.1).
 """
 

@@ -49,9 +49,9 @@ def moved_outward(x: Tensor, radius: float) -> Tensor:
 def predicted_error(dimension: int, oracle: SpheresOracle) -> float:
     r"""Error of the :class:`MisalignedClassifier` on the two spheres, half of the points on each, in closed form.
 
-    Inner points are never misclassified. An outer point is if x_d^2 > R2^2 - b^2 with b = (R1 + R2) / 2, and x_d^2 / R2^2 has the
-    distribution Beta(1/2, (d-1)/2) on the sphere: the error is I_t((d-1)/2, 1/2) / 2 with t = (b / R2)^2 and I the regularised
-    incomplete beta function.
+    Inner points are never misclassified. An outer point is misclassified if x_d^2 > R2^2 - b^2 with b = (R1 + R2) / 2, and
+    x_d^2 / R2^2 has the distribution Beta(1/2, (d-1)/2) on the sphere: the error is I_t((d-1)/2, 1/2) / 2 with t = (b / R2)^2 and
+    I the regularised incomplete beta function.
 
     Raises:
         UsageError: if there are fewer than 2 dimensions.

@@ -66,7 +66,7 @@ def draw(ce: str, ice: str, oracle: str, out: Path, *, data: str | None, rows: i
     pairs = pairs_by_class(labels, rows, seed)
     arrays: dict[str, NDArray[np.generic]] = {"first": pairs[0].numpy(), "second": pairs[1].numpy()}
     lines = [
-        "| trained with | the oracle still sees the logits' class | it sees the class of the nuisances' donor |",
+        "| trained with | the oracle assigns the logits' class | it assigns the class of the nuisances' donor |",
         "|---|---|---|",
     ]
     drawn = []

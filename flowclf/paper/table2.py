@@ -90,6 +90,6 @@ def table(ce: Mapping[str, Any], ice: Mapping[str, Any]) -> str:
         lines.append(f"| {words} | {paper_ce} | {written(ce, key)} | {paper_ice} | {written(ice, key)} |")
     chance, oracle = share(ice, "test.chance_error"), share(ice, "metamers.oracle.test_error")
     note = (
-        f"CE: {about(ce)}. iCE: {about(ice)}. Chance is {chance}; the oracle itself errs on {oracle}. In brackets 95 % intervals."
+        f"CE: {about(ce)}. iCE: {about(ice)}. Chance is {chance}; the oracle's error is {oracle}. 95 % intervals are in brackets."
     )
     return "\n".join([*lines, "", note])

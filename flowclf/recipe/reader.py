@@ -1,4 +1,4 @@
-"""Strict YAML: text to a tree of nodes that know their place. Nothing here knows what a recipe is.
+"""Strict YAML: text to a tree of nodes that carry their place. This module is independent of recipes.
 
 The rules: one document, a mapping at its top, in UTF-8 and of at most a megabyte; no tags, anchors or aliases; no key twice;
 keys are text. Plain scalars are read as YAML 1.2 does: only ``true`` and ``false`` are booleans, ``1e-3`` is a number, ``no``

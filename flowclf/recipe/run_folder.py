@@ -54,7 +54,7 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
-        """Open an existing run directory; raises UsageError if ``path`` is none."""
+        """Open an existing run directory; raises UsageError if ``path`` is not one."""
         folder = cls(path)
         if not folder.resolved.is_file():
             raise UsageError(f"{path} is not a run directory: {folder.resolved.name} is missing")

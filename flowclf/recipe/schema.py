@@ -90,7 +90,7 @@ _Form = Discriminator(lambda value: "list" if isinstance(value, list) else "mapp
 
 
 class Recipe(Section):
-    """Everything that decides what is trained, on what, how, and how it is evaluated.
+    """Everything that determines what is trained, on what, how, and how it is evaluated.
 
     The ``arguments`` of components are complete, with every default filled in.
     """

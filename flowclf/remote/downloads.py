@@ -45,7 +45,7 @@ def ensure_file(path: Path, expected: Content, sources: Sequence[str | Path], se
         # Another process may have downloaded it meanwhile.
         if Content.of(path) == expected:
             return
-        # Nobody else holds the lock, so a process that was killed left these.
+        # No other process holds the lock, so a process that was killed left these.
         for stale in path.parent.glob(f".{path.name}.*.part"):
             stale.unlink(missing_ok=True)
         download_file(path, expected, sources, settings, what)

@@ -108,7 +108,7 @@ def _findings(results: Mapping[str, Any]) -> list[str]:
         )
     if _has(results, "probe.test_error", "test.chance_error", "test.error"):
         found.append(
-            "The nuisances are everything that the classifier ignores. A classifier that is trained afresh and sees nothing else "
+            "The nuisances are everything that the classifier ignores. A classifier that is trained afresh on the nuisances alone "
             f"has a test error of {percent(results['probe.test_error'], 1)}. "
             + _verdict(results["probe.test_error"], results["test.error"], results["test.chance_error"])
         )

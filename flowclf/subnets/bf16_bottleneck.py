@@ -29,7 +29,7 @@ _UNITS = (torch.complex128, torch.int64, torch.int32, torch.int16)
 def is_fast(x: Tensor, first: Tensor, last: Tensor) -> bool:
     """Whether autocast to bfloat16 is on, and :func:`bottleneck` is faster; the arguments are as for it.
 
-    Never under ``torch.compile``, which has no shapes for oneDNN's own operations.
+    Never under ``torch.compile``, which cannot infer shapes of oneDNN's own operations.
     """
     if (
         torch.compiler.is_compiling()

@@ -1,4 +1,4 @@
-"""Training: one loop for every loss, optimisers and schedules by name, and states that resume to the same bits."""
+"""Training: one loop for every loss, optimisers and schedules by name, and states that resume with bit-identical results."""
 
 from __future__ import annotations
 

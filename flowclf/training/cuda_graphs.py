@@ -21,7 +21,7 @@ from flowclf.losses import AdversarialLoss, Loss
 from flowclf.subnets import is_hooked
 
 _KNOWN = ("flowclf.", "torch.nn.", "FrEIA.")
-"""Packages whose modules compute on the device alone, unless they have hooks. Several of nflows' ask for numbers on the host."""
+"""Packages whose modules compute on the device alone, unless they have hooks. Several of nflows' read numbers on the host."""
 
 _Pass = Callable[..., Any]
 
@@ -126,7 +126,7 @@ def _record(module: nn.Module, inputs: tuple[Tensor, ...]) -> _Pass:
     if warn := getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None):
         warn(False)
     try:
-        # A copy, for the replay takes the place of the module's own forward.
+        # A copy, because the replay takes the place of the module's own forward.
         return torch.cuda.make_graphed_callables(copy.copy(module), samples, allow_unused_input=True)
     finally:
         torch.cuda.set_stream(stream)

@@ -63,7 +63,7 @@ class Trainer:
         if settings.activations == "recompute":
             require_invertible(classifier, "train: activations: recompute")
         if settings.precision == "bf16":
-            require_invertible(classifier, "train: precision: bf16, which is of couplings' subnets,")
+            require_invertible(classifier, "train: precision: bf16, which applies to couplings' subnets,")
         self.classifier = classifier
         self.data = data.to(classifier.device)
         self.settings = settings
@@ -221,7 +221,7 @@ class Trainer:
         self.classifier.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how the training goes on, as tensors, numbers and strings; raises as :meth:`run`."""
+        """Everything that determines how the training goes on, as tensors, numbers and strings; raises as :meth:`run`."""
         self.meters.read()
         return {
             "step": self.step,

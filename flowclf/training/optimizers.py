@@ -1,4 +1,4 @@
-"""The list of optimisers, and the parameter groups that they train.
+"""Optimisers, whose names are registered in pyproject.toml (entry points), and the parameter groups that they train.
 
 An optimiser is a function, or a class such as torch's own, called as ``optimizer(params, *, lr, weight_decay, ...)``: ``params`` is
 a list of torch's parameter groups, and one without decay says so. It is registered in the group ``flowclf.optimizers``; its keyword
@@ -100,7 +100,7 @@ def build_optimizer(
     """A registered optimiser by ``name``, with its arguments, over the parameters that are not frozen.
 
     Its weight decay acts on the weights of the modules' linear and convolutional layers alone: scales, rotations and the prior
-    decide the bijection's log-determinant, and pulling them to zero does not regularise it.
+    determine the bijection's log-determinant, and pulling them to zero does not regularise it.
 
     Raises:
         RegistryError: if the name is not registered.

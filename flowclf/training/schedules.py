@@ -1,4 +1,4 @@
-"""The list of learning-rate schedules.
+"""Learning-rate schedules, whose names are registered in pyproject.toml (entry points).
 
 A schedule is a function ``schedule(total_steps, steps_per_epoch, *, ...)`` of the steps of the whole training and of an epoch; it
 returns a :data:`Schedule`. It is registered in the group ``flowclf.schedules``; its keyword arguments are keys of a recipe, beside

@@ -1,4 +1,4 @@
-"""The state of a training on disk, from which a run that was killed goes on to the same bits.
+"""The state of a training on disk, from which a run that was killed resumes with bit-identical results.
 
 ``state.json`` names the current state file and its SHA-256. A new state takes the place of the old one when this file is replaced,
 so a crash at any time leaves a complete state. State files are read with ``weights_only=True``: nothing in them can run code.

@@ -85,7 +85,7 @@ def read_run(path: str | Path) -> FinishedRun:
 
 
 def _shipped_name(given: Recipe) -> str | None:
-    """The name of the bundled recipe that is the same but for its name and description."""
+    """The name of the bundled recipe that is identical except for its name and description."""
 
     # The name in a recipe lacks the folder that is part of a bundled recipe's name.
     def settings(recipe: Recipe) -> dict[str, Any]:

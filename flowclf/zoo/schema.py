@@ -93,7 +93,7 @@ class DataRecord(Section):
 
 
 class Measured(Section):
-    """A metric of the stored model, in the unit that its name says, and the largest difference to another measurement."""
+    """A metric of the stored model, in the unit that its name says, and the largest difference from another measurement."""
 
     value: float
     tolerance: Annotated[float, Ge(0)]

@@ -25,7 +25,7 @@ def test_every_pixel_and_parameter_counts(arguments: dict[str, Any]) -> None:
     assert (x.grad.abs().amax(dim=(0, 1)) > 0).float().mean() > 0.9
 
 
-def test_smoothing_is_blind_to_chequers_and_keeps_what_is_flat() -> None:
+def test_smoothing_is_blind_to_checkerboards_and_keeps_what_is_flat() -> None:
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     for pattern in ((-1.0) ** (rows + columns), (-1.0) ** rows, (-1.0) ** columns):
         assert Binomial(2)(pattern.expand(1, 2, 8, 8))[..., 1:-1, 1:-1].abs().max() < 1e-6
@@ -46,5 +46,5 @@ def test_stages_have_their_convolutions_and_widths() -> None:
 
 def test_vectors_and_images_too_small_are_refused() -> None:
     for shape in ((12,), (1, 3, 3)):
-        with pytest.raises(UsageError, match=r"plain_cnn: expected images of at least 4 pixels a side, found \("):
+        with pytest.raises(UsageError, match=r"plain_cnn: expected images of at least 4 pixels per side, found \("):
             plain_classifier(shape, {"plain_cnn": {}}, classes=3)

@@ -25,7 +25,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"nuisance": {"hidden": [12, 8], "target": "labels", "steps": 1}},
     ),
     "independence, convolutional": ("independence_cross_entropy", {"nuisance": {"network": "conv"}}),
-    "independence, two players": ("independence_cross_entropy", {"nuisance": {"network": "both", "hidden": [12]}}),
+    "independence, two adversaries": ("independence_cross_entropy", {"nuisance": {"network": "both", "hidden": [12]}}),
     "matching": ("metamer_matching", {}),
     "matching, later": ("metamer_matching", {"share": 0.0, "delay": 0.5, "warmup": 0.2}),
 }
@@ -74,7 +74,7 @@ def test_total_and_parts(name: str, arguments: dict[str, Any], image_classifier:
 
 
 @every_case
-def test_the_players_own_disjoint_parameters(name: str, arguments: dict[str, Any], image_classifier: InvertibleClassifier) -> None:
+def test_adversaries_own_disjoint_parameters(name: str, arguments: dict[str, Any], image_classifier: InvertibleClassifier) -> None:
     loss = bound(name, arguments, image_classifier)
     main, adversary = list(loss.main_parameters()), adversary_of(loss)
     assert {id(value) for value in main}.isdisjoint(id(value) for value in adversary)

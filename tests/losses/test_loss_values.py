@@ -248,7 +248,7 @@ def test_an_ignorant_nuisance_classifier(target: str, image_classifier: Invertib
     assert parts["bits_per_dim"].item() == pytest.approx(bits.item())
 
 
-def test_two_players_are_averaged(image_classifier: InvertibleClassifier) -> None:
+def test_two_adversaries_are_averaged(image_classifier: InvertibleClassifier) -> None:
     clf = image_classifier
     loss = IndependenceCrossEntropy(nuisance={"network": "both"}, classification={"weight": 0}, likelihood={"weight": 0}).bind(clf)
     assert len(loss.adversaries) == 2

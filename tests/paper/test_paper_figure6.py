@@ -53,7 +53,7 @@ def test_both_models_get_the_same_pairs_and_the_oracle_reads_every_picture(
     assert (test.labels[arrays["second"]].numpy() == 1 - own).all()
     for name in ("CE", "iCE"):
         assert arrays[f"{name}.pictures"].shape == (3, 4, 1, 8, 8)
-        # The path begins at the first picture itself, in which the oracle sees its class.
+        # The path begins at the first picture itself, which the oracle labels with its class.
         difference = arrays[f"{name}.pictures"][:, 0].astype(int) - test.inputs[arrays["first"]].numpy()
         assert np.abs(difference).max() <= 1
         assert arrays[f"{name}.readings"][:, 0].tolist() == own.tolist()

@@ -51,7 +51,7 @@ def test_the_papers_columns_stand_beside_ours() -> None:
     assert cells(text, "bits/dim") == ["–", "–", "–", "1.234"]
     assert cells(text, "largest inverse error") == ["–", "–", "–", "3.2e-05"]
     assert "CE: recipe mnist-ce, seed 0, 1,234 parameters, 4 bits, protocol full, probe conv." in text
-    assert "Chance is 88.65 %; the oracle itself errs on 0.31 %." in text
+    assert "Chance is 88.65 %; the oracle's error is 0.31 %." in text
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
 
 

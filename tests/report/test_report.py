@@ -112,7 +112,7 @@ def test_numbers_are_said_in_words(tmp_path: Path) -> None:
         "mnist data mnist · reduced to 4 bits · 1,234,567 parameters · quick evaluation · 512 s of training",
         "Test error 1.42 % misclassified test examples; 95 % interval 1.21 to 1.67 %",
         "The classifier gets 9,858 of 10,000 test examples right.",
-        "A classifier that is trained afresh and sees nothing else has a test error of 27.7 %.",
+        "A classifier that is trained afresh on the nuisances alone has a test error of 27.7 %.",
         "The nuisances hold at least 1.40 of the 2.30 nats of information about the class.",
         "no logit changes by more than 2.1 × 10⁻⁴",
         "As 8-bit pictures 93.1 % of them keep their predicted class; 3.0 % of their pixels are outside the range of images",

@@ -22,7 +22,7 @@ READY = "trained on"
 
 
 def make_trainer(seed: int = 0) -> Trainer:
-    """Six steps an epoch, four epochs, both players, an average, dropout in a subnet, augmentation."""
+    """Six steps per epoch, four epochs, both adversaries, an average, dropout in a subnet, augmentation."""
     torch.manual_seed(seed)
     labels = torch.arange(300) % 3
     generator = torch.Generator().manual_seed(1)

@@ -107,7 +107,7 @@ def test_a_part_of_some_steps_is_averaged_over_those() -> None:
             return LossTerms(terms.total, {**terms.parts, **late})
 
     rows = make_trainer(Late()).run()
-    # 5 steps an epoch: late from the eighth on, in the middle of the second.
+    # 5 steps per epoch: late from the eighth on, in the middle of the second.
     assert [row.get("train.late") for row in rows] == [None, 3.0, 3.0]
 
 

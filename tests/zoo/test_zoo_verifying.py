@@ -70,7 +70,7 @@ def test_one_image_is_a_disagreement(spoilt: Path, capsys: Any) -> None:
     assert main(["zoo", "verify", "--index", str(spoilt)]) == 1
     output = capsys.readouterr()
     assert sum("DIFFERS" in line for line in output.out.splitlines()) == 1
-    assert output.err.endswith("error: model 'one' does not measure what its card says\n")
+    assert output.err.endswith("error: model 'one': measured values differ from its card\n")
 
 
 @pytest.mark.parametrize("metric", ["test.cross_entropy_nats", "test.bits_per_dim", "numerics.inverse_error_max", "test.unknown"])

@@ -71,7 +71,7 @@ evaluate: {{probe: {{hidden: [8]}}}}
 
 
 def write_run(folder: Path, overrides: tuple[str, ...] = ()) -> Path:
-    """What a finished run leaves, but for the training: made data, an untrained model, and what it measures."""
+    """What a finished run leaves, except for the training: made data, an untrained model, and what it measures."""
     import flowclf.recipe
     from flowclf.recipe.building import build_data, build_model
     from flowclf.run import RunFolder

@@ -29,7 +29,7 @@ def check_outputs(logits: Tensor, labels: Tensor) -> None:
     """Check that logits (N, K) and labels (N,) belong together.
 
     Raises:
-        UsageError: if there are no examples, or the shapes do not match.
+        UsageError: if there are no examples, or if the shapes do not match.
     """
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or not len(labels):
         found = f"{tuple(logits.shape)} and {tuple(labels.shape)}"

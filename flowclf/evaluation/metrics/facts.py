@@ -1,4 +1,4 @@
-"""Facts: what was evaluated, how, and in what time. Values that only a run knows are declared here and added by the run."""
+"""Facts: what was evaluated, how, and in what time. Values that only the run has are declared here and added by it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from flowclf.evaluation.probing import train_probes
 
 
 def planes_of(context: MetricContext) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arrays and numbers of :func:`plane_arrays`, compared with the data's own oracle."""
+    """Arrays and numbers of :func:`plane_arrays`, compared with the oracle supplied by the data."""
     trained = context.once(train_probes)
     probe = trained.probes[trained.best_on_validation]
     x, labels = context.test_sample

@@ -74,8 +74,8 @@ def train_kernel_probe(
         advance: called with 1 after each bandwidth.
 
     Raises:
-        UsageError: as :func:`~flowclf.evaluation.probes.train_probe`; if there is no centre, bandwidth or penalty; if features are
-            near float32's limit.
+        UsageError: if :func:`~flowclf.evaluation.probes.train_probe` raises it; if there is no centre, bandwidth or penalty; if
+            features are near float32's limit.
     """
     check_features("training", train_features, train_labels, classes)
     check_features("validation", validation_features, validation_labels, classes)
