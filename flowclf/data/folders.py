@@ -57,6 +57,9 @@ def image_folder(
         raise UsageError(f"image_folder: root: there is no folder {folder}")
     train_folder, test_folder = _parts(folder)
     class_names = [path.name for path in _class_folders(train_folder)]
+    for name in class_names:
+        if not name.isprintable():
+            raise DataError(f"{train_folder}: expected names of classes in printable UTF-8, found {name!r}")
     if len(class_names) < 2:
         found = ", ".join(class_names) or "none"
         raise DataError(f"{train_folder}: expected at least 2 folders, one per class, found {found}")
@@ -105,7 +108,13 @@ def read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
 
 def _with_channels(image: Image.Image, channels: int) -> Image.Image:
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        values, transparent = np.asarray(image).astype(np.uint16), image.info.get("transparency")
+        if values.max(initial=0) < 2**12:
+            raise ValueError(f"16-bit pixels up to {values.max(initial=0)} only, whose range is unknown; rescale them to 0..65535")
+        grey = (values >> 8).astype(np.uint8)
+        if isinstance(transparent, int):
+            grey[values == transparent] = 255
+        image = Image.fromarray(grey)
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode}, 32 bits each, have no known range; expected 8 or 16 bits")
     if image.has_transparency_data:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +80,17 @@ def evaluate_with_artifacts(clf: Classifier, data: DataSet, **options: Any) -> E
     with repeatable(clf.device), evaluating(clf):
         results = measure(context)
         arrays = figure_arrays(context)
+    _warn_of_inverse(results, clf)
     results["seconds.evaluate"] = round(time.perf_counter() - started, 3)
     return Evaluation(results, arrays, data.class_names)
+
+
+def _warn_of_inverse(results: Mapping[str, Any], clf: Classifier) -> None:
+    """Warn where the inverse is off by more than half a level of the pixels, or 1 % of continuous data's unit."""
+    worst = max((results.get(f"numerics.{name}inverse_error_max") or 0.0 for name in ("", "forward_")), default=0.0)
+    bits = clf.preprocessing.bits
+    if worst > (0.01 if bits is None else 2.0**-bits):
+        warnings.warn(f"the inverse is off by up to {worst:.2g}: metamers and samples are not what they should be", stacklevel=3)
 
 
 def measure(context: MetricContext, only: Collection[str] | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from flowclf.classifier import InvertibleClassifier
+from flowclf.classifier import InvertibleClassifier, require_invertible
 from flowclf.data import Oracle
 from flowclf.errors import UsageError
 from flowclf.modes import evaluating
@@ -29,7 +29,7 @@ def metamer(clf: InvertibleClassifier, logits_of: Tensor, nuisance_of: Tensor) -
         Network inputs (B, *input_shape), possibly outside the range of pixels.
 
     Raises:
-        UsageError: if the two shapes differ, or are not the network's.
+        UsageError: if the two shapes differ, or are not the network's, or the classifier has no inverse.
 
     Example:
         >>> import flowclf
@@ -40,6 +40,7 @@ def metamer(clf: InvertibleClassifier, logits_of: Tensor, nuisance_of: Tensor) -
         >>> torch.allclose(clf(x_met).logits, clf(x1).logits, atol=1e-4)
         True
     """
+    require_invertible(clf, "a metamer")
     _check_pair(logits_of, nuisance_of)
     return clf.inverse(clf.latents(logits_of)[0], clf.latents(nuisance_of)[1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,9 @@ def save_figure(figure: Figure, path: Path, data: Arrays | Sequence[Mapping[str,
     else:
         with atomic_write(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **data)  # type: ignore[arg-type]
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, warnings.catch_warnings():
         FigureCanvasAgg(figure)
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(temporary, format="png", dpi=DPI, facecolor="white")
 
 
@@ -76,5 +78,5 @@ def tidy(axis: Axes) -> None:
 
 
 def short(name: str) -> str:
-    """The name of a class in at most 12 characters."""
-    return name if len(name) <= 12 else f"{name[:11]}…"
+    """The name of a class in at most 12 characters, in which a $ begins no formula."""
+    return (name if len(name) <= 12 else f"{name[:11]}…").replace("$", r"\$")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,20 +67,30 @@ _TRAINING = (
 
 
 def write_figures(folder: Path, evaluation: Evaluation | None, rows: Sequence[Mapping[str, Any]] = ()) -> list[FigureFile]:
-    """Write all figures for which there are data, in the order of a report; ``rows`` are metrics, one row per epoch."""
+    """Write all figures for which there are data, in the order of a report; a figure that fails is left out, with a warning.
+
+    Args:
+        folder: created if necessary.
+        evaluation: the results with their arrays, if any.
+        rows: metrics, one row per epoch.
+    """
     files: list[FigureFile] = []
 
-    def write(name: str, title: str, caption: str, figure: Figure, data: Arrays | Sequence[Mapping[str, Any]]) -> None:
+    def write(name: str, title: str, caption: str, draw: Callable[[], Figure], data: Arrays | Sequence[Mapping[str, Any]]) -> None:
         path = folder / f"{name}.png"
-        save_figure(figure, path, data)
-        files.append(FigureFile(path, title, caption))
+        try:
+            save_figure(draw(), path, data)
+        except Exception as error:  # A picture is no reason to lose a run.
+            warnings.warn(f"the figure {path.name} cannot be drawn and is left out: {error}", stacklevel=3)
+        else:
+            files.append(FigureFile(path, title, caption))
 
     if evaluation is not None:
         for name, (draw, title, caption) in _FIGURES.items():
             arrays = evaluation.arrays.get(name)
             # Pictures that are neither grey nor RGB cannot be drawn.
             if arrays and all(part.shape[-3] in (1, 3) for part in arrays.values() if part.ndim >= 4):
-                write(name, title, caption, draw(arrays, evaluation.class_names), arrays)
+                write(name, title, caption, functools.partial(draw, arrays, evaluation.class_names), arrays)
     if rows:
-        write("training", *_TRAINING, training_curves(rows), list(rows))
+        write("training", *_TRAINING, functools.partial(training_curves, rows), list(rows))
     return files

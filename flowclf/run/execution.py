@@ -11,7 +11,7 @@ from typing import Any
 
 from flowclf import checkpoint
 from flowclf.data import Oracle
-from flowclf.errors import InterruptedRunError
+from flowclf.errors import InterruptedRunError, UsageError
 from flowclf.evaluation import Evaluation, evaluate_with_artifacts
 from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
@@ -53,10 +53,12 @@ def resume(path: Path, device: str = "auto", progress: Progress | None = None) -
     """Resume an interrupted or killed run from its last saved state; the result is the same to the bit on the same device.
 
     Raises:
-        UsageError: if ``path`` is not a run directory, or has no saved state.
+        UsageError: if ``path`` is not a run directory, has no saved state, or holds a finished run.
         ChecksumError: if the saved state is not the one that was written.
     """
     folder = RunFolder.existing(path)
+    if folder.results.exists() and folder.report.exists():
+        raise UsageError(f"{path}: the run has finished, with results in {folder.results.name}; flowclf evaluate measures it again")
     loaded = load(folder.resolved)
     trainer, oracle = prepare(loaded.recipe, device)
     load_state(folder.checkpoints, trainer)
@@ -103,9 +105,9 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
             }
             seconds = max(time.perf_counter() - started, trainer.seconds + evaluation.results["seconds.evaluate"])
             results["seconds.total"] = round(seconds, 3)
-            _write_report(folder, trainer, evaluation, results)
-            # Last, so that results.json exists only in finished runs.
+            # Before the pictures, so that nothing that fails in them costs the results.
             write_json(folder.results, results)
+            _write_report(folder, trainer, evaluation, results)
         except KeyboardInterrupt:
             _raise_if_stopped(stop, folder, trainer)
             raise

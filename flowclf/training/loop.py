@@ -49,6 +49,13 @@ class Trainer:
 
     def __init__(self, classifier: Classifier, loss: Loss, data: DataSet, settings: TrainSettings | Mapping[str, Any]) -> None:
         settings = from_code(TrainSettings, settings, "train")
+        for given, kind, instead in (
+            (classifier, Classifier, "flowclf.build_classifier or flowclf.plain_classifier makes one"),
+            (loss, Loss, "flowclf.losses has some, such as CrossEntropy()"),
+            (data, DataSet, "flowclf.data.load or flowclf.data.DataSet.from_arrays makes one"),
+        ):
+            if not isinstance(given, kind):
+                raise UsageError(f"train: expected a flowclf {kind.__name__}, found a {type(given).__name__}; {instead}")
         if tuple(data.image_shape) != classifier.preprocessing.image_shape or data.classes != classifier.classes:
             raise UsageError(
                 f"data set {data.name} has {data.classes} classes of shape {tuple(data.image_shape)}; the classifier takes "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -237,3 +238,23 @@ def test_arguments_that_are_refused(root: Path) -> None:
         image_folder(root=str(root), channels=2)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"there is no file .*nothing.png"):
         read_image(root / "nothing.png", (1, 28, 28))
+
+
+def test_16_bit_grey_keeps_its_transparency_and_is_refused_where_its_range_is_unknown(tmp_path: Path) -> None:
+    values = np.full((4, 4), 60_000, dtype=np.uint16)
+    values[0] = 5000
+    Image.fromarray(values).save(tmp_path / "full.png", transparency=5000)
+    pixels = read_image(tmp_path / "full.png", (1, 4, 4))
+    assert pixels[0, :, 0].tolist() == [255, 234, 234, 234]
+    for largest in (255, 4095):
+        Image.fromarray(np.full((4, 4), largest, dtype=np.uint16)).save(tmp_path / "part.png")
+        with pytest.raises(DataError, match=f"16-bit pixels up to {largest} only, whose range is unknown; rescale"):
+            read_image(tmp_path / "part.png", (1, 4, 4))
+
+
+def test_names_of_classes_are_printable_utf_8(tmp_path: Path) -> None:
+    for name in ("good", os.fsdecode(b"b\xffad")):
+        (tmp_path / name).mkdir()
+        gradient(0).save(tmp_path / name / "0.png")
+    with pytest.raises(DataError, match="expected names of classes in printable UTF-8"):
+        image_folder(root=str(tmp_path))

@@ -17,8 +17,10 @@ from flowclf.figures import (
     plane_panels,
     sample_grid,
     save_figure,
+    style,
     training_curves,
     write_figures,
+    writing,
 )
 
 NAMES = ("zero", "one", "a very long class name")
@@ -245,3 +247,24 @@ def test_plane_panels_of_many_classes_without_an_oracle() -> None:
 def test_planes_are_among_the_figures_of_a_run(tmp_path: Path) -> None:
     evaluation = Evaluation({}, {"planes": plane_data(), "calibration": arrays()["calibration"]}, NAMES[:2])
     assert [file.path.name for file in write_figures(tmp_path, evaluation)] == ["planes.png", "calibration.png"]
+
+
+def test_names_with_dollars_and_other_scripts_are_drawn_as_they_are(tmp_path: Path) -> None:
+    figure = style.new_figure(3, 2)
+    title = figure.text(0.5, 0.5, style.short("cost_$x"))
+    figure.text(0.5, 0.2, style.short("猫_$犬$"))
+    style.save_figure(figure, tmp_path / "f.png", {"a": np.zeros(1)})
+    assert (tmp_path / "f.png").stat().st_size > 1000
+    assert title.get_text() == r"cost_\$x"
+
+
+def test_a_figure_that_fails_is_a_warning_and_the_others_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no ink")
+
+    rows = [{"epoch": 1, "train.loss": 2.0}, {"epoch": 2, "train.loss": 1.0}]
+    evaluation = Evaluation({}, {"calibration": {"counts": np.ones(2)}}, ("a", "b"))
+    monkeypatch.setitem(writing._FIGURES, "calibration", (fail, "Calibration", "How to read it."))
+    with pytest.warns(UserWarning, match=r"the figure calibration.png cannot be drawn and is left out: no ink"):
+        files = writing.write_figures(tmp_path, evaluation, rows)
+    assert [file.path.name for file in files] == ["training.png"]

@@ -355,6 +355,22 @@ def test_a_plan_finds_what_would_stop_a_run(arrays: Path) -> None:
             plan(loads(text, [setting]), "cpu")
 
 
+def test_a_finished_run_is_not_resumed(arrays: Path, tmp_path: Path) -> None:
+    folder = run(loads(recipe_text(arrays, epochs=1)), tmp_path / "out", "cpu").folder
+    before = (folder / "results.json").read_bytes()
+    with pytest.raises(UsageError, match="the run has finished"):
+        resume(folder, "cpu")
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_pictures_that_fail_cost_no_results(arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: 1 / 0)
+    with pytest.warns(UserWarning, match="cannot be drawn"):
+        folder = run(loads(recipe_text(arrays, epochs=1)), tmp_path / "out", "cpu").folder
+    assert 0 <= json.loads((folder / "results.json").read_text())["test.error"] <= 1
+    assert (folder / "report.html").is_file()
+
+
 def test_a_model_that_could_not_be_saved_stops_a_run_before_it_begins(
     arrays: Path, tmp_path: Path, scratch_registries: None
 ) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -495,3 +496,20 @@ def test_a_loss_of_another_classifier_is_refused() -> None:
         make_trainer(loss)
     clf = make_classifier()
     flowclf.fit(clf, FactorialPriorMLE().bind(clf), make_data(), epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"loss": torch.nn.CrossEntropyLoss()}, "expected a flowclf Loss, found a CrossEntropyLoss; flowclf.losses has some"),
+        ({"data": torch.utils.data.DataLoader([1])}, "expected a flowclf DataSet, found a DataLoader; .*from_arrays makes one"),
+        ({"classifier": torch.nn.Linear(2, 2)}, "expected a flowclf Classifier, found a Linear; .*plain_classifier makes one"),
+    ],
+)
+def test_what_is_not_flowclfs_is_refused_in_words(change: dict[str, Any], words: str) -> None:
+    x = np.zeros((30, 4), dtype=np.float32)
+    data = flowclf.data.DataSet.from_arrays(x, np.arange(30) % 2, validation=0.2)
+    classifier = flowclf.build_classifier((4,), ["split_head"], 2)
+    given = {"classifier": classifier, "loss": flowclf.losses.CrossEntropy(), "data": data, **change}
+    with pytest.raises(UsageError, match=words):
+        flowclf.fit(**given, epochs=1)
