@@ -1,4 +1,4 @@
-"""Optimisers, whose names are registered in pyproject.toml (entry points), and the parameter groups that they train.
+"""The list of optimisers: adamax, adam, adamw and sgd, registered in pyproject.toml; and the parameter groups that they train.
 
 An optimiser is a function, or a class such as torch's own, called as ``optimizer(params, *, lr, weight_decay, ...)``: ``params`` is
 a list of torch's parameter groups, and one without decay says so. It is registered in the group ``flowclf.optimizers``; its keyword
