@@ -16,7 +16,7 @@ from flowclf.host_memory import moved
 from flowclf.modes import is_traced
 
 _LARGEST = 16.0
-"""Magnitude of floating-point images beyond which they are taken for images in 0..255."""
+"""Non-negative floating-point images with larger values than this are taken for images in 0..255."""
 
 
 class Preprocessing(nn.Module):
@@ -74,16 +74,18 @@ class Preprocessing(nn.Module):
         """Map images (B, C, H, W) in [0, 1] to network inputs, without noise; continuous data pass unchanged.
 
         Raises:
-            UsageError: if the images have the wrong shape or an integer type, or values that are far outside [0, 1].
+            UsageError: if the images have the wrong shape or an integer type, or values of an image in 0..255.
         """
         self._check(images)
         if not images.is_floating_point():
             raise UsageError(f"expected images as floating point in [0, 1], found {images.dtype}; divide 8-bit images by 255")
         if self.bits is None:
             return round_to_grid(images) if self.fixed_point else images
-        # Metamers leave [0, 1], but not by this much.
-        if images.numel() and not is_traced() and (largest := float(images.detach().abs().max())) > _LARGEST:
-            raise UsageError(f"expected images in [0, 1], found values up to {largest:g}; divide 8-bit images by 255")
+        # Metamers may leave [0, 1] by any amount, but then on both sides.
+        if images.numel() and not is_traced():
+            low, high = images.detach().aminmax()
+            if low >= 0 and high > _LARGEST:
+                raise UsageError(f"expected images in [0, 1], found values up to {float(high):g}; divide 8-bit images by 255")
         x = (2 * images - 1) * (1 - 2.0**-self.bits)
         if self.fixed_point:
             x = round_to_grid(x)
