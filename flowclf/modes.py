@@ -74,6 +74,46 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Context in which a module's parameters take part without getting a gradient.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> with frozen(net):
+        ...     net(torch.ones(1, 2)).requires_grad
+        False
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def fixed(module: nn.Module) -> Iterator[None]:
+    """Context in which a module is a fixed function, which gradients pass: frozen, and in eval mode.
+
+    Example:
+        >>> net = nn.Dropout()
+        >>> with fixed(net):
+        ...     net(torch.ones(3))
+        tensor([1., 1., 1.])
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with frozen(module):
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextlib.contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
     """Context in which a computation returns the same bits each time on one device; torch's settings are restored afterwards.
 

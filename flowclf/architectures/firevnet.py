@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from flowclf.argument_types import NonNegativeInt, PositiveFloat, PositiveInt, TransformerName
@@ -19,17 +20,24 @@ def firevnet(
     actnorm: bool = True,
     normalization: Literal["none", "batch"] = "none",
     factor_out: bool = False,
-    readout_width: NonNegativeInt = 0,
+    order: Literal["readout_last", "readout_first"] = "readout_last",
+    readout_width: NonNegativeInt | list[PositiveInt] = 0,
     readout_blocks: NonNegativeInt = 2,
     logit_couplings: NonNegativeInt = 0,
     logit_scale: PositiveFloat = 1.0,
     logit_mean: PositiveFloat = 25.0,
     dct: bool = True,
 ) -> list[Any]:
-    """Convolutional fully invertible RevNet (paper, section 2.2 and appendix B.2).
+    """Convolutional fully invertible RevNet (paper, section 2.2 and appendix B.2), or a readout and a flow given what it reads.
 
-    Each stage is a squeeze followed by blocks of ActNorm, an invertible 1x1 convolution and a coupling. Optional after the last
-    stage are a readout, a residual network from all other latents to an increment of the logits, and logit couplings.
+    Each stage is a squeeze followed by blocks of ActNorm, an invertible 1x1 convolution and a coupling. With ``readout_last`` the
+    logits are read after the last stage, as in the paper. Optional before the head are a readout, a residual network from all other
+    latents to an increment of the logits, and logit couplings.
+
+    With ``readout_first`` a convolutional classifier reads the image after the first squeeze and adds to what the head will read as
+    logits, which all blocks then keep; their scales, shifts and couplings depend on the class probabilities, without gradient. So
+    the likelihood trains a deep flow of the nuisances given the class, and not the classifier:
+    I(y; z_n) <= E_y KL(q(z_n | y) || p(z_n)) bounds what a probe can find.
 
     Args:
         stages: number of squeezes; each halves height and width.
@@ -41,37 +49,78 @@ def firevnet(
         actnorm: put an ActNorm before each block and at the end.
         normalization: normalisation in the couplings' subnets.
         factor_out: factor half of the channels out after each stage except the last.
-        readout_width: channels of the readout's hidden layers; 0 for no readout.
-        readout_blocks: residual blocks of the readout.
+        order: place of the readout.
+        readout_width: channels of the readout's hidden layers; 0 for no readout. With ``readout_first`` a list of the channels of
+            the classifier's stages, or those of the first of two.
+        readout_blocks: residual blocks of the readout; with ``readout_first`` convolutions per stage of the classifier.
         logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
         logit_scale: factor on the logits inside the bijection.
         logit_mean: m of the prior N(m e_y, m I) on the logits.
-        dct: read the logits from the lowest frequencies of the last feature maps.
+        dct: read the logits from the lowest frequencies of the last feature maps, rather than from their first pixel.
 
     Raises:
-        UsageError: if the length of a list is not the number of stages, or a readout or logit couplings are used without ``dct``.
+        UsageError: if the length of a list is not the number of stages, or an argument does not fit the order.
 
     Example:
         >>> firevnet(stages=1, blocks=1)[0]
         'squeeze'
     """
-    for name, used in (("readout_width", readout_width), ("logit_couplings", logit_couplings)):
-        if used and not dct:
-            raise UsageError(f"firevnet: {name} needs dct: true, which reads the logits from the channels' means")
+    counts, widths = _per_stage("blocks", blocks, stages), _per_stage("width", width, stages)
+    head = {"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}}
+    if order == "readout_first":
+        for name, given, allowed in (
+            ("coupling", coupling, {"affine"}),
+            ("mixing", mixing, {"orthogonal", "lu"}),
+            ("normalization", normalization, {"none"}),
+            ("factor_out", factor_out, {False}),
+            ("logit_couplings", logit_couplings, {0}),
+        ):
+            if given not in allowed:
+                raise UsageError(f"firevnet: {name}: {given!r} does not fit order: readout_first")
+        sizes = [readout_width, 2 * readout_width] if isinstance(readout_width, int) else list(readout_width)
+        if not all(sizes):
+            raise UsageError("firevnet: order: readout_first needs a readout_width of at least 1")
+        readout = {"cnn": {"widths": sizes, "convolutions": max(1, readout_blocks)}}
+        return [*_readout_first(counts, widths, readout, bound, mixing, actnorm, {"dct": dct}, logit_scale), head]
+    if isinstance(readout_width, list):
+        raise UsageError(f"firevnet: order: readout_last takes one number as readout_width, found {readout_width}")
     norm = ["actnorm"] if actnorm else []
-    subnets = [{"conv": {"width": channels, "normalization": normalization}} for channels in _per_stage("width", width, stages)]
+    subnets = [{"conv": {"width": channels, "normalization": normalization}} for channels in widths]
     specs: list[Any] = []
-    for stage, count in enumerate(_per_stage("blocks", blocks, stages)):
+    for stage, count in enumerate(counts):
         if factor_out and stage:
             specs.append("factor_out")
         block = [*norm, _mixing(mixing), _coupling(coupling, bound, {"subnet": subnets[stage]})]
         specs += ["squeeze", {"repeat": count, "nodes": block}]
     specs += norm
     if readout_width:
-        readout = {"residual": {"width": readout_width, "blocks": readout_blocks}}
-        specs.append({"logit_readout": {"subnet": readout, "logit_scale": logit_scale}})
-    specs += _logit_couplings(logit_couplings, {"subnet": subnets[-1], "bound": bound, "logit_scale": logit_scale})
-    return [*specs, {"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}}]
+        residual = {"residual": {"width": readout_width, "blocks": readout_blocks}}
+        specs.append({"logit_readout": {"subnet": residual, "logit_scale": logit_scale, "dct": dct}})
+    specs += _logit_couplings(logit_couplings, {"subnet": subnets[-1], "bound": bound, "logit_scale": logit_scale, "dct": dct})
+    return [*specs, head]
+
+
+def _readout_first(
+    blocks: list[int],
+    widths: list[int],
+    readout: Mapping[str, Any],
+    bound: float,
+    mixing: str,
+    actnorm: bool,
+    place: Mapping[str, Any],
+    logit_scale: float,
+) -> list[Any]:
+    """Squeeze, readout, and stages of blocks that keep the logits, squeezes between them."""
+    specs: list[Any] = ["squeeze"]
+    for stage, (count, width) in enumerate(zip(blocks, widths, strict=True)):
+        here = {**place, "squeezes": len(blocks) - 1 - stage}
+        scaled = {**here, "logit_scale": logit_scale}
+        specs += ["squeeze"] if stage else [{"logit_readout": {"subnet": readout, **scaled}}]
+        given = {**scaled, "detach_logits": True}
+        norm = [{"logit_actnorm": given}] if actnorm else []
+        coupling = {"logit_coupling": {"subnet": {"conditional_conv": {"width": width}}, "bound": bound, **given}}
+        specs.append({"repeat": count, "nodes": [*norm, {"logit_conv1x1": {"parametrization": mixing, **here}}, coupling]})
+    return specs
 
 
 def firevnet_fc(

@@ -28,7 +28,7 @@ from flowclf.graph import (
     readout_of,
 )
 from flowclf.graph.stream import GridPeak, Stream, grid_peak, set_stream
-from flowclf.nodes.actnorm import ActNorm, initialize
+from flowclf.nodes.actnorm import ChannelNorm, initialize
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import Prior, build_prior
 
@@ -233,7 +233,7 @@ class InvertibleClassifier(Classifier):
     @property
     def initialized(self) -> bool:
         """Whether every ActNorm is initialised."""
-        return all(bool(node.initialized) for node in self.modules() if isinstance(node, ActNorm))
+        return all(bool(node.initialized) for node in self.modules() if isinstance(node, ChannelNorm))
 
     def node_rows(self) -> list[NodeRow]:
         """Rows of the node table: names, kinds, shapes and parameter counts, in order of execution."""

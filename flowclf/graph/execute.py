@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flowclf.graph.check import Graph, is_head, steps_of
 from flowclf.nodes.base import FlowNode
+from flowclf.nodes.squeeze import Squeeze
 
 NodeSet: TypeAlias = frozenset[Node]
 
@@ -75,13 +76,17 @@ def execute(
 
 
 def after_the_logits(graph: Graph) -> NodeSet:
-    """Find the final nodes, in a chain that ends at the head's first input, that do not change the logits."""
+    """Find the nodes, in a chain that ends at the head's first input, that do not change the logits; squeezes may lie between."""
     end = next(filter(is_head, graph.node_list))
-    if len(end.input_dims[0]) == 3 and not end.module.dct:
-        return frozenset()
-    node = end.inputs[0][0]
+    maps = len(end.input_dims[0]) == 3
+    node, squeezes = end.inputs[0][0], 0
     found: set[Node] = set()
-    while getattr(node.module, "preserves_logits_of", 0) == end.module.classes:
-        found.add(node)
+    while True:
+        place = getattr(node.module, "preserves_logits", None)
+        if isinstance(node.module, Squeeze) and node.module.factor == 2:
+            squeezes += 1
+        elif place is not None and place == (end.module.classes, end.module.dct if maps else place.dct, squeezes):
+            found.add(node)
+        else:
+            return frozenset(found)
         node = node.inputs[0][0]
-    return frozenset(found)

@@ -4,6 +4,7 @@ from flowclf.losses.base import AdversarialLoss, AdversarialSum, Binding, Loss, 
 from flowclf.losses.cross_entropy import CrossEntropy
 from flowclf.losses.independence import IndependenceCrossEntropy, NuisanceClassifier
 from flowclf.losses.likelihood import FactorialPriorMLE
+from flowclf.losses.metamer_cross_entropy import MetamerCrossEntropy
 from flowclf.losses.metamer_matching import MetamerMatching
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "IndependenceCrossEntropy",
     "Loss",
     "LossTerms",
+    "MetamerCrossEntropy",
     "MetamerMatching",
     "NuisanceClassifier",
     "WeightedSum",

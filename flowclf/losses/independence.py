@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from flowclf.classifier import Encoding, require_invertible
 from flowclf.component_schema.sections import Section, from_code
 from flowclf.losses.base import AdversarialLoss, Binding, LossTerms, warmed_up
 from flowclf.losses.likelihood import code_length
+from flowclf.modes import frozen
 
 
 class TermSettings(Section):
@@ -117,7 +117,7 @@ class IndependenceCrossEntropy(AdversarialLoss):
         binding = self.binding
         bits = code_length(binding, encoding, labels)
         cross_entropy = functional.cross_entropy(encoding.logits, labels)
-        with _frozen(self.adversaries):
+        with frozen(self.adversaries):
             log_probs = torch.stack([adversary(encoding.nuisance).log_softmax(1) for adversary in self.adversaries])
         of_labels = -log_probs.gather(2, labels[None, :, None].expand(len(log_probs), -1, 1)).mean()
         divergence = -log_probs.mean() - math.log(binding.classes)
@@ -143,16 +143,3 @@ class IndependenceCrossEntropy(AdversarialLoss):
         parameters = list(self.adversaries.parameters())
         fused = parameters[0].device.type in ("cpu", "cuda")
         return torch.optim.Adam(parameters, lr=self.nuisance.learning_rate, betas=(0.5, 0.999), fused=fused)
-
-
-@contextlib.contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Within the block a module's parameters take part without getting a gradient."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

@@ -1,12 +1,13 @@
 """Nodes: FrEIA ``InvertibleModule``s for any ``FrEIA.framework.GraphINN``."""
 
 from flowclf.nodes.actnorm import ActNorm, initialize
-from flowclf.nodes.base import BijectiveNode, FlowNode
+from flowclf.nodes.base import BijectiveNode, FlowNode, LogitPlace
 from flowclf.nodes.conditional import set_subnet_dtype
 from flowclf.nodes.conv1x1 import InvertibleConv1x1
 from flowclf.nodes.couplings import AdditiveCoupling, AffineCoupling, Coupling
 from flowclf.nodes.dct import DCT2d, dct2d, inverse_dct2d
 from flowclf.nodes.factor_out import FactorOut
+from flowclf.nodes.logit_mixing import LogitActNorm, LogitConv1x1
 from flowclf.nodes.logits import LogitCoupling, LogitReadout
 from flowclf.nodes.nflows_adapter import NflowsTransform
 from flowclf.nodes.permutation import Permutation
@@ -27,7 +28,10 @@ __all__ = [
     "FactorOut",
     "FlowNode",
     "InvertibleConv1x1",
+    "LogitActNorm",
+    "LogitConv1x1",
     "LogitCoupling",
+    "LogitPlace",
     "LogitReadout",
     "NflowsTransform",
     "Permutation",

@@ -12,7 +12,45 @@ from flowclf.nodes.base import BijectiveNode, Shapes, positions
 from flowclf.nodes.gradients import BackwardStep
 
 
-class ActNorm(BijectiveNode):
+class ChannelNorm(BijectiveNode):
+    """Base class of nodes with a scale and a shift per channel, which :func:`initialize` sets from a batch.
+
+    Args:
+        dims_in, dims_c: as for any node.
+        min_std: see :class:`ActNorm`.
+    """
+
+    exact_inverse = True
+
+    def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, min_std: float) -> None:
+        super().__init__(dims_in, dims_c)
+        channels = self.shape[0]
+        self.min_std = min_std
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("initialized", torch.tensor(False))
+        self.initializing = False
+
+    def _per_channel(self, value: Tensor) -> Tensor:
+        return value.view(1, -1, *(1,) * (len(self.shape) - 1))
+
+    def _initialize(self, x: Tensor) -> None:
+        mean, std = self._moments(x)
+        # A channel that is all but constant is not scaled: each of many ActNorms would multiply what is left in it.
+        alive = std > torch.maximum(self.min_std * std.max(), 1e-5 * x.abs().max())
+        scale = torch.where(alive, 1 / std, 1.0)
+        with torch.no_grad():
+            self.log_scale.copy_(scale.log())
+            self.bias.copy_(-mean * scale)
+            self.initialized.fill_(True)
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel."""
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        return x.mean(axes), x.std(axes, correction=0)
+
+
+class ActNorm(ChannelNorm):
     """Per-channel affine map z = exp(s) x + b (Kingma and Dhariwal, Glow, 2018, section 3.1).
 
     It is the identity until :func:`initialize` sets zero mean and unit variance of each channel over a batch; it is not initialised
@@ -30,31 +68,8 @@ class ActNorm(BijectiveNode):
         (True, True)
     """
 
-    exact_inverse = True
-
     def __init__(self, dims_in: Shapes, dims_c: Shapes | None = None, *, min_std: PositiveFloat = 0.05) -> None:
-        super().__init__(dims_in, dims_c)
-        channels = self.shape[0]
-        self.min_std = min_std
-        self.log_scale = nn.Parameter(torch.zeros(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("initialized", torch.tensor(False))
-        self.initializing = False
-
-    def _per_channel(self, value: Tensor) -> Tensor:
-        return value.view(1, -1, *(1,) * (len(self.shape) - 1))
-
-    def _initialize(self, x: Tensor) -> None:
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        mean = x.mean(axes)
-        std = x.std(axes, correction=0)
-        # A channel that is all but constant is not scaled: each of many ActNorms would multiply what is left in it.
-        alive = std > torch.maximum(self.min_std * std.max(), 1e-5 * x.abs().max())
-        scale = torch.where(alive, 1 / std, 1.0)
-        with torch.no_grad():
-            self.log_scale.copy_(scale.log())
-            self.bias.copy_(-mean * scale)
-            self.initialized.fill_(True)
+        super().__init__(dims_in, dims_c, min_std=min_std)
 
     def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Scale, then shift."""
@@ -91,14 +106,14 @@ class ActNorm(BijectiveNode):
 
 @torch.no_grad()
 def initialize(module: nn.Module, x: Tensor, c: Sequence[Tensor] = ()) -> None:
-    """Initialise every uninitialised ActNorm of a FrEIA node or graph, in one forward pass.
+    """Initialise every uninitialised norm of a FrEIA node or graph, in one forward pass.
 
     Args:
         module: the node or graph.
         x: a batch of inputs, (B, C, H, W) or (B, D); a few hundred samples are enough.
         c: conditions of the graph.
     """
-    nodes = [node for node in module.modules() if isinstance(node, ActNorm)]
+    nodes = [node for node in module.modules() if isinstance(node, ChannelNorm)]
     for node in nodes:
         node.initializing = True
     try:

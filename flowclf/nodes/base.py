@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from FrEIA.modules import InvertibleModule
 from torch import Tensor
@@ -42,6 +42,20 @@ def positions(shape: Shape) -> int:
     return math.prod(shape[1:])
 
 
+class LogitPlace(NamedTuple):
+    """Where a head reads the logits, seen from a node before it.
+
+    Attributes:
+        classes: K.
+        dct: as in the head: from the means of channels, times the root of their number of pixels, or from the first pixel.
+        squeezes: number of squeezes by 2 between the node and the head.
+    """
+
+    classes: int
+    dct: bool
+    squeezes: int
+
+
 class FlowNode(InvertibleModule):
     """A FrEIA ``InvertibleModule`` that declares what graphs, checkpoints and :mod:`flowclf.reversible` may do with it.
 
@@ -62,8 +76,7 @@ class FlowNode(InvertibleModule):
         branches: whether, in a list of node specs, only the first output goes to the next node, and the others to the head.
         is_head: whether the node ends a classifier's graph: its inputs are the stream and then every branch, its outputs logits and
             nuisances; your own head derives from :class:`~flowclf.nodes.SplitHead`.
-        preserves_logits_of: K, if the node never changes what a ``SplitHead`` for K classes with ``dct=True`` reads as logits;
-            otherwise 0.
+        preserves_logits: where a ``SplitHead`` reads logits that the node never changes; None if it may change any.
     """
 
     exact_inverse: bool | None = None
@@ -72,7 +85,7 @@ class FlowNode(InvertibleModule):
     peak: Peak | None = None
     branches: bool = False
     is_head: bool = False
-    preserves_logits_of: int = 0
+    preserves_logits: LogitPlace | None = None
 
 
 class BijectiveNode(FlowNode):

@@ -18,7 +18,7 @@ from flowclf.fixed_point import Peak, round_to_grid
 from flowclf.nodes.base import BijectiveNode, Shape, Shapes, positions
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.nodes.transformers import Transformer
-from flowclf.subnets import Subnet, build_subnet, wants_vectors
+from flowclf.subnets import Subnet, build_subnet, wants_context, wants_vectors
 
 
 class Partition(Protocol):
@@ -70,6 +70,7 @@ class ConditionalNode(BijectiveNode):
         subnet: a spec, see :mod:`flowclf.subnets`; by default a convolutional subnet for feature maps and a dense one for vectors.
         context: a further condition (B, N), a function of the node's input with the same value at its output.
         context_channels: N.
+        pooled: whether the subnet makes vectors of feature maps.
 
     Attributes:
         subnet_dtype: floating-point type of the subnet in training, see :func:`set_subnet_dtype`.
@@ -88,15 +89,25 @@ class ConditionalNode(BijectiveNode):
         subnet: Subnet,
         context: Callable[[Tensor], Tensor] | None = None,
         context_channels: int = 0,
+        pooled: bool = False,
     ) -> None:
         super().__init__(dims_in, dims_c)
         self.partition = partition
         self.context = context
         self.whole_maps = len(self.shape) == 3 and wants_vectors(subnet)
+        spatial = len(self.shape) == 3 and not self.whole_maps
+        self.vectors_apart = spatial and wants_context(subnet)
         size = positions(self.shape) if self.whole_maps else 1
+        of_vectors = sum(shape[0] for shape in self.dims_c if len(shape) == 1) + context_channels
         channels_in = partition.given * size + sum(map(self._condition_channels, self.dims_c)) + context_channels
-        channels_out = transformer.parameters_per_entry * partition.changed * size
-        self.subnet = build_subnet(subnet, channels_in, channels_out, spatial=len(self.shape) == 3 and not self.whole_maps)
+        self.subnet = build_subnet(
+            subnet,
+            channels_in - (of_vectors if self.vectors_apart else 0),
+            transformer.parameters_per_entry * partition.changed * size,
+            spatial=spatial,
+            pooled=pooled,
+            context_channels=of_vectors if self.vectors_apart else None,
+        )
         self.transformer = transformer
         self.subnet_dtype: torch.dtype | None = None
         self.exact_inverse = transformer.exact_inverse
@@ -117,22 +128,27 @@ class ConditionalNode(BijectiveNode):
         if self.fixed_point:
             # Strides can choose a kernel, and kernels round differently; both directions must use the same one.
             given = given.clone(memory_format=torch.channels_last if given.dim() == 4 else torch.contiguous_format)
+        context: tuple[Tensor, ...] = ()
         if self.whole_maps:
             given = torch.cat([value.flatten(1) for value in (given, *conditions)], dim=1)
+        elif self.vectors_apart:
+            maps, vectors = ([c for c in conditions if (c.dim() == 2) is flat] for flat in (False, True))
+            given = torch.cat((given, *maps), dim=1) if maps else given
+            context = (torch.cat(vectors, dim=1) if vectors else given.new_zeros(len(given), 0),)
         elif conditions:
             spread = [c if c.dim() == given.dim() else c[:, :, None, None].expand(-1, -1, *size) for c in conditions]
             given = torch.cat((given, *spread), dim=1)
-        output = self._run_subnet(given)
+        output = self._run_subnet(given, *context)
         output = output.view(len(output), -1, *size) if self.whole_maps else output
         return round_to_grid(output) if self.fixed_point else output
 
-    def _run_subnet(self, given: Tensor) -> Tensor:
+    def _run_subnet(self, *inputs: Tensor) -> Tensor:
         # Rounding to bfloat16 enlarges differences between the two directions; on the grid there are none.
         if self.subnet_dtype is None or not (self.training or self.fixed_point):
-            return self.subnet(given)  # type: ignore[no-any-return]
-        with torch.autocast(given.device.type, dtype=self.subnet_dtype):
-            output: Tensor = self.subnet(given)
-        return output.to(given.dtype)
+            return self.subnet(*inputs)  # type: ignore[no-any-return]
+        with torch.autocast(inputs[0].device.type, dtype=self.subnet_dtype):
+            output: Tensor = self.subnet(*inputs)
+        return output.to(inputs[0].dtype)
 
     def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Change one part as a function of the other."""
@@ -172,7 +188,8 @@ class ConditionalNode(BijectiveNode):
             with torch.enable_grad():
                 again = x.detach().requires_grad_()
                 context = self.context(again)
-            grad_x = grad_x + torch.autograd.grad(context, again, grad_context)[0]
+            if context.requires_grad:
+                grad_x = grad_x + torch.autograd.grad(context, again, grad_context)[0]
         of_subnet = rest[len(seen) :]
         total = [a if b is None else b if a is None else a + b for a, b in zip(of_subnet, own, strict=True)]
         return BackwardStep(x, grad_x, tuple(rest[: len(conditions)]), tuple(total))

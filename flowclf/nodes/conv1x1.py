@@ -10,37 +10,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf.nodes.base import BijectiveNode, Shapes, positions
+from flowclf.nodes.base import BijectiveNode, Shapes, positions, single_shape
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.subnets import pointwise
 
 
-class InvertibleConv1x1(BijectiveNode):
-    """Invertible 1x1 convolution z = W x over the channels (Kingma and Dhariwal, Glow, 2018, section 3.2).
-
-    With ``lu``, W = P L (U + diag(d)) and log|det W| = sum log|d|; with ``orthogonal``, W = (I + S)^-1 (I - S), S = A - A^T, is a
-    rotation, whose inverse loses no precision, and log|det W| = 0.
+class Mixing(BijectiveNode):
+    """Base class of nodes that multiply channels by a learned invertible matrix W, (C, C).
 
     Args:
-        parametrization: ``lu`` (any matrix) or ``orthogonal`` (rotations). Both start as a random rotation.
-
-    Example:
-        >>> node = InvertibleConv1x1([(4, 8, 8)])
-        >>> x = torch.randn(2, 4, 8, 8)
-        >>> (z,), log_det = node((x,))
-        >>> (again,), _ = node((z,), rev=True)
-        >>> bool((again - x).abs().max() < 1e-4)
-        True
+        dims_in, dims_c: as for any node.
+        parametrization: ``lu`` or ``orthogonal``, see :class:`InvertibleConv1x1`.
+        channels: C.
+        times: number of pixels at which W is applied, for the log-determinant.
     """
 
     exact_inverse = True
 
-    def __init__(
-        self, dims_in: Shapes, dims_c: Shapes | None = None, *, parametrization: Literal["lu", "orthogonal"] = "lu"
-    ) -> None:
+    def __init__(self, dims_in: Shapes, dims_c: Shapes | None, parametrization: str, channels: int, times: int) -> None:
         super().__init__(dims_in, dims_c)
         self.parametrization = parametrization
-        channels = self.shape[0]
+        self.times = times
         dtype = torch.get_default_dtype()
         # At this scale the angles of the random rotation spread over most of the circle.
         random = torch.randn(channels, channels, dtype=torch.float64) * math.pi / math.sqrt(8 * channels)
@@ -78,13 +68,43 @@ class InvertibleConv1x1(BijectiveNode):
         inverse: Tensor = torch.linalg.solve_triangular(upper, solved, upper=True)
         return inverse
 
+    def _log_det(self, x: Tensor) -> Tensor:
+        if self.parametrization == "orthogonal":
+            return x.new_zeros(x.shape[0])
+        return (self.times * self.log_diagonal.sum()).expand(x.shape[0])
+
+
+class InvertibleConv1x1(Mixing):
+    """Invertible 1x1 convolution z = W x over the channels (Kingma and Dhariwal, Glow, 2018, section 3.2).
+
+    With ``lu``, W = P L (U + diag(d)) and log|det W| = sum log|d|; with ``orthogonal``, W = (I + S)^-1 (I - S), S = A - A^T, is a
+    rotation, whose inverse loses no precision, and log|det W| = 0.
+
+    Args:
+        parametrization: ``lu`` (any matrix) or ``orthogonal`` (rotations). Both start as a random rotation.
+
+    Example:
+        >>> node = InvertibleConv1x1([(4, 8, 8)])
+        >>> x = torch.randn(2, 4, 8, 8)
+        >>> (z,), log_det = node((x,))
+        >>> (again,), _ = node((z,), rev=True)
+        >>> bool((again - x).abs().max() < 1e-4)
+        True
+    """
+
+    def __init__(
+        self, dims_in: Shapes, dims_c: Shapes | None = None, *, parametrization: Literal["lu", "orthogonal"] = "lu"
+    ) -> None:
+        shape = single_shape(dims_in, "InvertibleConv1x1")
+        super().__init__(dims_in, dims_c, parametrization, shape[0], positions(shape))
+
     def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Multiply each pixel's channels by W."""
-        return _mix(x, self.matrix()), self._log_det(x) if log_det else None
+        return mix(x, self.matrix()), self._log_det(x) if log_det else None
 
     def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Multiply each pixel's channels by W^-1."""
-        return _mix(z, self.inverse_matrix()), -self._log_det(z) if log_det else None
+        return mix(z, self.inverse_matrix()), -self._log_det(z) if log_det else None
 
     def backward_step(
         self, z: Tensor, conditions: Sequence[Tensor], grad_z: Tensor, grad_log_det: Tensor | None, parameters: Sequence[Tensor]
@@ -94,17 +114,12 @@ class InvertibleConv1x1(BijectiveNode):
             matrix = self.matrix()
             log_det = self._log_det(z)
         with torch.no_grad():
-            x = _mix(z, matrix.T if self.parametrization == "orthogonal" else self.inverse_matrix())
-            grad_x = _mix(grad_z, matrix.T)
+            x = mix(z, matrix.T if self.parametrization == "orthogonal" else self.inverse_matrix())
+            grad_x = mix(grad_z, matrix.T)
         axes = [axis for axis in range(z.dim()) if axis != 1]
         grad_matrix = torch.tensordot(grad_z, x, dims=(axes, axes))
         outputs, grads = ([matrix], [grad_matrix]) if grad_log_det is None else ([matrix, log_det], [grad_matrix, grad_log_det])
         return BackwardStep(x, grad_x, (None,) * len(conditions), gradients(outputs, parameters, grads))
-
-    def _log_det(self, x: Tensor) -> Tensor:
-        if self.parametrization == "orthogonal":
-            return x.new_zeros(x.shape[0])
-        return (positions(self.shape) * self.log_diagonal.sum()).expand(x.shape[0])
 
 
 def _rotation(generator: Tensor) -> Tensor:
@@ -116,6 +131,6 @@ def _rotation(generator: Tensor) -> Tensor:
     return result
 
 
-def _mix(x: Tensor, matrix: Tensor) -> Tensor:
+def mix(x: Tensor, matrix: Tensor) -> Tensor:
     """Multiply the channels of each pixel, or a vector, by a matrix (C, C)."""
     return functional.linear(x, matrix) if x.dim() == 2 else pointwise(x, matrix)

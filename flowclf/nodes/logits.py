@@ -1,40 +1,65 @@
-"""Nodes in the coordinates of the head: couplings given the logits, and a readout that adds to them."""
+"""Nodes that keep what the head reads as logits, or change nothing else: couplings given the logits, and a readout."""
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from flowclf.argument_types import PositiveFloat, PositiveInt
+from flowclf.argument_types import NonNegativeInt, PositiveFloat, PositiveInt
 from flowclf.errors import GraphError
-from flowclf.nodes.base import Shape, Shapes, positions, single_shape
+from flowclf.nodes.base import LogitPlace, Shapes, positions
 from flowclf.nodes.conditional import ConditionalNode, Halves
+from flowclf.nodes.logit_space import LogitSpace, logit_space
 from flowclf.nodes.transformers import Affine, Transformer, bounded_affine
-from flowclf.subnets import Subnet, build_subnet
+from flowclf.subnets import Subnet, build_subnet, gives_vectors
+
+
+class ClassProbabilities(nn.Module):
+    """softmax of the logits that the head will read from a node's input, (B, K).
+
+    Args:
+        space: where it reads them.
+        logit_scale: as in the head, so that the probabilities are the classifier's.
+        detach: stop the gradient.
+    """
+
+    def __init__(self, space: LogitSpace, logit_scale: float, detach: bool) -> None:
+        super().__init__()
+        self.space, self.logit_scale, self.detach = space, logit_scale, detach
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the probabilities."""
+        # Logits of the two directions differ by rounding; their softmax is smooth and bounded, so that does not grow.
+        probabilities = (self.logit_scale * self.space.read(x)).softmax(1)
+        return probabilities.detach() if self.detach else probabilities
 
 
 class LogitCoupling(ConditionalNode):
     """An affine coupling before the head that leaves the logits unchanged and takes their softmax as a condition.
 
-    A :class:`SplitHead` with ``dct=True`` reads the logits from the means of the first K channels, times sqrt(H W). These channels
-    keep their means; around it each is scaled by one factor for all pixels and shifted by a map of mean 0. So the flow can remove
-    from the nuisances what the logits explain, as a factorial prior requires. On vectors the logits are the first K entries, which
-    pass unchanged.
+    So the flow can remove from the nuisances what the logits explain, as a factorial prior requires. Where a
+    :class:`SplitHead` with ``dct=True`` reads a logit from the mean of a channel, that mean is kept, and the pixels around it are
+    scaled by one factor and shifted by a map of mean 0; where it reads pixels or entries, these pass unchanged.
 
     Args:
-        classes: K, at most the number of channels.
+        classes: K.
         subnet: as in :class:`AffineCoupling`.
         bound: as in :class:`AffineCoupling`.
         swap: transform the first half, given the second.
         logit_scale: as in the head, so that the probabilities are the classifier's.
+        dct: as in the head.
+        squeezes: number of squeezes by 2 between this node and the head.
+        detach_logits: the subnet gets the probabilities without gradient, and 0 in place of the logits; always so without ``dct``
+            for the latter. So no gradient of the likelihood of the nuisances reaches what computes the logits.
 
     Raises:
-        GraphError: if there are fewer channels than classes.
+        GraphError: if the head would have fewer channels than classes.
 
     Example:
+        >>> import torch
         >>> node = LogitCoupling([(16, 7, 7)], classes=10)
         >>> x = torch.randn(2, 16, 7, 7)
         >>> (z,), _ = node((x,))
@@ -52,84 +77,73 @@ class LogitCoupling(ConditionalNode):
         bound: PositiveFloat = 1.5,
         swap: bool = False,
         logit_scale: PositiveFloat = 1.0,
+        dct: bool = True,
+        squeezes: NonNegativeInt = 0,
+        detach_logits: bool = False,
     ) -> None:
-        shape = _check_logit_channels(dims_in, classes, "LogitCoupling")
-        halves = Halves(shape, swap, "LogitCoupling")
-        # The transformed channels that carry a logit come first.
-        protected = max(0, min(classes - (0 if swap else halves.given), halves.changed))
+        space = logit_space(dims_in, LogitPlace(classes, dct, squeezes), "LogitCoupling")
+        halves = Halves(space.shape, swap, "LogitCoupling")
+        first, last = space.channels(0, halves.sizes[0]), space.channels(halves.sizes[0], space.shape[0])
+        given, changed = (last, first) if swap else (first, last)
         super().__init__(
             dims_in,
             dims_c,
             partition=halves,
-            transformer=_AffineAroundMeans(protected, bound),
+            transformer=_AffineBesides(changed, bound),
             subnet=subnet,
-            context=functools.partial(_class_probabilities, classes=classes, scale=logit_scale * math.sqrt(positions(shape))),
+            context=ClassProbabilities(space, logit_scale, detach_logits),
             context_channels=classes,
         )
-        self.preserves_logits_of = classes
+        self.hidden = given if detach_logits or not space.means else None
+        self.preserves_logits = space.place
+
+    def parameters_of(self, given: Tensor, conditions: Sequence[Tensor]) -> Tensor:
+        """As for any coupling, from the given half, perhaps without the logits."""
+        return super().parameters_of(given if self.hidden is None else self.hidden.without(given), conditions)
 
 
-def _class_probabilities(x: Tensor, classes: int, scale: float) -> Tensor:
-    # Logits of the two directions differ by rounding; their softmax is smooth and bounded, so that does not grow.
-    return (scale * _mean_map(x[:, :classes])).flatten(1).softmax(1)
-
-
-class _AffineAroundMeans(Transformer):
-    """An affine map that keeps the means of the first ``protected`` channels and scales those around them by one factor each."""
+class _AffineBesides(Transformer):
+    """An affine map that keeps the logits."""
 
     parameters_per_entry = Affine.parameters_per_entry
     exact_inverse = True
 
-    def __init__(self, protected: int, bound: float) -> None:
+    def __init__(self, space: LogitSpace, bound: float) -> None:
         super().__init__()
-        self.protected = protected
+        self.space = space
         self.bound = bound
 
-    def _parts(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The means that are kept, 0 in other channels; log-scale and shift around them."""
-        log_scale, shift = bounded_affine(parameters, self.bound)
-        n = self.protected
-        if n:
-            uniform = _mean_map(log_scale[:, :n]).expand_as(log_scale[:, :n])
-            log_scale = torch.cat((uniform, log_scale[:, n:]), dim=1)
-            shift = torch.cat((shift[:, :n] - _mean_map(shift[:, :n]), shift[:, n:]), dim=1)
-        means = _mean_map(x[:, :n])
-        means = torch.cat((means, means.new_zeros(len(means), x.shape[1] - n, *means.shape[2:])), dim=1)
-        return means, log_scale, shift
-
-    def _log_det(self, log_scale: Tensor) -> Tensor:
-        # The mean of a protected channel is one direction that is not scaled.
-        return log_scale.flatten(1).sum(1) - _mean_map(log_scale[:, : self.protected]).flatten(1).sum(1)
-
     def forward(self, x: Tensor, parameters: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
-        means, log_scale, shift = self._parts(x, parameters)
-        z = means + torch.addcmul(shift, x - means, log_scale.exp())
-        return z, self._log_det(log_scale) if log_det else None
+        raw, shift = bounded_affine(parameters, self.bound)
+        log_scale, log_abs_det = self.space.scales(raw)
+        return self.space.restore(shift.addcmul(x, log_scale.exp()), x), log_abs_det
 
     def inverse(self, z: Tensor, parameters: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
-        means, log_scale, shift = self._parts(z, parameters)
-        x = means + (z - means - shift) * (-log_scale).exp()
-        return x, -self._log_det(log_scale) if log_det else None
+        raw, shift = bounded_affine(parameters, self.bound)
+        log_scale, log_abs_det = self.space.scales(raw)
+        return self.space.restore((z - shift) * (-log_scale).exp(), z), -log_abs_det
 
 
 class LogitReadout(ConditionalNode):
     r"""logits <- logits + r(all other latents), with a network r: an additive coupling in the coordinates of the head.
 
-    A :class:`SplitHead` with ``dct=True`` reads the logits from the means of the first K channels, times sqrt(H W); this node
-    changes those means and nothing else. So r may be any classifier, and the map is a bijection of log-determinant 0. On vectors
-    the logits are the first K entries.
+    This node changes what a :class:`SplitHead` will read as logits and nothing else. So r may be any classifier, and the map is a
+    bijection of log-determinant 0.
 
     Args:
-        classes: K, at most the number of channels.
+        classes: K.
         subnet: spec of a registered subnet, by default ``residual`` for feature maps and ``dense`` for vectors. For feature maps it
-            returns ``features`` maps, from which a linear layer computes K numbers.
-        features: maps before the linear layer; unused for vectors.
+            returns K numbers, as ``cnn`` does, or ``features`` maps, from which a linear layer computes K numbers.
+        features: maps before the linear layer; unused for vectors, and if the subnet returns K numbers.
         logit_scale: as in the head, so that the output of r is in logits.
+        dct: as in the head.
+        squeezes: number of squeezes by 2 between this node and the head.
 
     Raises:
-        GraphError: if there are fewer channels than classes, or no latents besides the logits.
+        GraphError: if the head would have fewer channels than classes, or there are no latents besides the logits.
 
     Example:
+        >>> import torch
         >>> node = LogitReadout([(16, 7, 7)], classes=10, subnet={"residual": {"width": 8}})
         >>> x = torch.randn(2, 16, 7, 7)
         >>> (z,), log_det = node((x,))
@@ -146,13 +160,17 @@ class LogitReadout(ConditionalNode):
         subnet: Subnet = None,
         features: PositiveInt = 32,
         logit_scale: PositiveFloat = 1.0,
+        dct: bool = True,
+        squeezes: NonNegativeInt = 0,
     ) -> None:
-        shape = _check_logit_channels(dims_in, classes, "LogitReadout")
+        space = logit_space(dims_in, LogitPlace(classes, dct, squeezes), "LogitReadout")
+        shape = space.shape
         if math.prod(shape) <= classes:
             raise GraphError(f"LogitReadout needs more to read from than {classes} logits, found shape {shape}")
+        spec = "residual" if subnet is None else subnet
 
         def with_linear_layer(channels_in: int, channels_out: int) -> nn.Module:
-            body = build_subnet("residual" if subnet is None else subnet, channels_in, features, spatial=True)
+            body = build_subnet(spec, channels_in, features, spatial=True)
             last = nn.Linear(features * positions(shape), channels_out)
             nn.init.zeros_(last.bias)
             return nn.Sequential(body, nn.Flatten(), last)
@@ -160,9 +178,10 @@ class LogitReadout(ConditionalNode):
         super().__init__(
             dims_in,
             dims_c,
-            partition=_Logits(shape, classes),
+            partition=_Logits(space),
             transformer=_AddLogits(logit_scale),
-            subnet=subnet if len(shape) == 1 else with_linear_layer,
+            subnet=subnet if len(shape) == 1 or gives_vectors(spec) else with_linear_layer,
+            pooled=True,
         )
 
     def reading(self, z: Tensor) -> Tensor:
@@ -170,28 +189,23 @@ class LogitReadout(ConditionalNode):
         return self.parameters_of(self.partition.split(z)[0], ())
 
 
-class _Logits:
+class _Logits(nn.Module):
     """The latents from which a head reads the K logits, (B, K), are changed, and all others are given."""
 
-    def __init__(self, shape: Shape, classes: int) -> None:
-        channels = shape[0]
-        self.changed = classes
-        self.given = channels if len(shape) == 3 else channels - classes
-        self.scale = math.sqrt(positions(shape))
+    def __init__(self, space: LogitSpace) -> None:
+        super().__init__()
+        self.space = space
+        self.changed = space.place.classes
+        self.given = space.shape[0] if len(space.shape) == 3 else space.shape[0] - self.changed
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        first = x[:, : self.changed]
-        if x.dim() == 2:
-            return x[:, self.changed :], first
-        means = _mean_map(first)
-        return torch.cat((first - means, x[:, self.changed :]), dim=1), means.flatten(1) * self.scale
+        given = x[:, self.changed :] if x.dim() == 2 else self.space.without(x)
+        return given, self.space.read(x)
 
     def join(self, given: Tensor, changed: Tensor) -> Tensor:
         if given.dim() == 2:
             return torch.cat((changed, given), dim=1)
-        first = given[:, : self.changed]
-        means = (changed / self.scale)[:, :, None, None]
-        return torch.cat((first - _mean_map(first) + means, given[:, self.changed :]), dim=1)
+        return self.space.write(given, changed)
 
 
 class _AddLogits(Transformer):
@@ -208,16 +222,3 @@ class _AddLogits(Transformer):
 
     def inverse(self, z: Tensor, parameters: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
         return z - parameters / self.logit_scale, None
-
-
-def _mean_map(x: Tensor) -> Tensor:
-    """Each channel's mean over its pixels, (B, C, 1, 1); vectors (B, D) as they are."""
-    return x.mean((2, 3), keepdim=True) if x.dim() == 4 else x
-
-
-def _check_logit_channels(dims_in: Shapes, classes: int, node: str) -> Shape:
-    """The one input shape of a node before the head; a GraphError if there are fewer channels than classes."""
-    shape = single_shape(dims_in, node)
-    if shape[0] < classes:
-        raise GraphError(f"{node} needs a channel for each of {classes} classes, found shape {shape}")
-    return shape

@@ -5,7 +5,9 @@ A subnet is a function ``(channels_in, channels_out, *, ...) -> nn.Module``, reg
 coupling starts as the identity.
 
 :func:`takes_maps` marks a subnet for feature maps (B, C, H, W), :func:`takes_vectors` one for vectors (B, D); one without a mark is
-called for either. A coupling on feature maps passes all pixels and conditions to a subnet for vectors, as one vector.
+called for either. A coupling on feature maps passes all pixels and conditions to a subnet for vectors, as one vector. Conditions
+that are vectors are spread over the maps; a subnet with an argument ``context_channels`` gets them as the second input of its module.
+:func:`makes_vectors` marks a subnet of feature maps that returns vectors (B, channels_out), for a readout.
 
 Example:
     >>> from torch import nn
@@ -17,20 +19,35 @@ Example:
     Linear(in_features=8, out_features=8, bias=True)
 """
 
-from flowclf.subnets.building import Subnet, build_subnet, starts_at_zero, takes_maps, takes_vectors, wants_vectors
-from flowclf.subnets.convolutional import conv, is_hooked, pointwise, residual
+from flowclf.subnets.building import (
+    Subnet,
+    build_subnet,
+    gives_vectors,
+    makes_vectors,
+    starts_at_zero,
+    takes_maps,
+    takes_vectors,
+    wants_context,
+    wants_vectors,
+)
+from flowclf.subnets.convolutional import cnn, conditional_conv, conv, is_hooked, pointwise, residual
 from flowclf.subnets.dense import dense
 
 __all__ = [
     "Subnet",
     "build_subnet",
+    "cnn",
+    "conditional_conv",
     "conv",
     "dense",
+    "gives_vectors",
     "is_hooked",
+    "makes_vectors",
     "pointwise",
     "residual",
     "starts_at_zero",
     "takes_maps",
     "takes_vectors",
+    "wants_context",
     "wants_vectors",
 ]

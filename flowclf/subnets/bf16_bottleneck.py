@@ -61,7 +61,7 @@ def bottleneck(x: Tensor, first: Tensor, hidden: Tensor, last: Tensor, biases: t
         first: weight (N, C, k, k), k odd.
         hidden: weight (M, N, 1, 1).
         last: weight (D, M, k, k).
-        biases: (N,), (M,) and (D,).
+        biases: (N,), (M,) and (D,); the first two may differ between samples, (B, N) and (B, M).
     """
     return _Bottleneck.apply(x, first, hidden, last, *biases)  # type: ignore[no-untyped-call,no-any-return]
 
@@ -74,10 +74,16 @@ class _Bottleneck(torch.autograd.Function):
             narrow = x.to(torch.bfloat16, memory_format=torch.channels_last)
             same = [first.shape[2] // 2, first.shape[3] // 2]
             first = first.contiguous(memory_format=torch.channels_last)
-            wide = torch.ops.mkldnn._convolution_pointwise(narrow, first, bias, same, [1, 1], [1, 1], 1, "relu", [], "")
+            shared = [value if value.dim() == 1 else None for value in (bias, hidden_bias)]
+            ends = ["none" if value is None else "relu" for value in shared]
+            wide = torch.ops.mkldnn._convolution_pointwise(narrow, first, shared[0], same, [1, 1], [1, 1], 1, ends[0], [], "")
             one = _rows(wide)
+            if shared[0] is None:
+                one = _add_to_samples(one, bias).relu_()
             hidden = hidden.flatten(1)
-            two = torch.ops.mkldnn._linear_pointwise(one, hidden, hidden_bias, "relu", [], "")
+            two = torch.ops.mkldnn._linear_pointwise(one, hidden, shared[1], ends[1], [], "")
+            if shared[1] is None:
+                two = _add_to_samples(two, hidden_bias).relu_()
             taps = last.flip(2, 3).permute(2, 3, 0, 1).reshape(-1, last.shape[1])
             output = _collect(two, taps, x, last.shape[2]) + parameters[-1].float()[:, None, None]
         ctx.save_for_backward(x, *parameters, narrow, one, two, first, hidden, taps)
@@ -102,9 +108,18 @@ class _Bottleneck(torch.autograd.Function):
             grad_first, grad_bias = _grad_first(narrow, first, grad_one) if needed[1] or needed[4] else (None, None)
             if needed[0]:
                 grad_x = _collect(grad_one, first.permute(2, 3, 1, 0).flatten(0, 2), x, size)
-            biases = (grad_bias, grad_two.sum(0), grad.sum((0, 2, 3)))
+            if parameters[3].dim() == 2 and needed[4]:
+                grad_bias = grad_one.view(len(x), -1, grad_one.shape[1]).sum(1)
+            of_hidden = grad_two.view(len(x), -1, grad_two.shape[1]).sum(1) if parameters[4].dim() == 2 else grad_two.sum(0)
+            biases = (grad_bias, of_hidden, grad.sum((0, 2, 3)))
             found = (grad_x, grad_first, grad_hidden, grad_last, *biases)
             return tuple(one.float() if one is not None and wanted else None for one, wanted in zip(found, needed, strict=True))
+
+
+def _add_to_samples(rows: Tensor, bias: Tensor) -> Tensor:
+    """Add a row of (B, N) to all rows of a sample in (B H W, N), in place."""
+    rows.view(len(bias), -1, bias.shape[1]).add_(bias[:, None])
+    return rows
 
 
 def _grad_first(narrow: Tensor, first: Tensor, grad_one: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,9 +198,14 @@ def _with_graph(x: Tensor, parameters: list[Tensor], grad: Tensor, needed: tuple
     """The gradient as a differentiable function."""
     first, hidden, last, *biases = parameters
     with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
-        y = functional.conv2d(x, first, biases[0], padding=first.shape[2] // 2).relu()
-        y = functional.conv2d(y, hidden, biases[1]).relu()
+        y = _biased(functional.conv2d(x, first, padding=first.shape[2] // 2), biases[0]).relu()
+        y = _biased(functional.conv2d(y, hidden), biases[1]).relu()
         y = functional.conv2d(y, last, biases[2], padding=last.shape[2] // 2).float()
     inputs = [value for value, wanted in zip((x, *parameters), needed, strict=True) if wanted]
     found = iter(torch.autograd.grad(y, inputs, grad, create_graph=True))
     return tuple(next(found) if wanted else None for wanted in needed)
+
+
+def _biased(maps: Tensor, bias: Tensor) -> Tensor:
+    """Maps (B, N, H, W) plus a bias, (N,) or (B, N), in the maps' type."""
+    return maps + bias.to(maps.dtype).view(-1, maps.shape[1], 1, 1)

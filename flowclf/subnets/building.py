@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -32,6 +33,12 @@ def takes_vectors(subnet: F) -> F:
     return subnet
 
 
+def makes_vectors(subnet: F) -> F:
+    """Decorator: the subnet takes feature maps (B, C, H, W) and returns vectors (B, channels_out), for a readout."""
+    subnet.makes = "vectors"  # type: ignore[attr-defined]
+    return takes_maps(subnet)
+
+
 def starts_at_zero(layer: M) -> M:
     """Set the parameters of a subnet's last layer to zero; return the layer."""
     for parameter in layer.parameters():
@@ -49,8 +56,27 @@ def wants_vectors(spec: Subnet) -> bool:
     return spec is not None and getattr(_function(spec), "takes", None) == "vectors"
 
 
-def build_subnet(spec: Subnet, channels_in: int, channels_out: int, *, spatial: bool) -> nn.Module:
+def wants_context(spec: Subnet) -> bool:
+    """Whether a subnet takes vectors beside feature maps: it has an argument ``context_channels``."""
+    return spec is not None and "context_channels" in inspect.signature(_function(spec)).parameters
+
+
+def gives_vectors(spec: Subnet) -> bool:
+    """Whether a subnet makes one vector of feature maps."""
+    return spec is not None and getattr(_function(spec), "makes", None) == "vectors"
+
+
+def build_subnet(
+    spec: Subnet, channels_in: int, channels_out: int, *, spatial: bool, pooled: bool = False, context_channels: int | None = None
+) -> nn.Module:
     """Build a subnet; None is the default, ``conv`` for feature maps (``spatial``) and ``dense`` for vectors.
+
+    Args:
+        spec: the spec.
+        channels_in, channels_out: its arguments.
+        spatial: whether it gets feature maps.
+        pooled: whether it may return vectors for feature maps.
+        context_channels: passed to a subnet that takes a context.
 
     Raises:
         GraphError: if the spec has another form, or the subnet does not accept the arguments or such inputs.
@@ -61,5 +87,11 @@ def build_subnet(spec: Subnet, channels_in: int, channels_out: int, *, spatial: 
     if getattr(function, "takes", None) == ("vectors" if spatial else "maps"):
         needed, found = ("vectors (D,)", "feature maps") if spatial else ("feature maps (C, H, W)", "vectors")
         raise GraphError(f"subnet {getattr(function, '__name__', repr(function))} takes {needed}, found {found}")
-    module: nn.Module = function(channels_in, channels_out) if callable(spec) else build("subnets", spec, channels_in, channels_out)
+    if gives_vectors(spec) and not pooled:
+        raise GraphError(f"subnet {getattr(function, '__name__', repr(function))} returns vectors (D,), for a logit_readout only")
+    supplied: dict[str, Any] = {} if context_channels is None else {"context_channels": context_channels}
+    if callable(spec):
+        module: nn.Module = spec(channels_in, channels_out, **supplied)
+    else:
+        module = build("subnets", spec, channels_in, channels_out, **supplied)
     return module

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf.argument_types import NonNegativeInt, PositiveInt
+from flowclf.argument_types import Decay, NonNegativeInt, PositiveInt
 from flowclf.errors import GraphError
 from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
-from flowclf.subnets.building import starts_at_zero, takes_maps
+from flowclf.subnets.building import makes_vectors, starts_at_zero, takes_maps
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -85,6 +86,54 @@ def conv(
     return kind(first, *norm(), nn.ReLU(), PointwiseConv2d(width, width), *norm(), nn.ReLU(), last)
 
 
+class ConditionalBottleneck(nn.Module):
+    """:class:`Bottleneck` with a linear function of a vector added before each ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int, width: int, kernel: int, context_channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels_in, width, kernel, padding=kernel // 2)
+        self.hidden = PointwiseConv2d(width, width)
+        self.last = starts_at_zero(nn.Conv2d(width, channels_out, kernel, padding=kernel // 2))
+        self.context = nn.Linear(context_channels, 2 * width, bias=False) if context_channels else None
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Compute feature maps (B, channels_out, H, W) from maps and vectors (B, context_channels)."""
+        first, hidden, last = self.first, self.hidden, self.last
+        if self.context is None:
+            shifts: Sequence[Tensor] = (context.new_zeros(len(context), 1),) * 2
+        else:
+            shifts = self.context(context).chunk(2, dim=1)
+        usable = is_fast(x, first.weight, last.weight) and not any(map(is_hooked, self.children()))
+        if usable and first.bias is not None and hidden.bias is not None and last.bias is not None:
+            biases = (first.bias + shifts[0], hidden.bias + shifts[1], last.bias)
+            return bottleneck(x, first.weight, hidden.weight, last.weight, biases)
+        x = functional.relu(first(x) + shifts[0][:, :, None, None])
+        result: Tensor = last(functional.relu(hidden(x) + shifts[1][:, :, None, None]))
+        return result
+
+
+@takes_maps
+def conditional_conv(
+    channels_in: int, channels_out: int, *, context_channels: int, width: PositiveInt = 64, kernel: PositiveInt = 3
+) -> nn.Module:
+    """``conv`` for a coupling with a vector as condition, a linear function of which is added before each ReLU.
+
+    It costs less than ``conv``, which sees the vector at each pixel of its input, and it moves all hidden channels.
+
+    Args:
+        channels_in: channels of the input (B, C, H, W).
+        channels_out: channels of the output; height and width stay.
+        context_channels: entries of the vector, supplied by the coupling.
+        width: channels of the two hidden layers.
+        kernel: side of the first and last convolution, odd.
+
+    Raises:
+        GraphError: if the kernel is even.
+    """
+    _check_odd("conditional_conv", kernel)
+    return ConditionalBottleneck(channels_in, channels_out, width, kernel, context_channels)
+
+
 class ResidualBlock(nn.Module):
     """x + convolution(ReLU(convolution(ReLU(x)))), the identity at first (He et al., Identity Mappings, 2016, without norms)."""
 
@@ -119,6 +168,36 @@ def residual(
     last = starts_at_zero(PointwiseConv2d(width, channels_out))
     first = nn.Conv2d(channels_in, width, kernel, padding=kernel // 2)
     return nn.Sequential(first, *(ResidualBlock(width, kernel) for _ in range(blocks)), nn.ReLU(), last)
+
+
+@makes_vectors
+def cnn(
+    channels_in: int,
+    channels_out: int,
+    *,
+    widths: Sequence[PositiveInt] = (32, 64),
+    convolutions: PositiveInt = 3,
+    dropout: Decay = 0.0,
+) -> nn.Module:
+    """A convolutional classifier, for a readout: 3x3 convolutions with batch norm, global average pooling, and a linear layer.
+
+    Between two widths is a 2x2 max-pooling; odd sizes lose a row or a column there.
+
+    Args:
+        channels_in: channels of the input (B, C, H, W).
+        channels_out: numbers returned, (B, channels_out).
+        widths: channels of each stage.
+        convolutions: convolutions per stage.
+        dropout: fraction of the averages dropped before the linear layer, in training.
+    """
+    layers: list[nn.Module] = []
+    for stage, width in enumerate(widths):
+        if stage:
+            layers.append(nn.MaxPool2d(2))
+        for _ in range(convolutions):
+            layers += [nn.Conv2d(channels_in, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            channels_in = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels_in, channels_out))
 
 
 def _check_odd(subnet: str, kernel: int) -> None:

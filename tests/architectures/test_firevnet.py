@@ -17,6 +17,7 @@ from flowclf.errors import GraphError, UsageError
 REGISTERED = registry.models.names()
 PLAIN = {"plain_cnn"}  # have a file of their own
 SMALL = {"blocks": 1, "width": 4}
+FIRST = {"order": "readout_first", "readout_width": 4, "readout_blocks": 1, "logit_scale": 2.0}
 CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "default": ("firevnet", (1, 8, 8), {"width": 8}),
     "additive, lu": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "lu"}),
@@ -25,6 +26,13 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "logit couplings": ("firevnet", (1, 8, 8), {**SMALL, "logit_couplings": 2, "logit_scale": 2.0, "logit_mean": 4.0}),
     "readout": ("firevnet", (1, 8, 8), {**SMALL, "readout_width": 4, "logit_couplings": 1, "logit_scale": 2.0}),
     "pixels": ("firevnet", (1, 4, 4), {"stages": 1, **SMALL, "dct": False}),
+    "pixels, logit couplings": ("firevnet", (1, 8, 8), {**SMALL, "dct": False, "readout_width": 4, "logit_couplings": 1}),
+    "readout first": ("firevnet", (1, 8, 8), {**SMALL, **FIRST}),
+    "readout first, corner": (
+        "firevnet",
+        (3, 8, 8),
+        {"blocks": [2, 1], "width": [4, 6], **FIRST, "dct": False, "readout_width": [3]},
+    ),
     "permutations": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "permutation", "actnorm": False}),
     "splines": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "rational_quadratic"}),
     "lists": ("firevnet", (1, 8, 8), {"blocks": [2, 1], "width": [4, 8]}),

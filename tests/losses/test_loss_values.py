@@ -22,6 +22,7 @@ from flowclf.losses import (
     IndependenceCrossEntropy,
     Loss,
     LossTerms,
+    MetamerCrossEntropy,
     MetamerMatching,
 )
 
@@ -142,6 +143,60 @@ def test_matching_needs_a_readout(vector_classifier: InvertibleClassifier) -> No
         MetamerMatching().bind(vector_classifier)
     with pytest.raises(UsageError, match="expected a graph with a logit_readout"):
         vector_classifier.invert_to_readout(torch.zeros(2, 2), torch.zeros(2, 1))
+
+
+# Metamers, classified by the readout.
+
+
+def test_metamers_are_classified_by_the_readout_as_it_is(image_classifier: InvertibleClassifier) -> None:
+    clf = image_classifier
+    encoding = encoding_of(clf)[1].detach()
+    _, reading = behind_the_readout(clf, encoding.logits[:6], encoding.nuisance.roll(-1, 0)[:6])
+    terms = MetamerCrossEntropy(share=0.5).bind(clf)(encoding, LABELS)
+    expected = torch.nn.functional.cross_entropy(reading, LABELS[:6])
+    torch.testing.assert_close(terms.parts, {"metamer_cross_entropy_nats": expected.detach()})
+    torch.testing.assert_close(terms.total, expected)
+
+
+def test_metamers_teach_what_comes_after_the_readout_and_the_donors_alone(image_classifier: InvertibleClassifier) -> None:
+    nodes = modules_by_name(image_classifier.graph)
+    _, encoding = encoding_of(image_classifier)
+    given = Encoding(*(values.detach().requires_grad_() for values in encoding))
+    loss = MetamerCrossEntropy(share=0.25, delay=0.5, warmup=0.2).bind(image_classifier)
+    loss.set_progress(0.5)
+    assert loss(given, LABELS).parts == {}
+    loss.set_progress(0.6)
+    readout = nodes["11_logit_readout"].train()
+    terms = loss(given, LABELS)
+    torch.testing.assert_close(terms.total, 0.5 * terms.parts["metamer_cross_entropy_nats"])
+    assert readout.training
+    terms.total.backward()
+    taught = {name for name, node in nodes.items() if any(p.grad is not None and p.grad.any() for p in node.parameters())}
+    assert taught == {"12_logit_coupling", "13_logit_coupling"}
+    assert all(parameter.requires_grad for parameter in readout.parameters())
+    assert given.logits.grad is None
+    assert given.nuisance.grad[1:4].any(1).all()
+    assert not given.nuisance.grad[[0, *range(4, 12)]].any()
+
+
+def test_a_share_of_the_metamers_gets_nuisances_from_the_prior(image_classifier: InvertibleClassifier) -> None:
+    _, encoding = encoding_of(image_classifier)
+    given = Encoding(*(values.detach().requires_grad_() for values in encoding))
+    loss = MetamerCrossEntropy(share=0.5, samples=0.5).bind(image_classifier)
+    torch.manual_seed(1)
+    first = loss(given, LABELS)
+    first.total.backward()
+    assert given.nuisance.grad[4:7].any(1).all()
+    assert not given.nuisance.grad[:4].any()
+    assert not torch.equal(loss(given, LABELS).total, first.total)
+    torch.manual_seed(1)
+    assert torch.equal(loss(given, LABELS).total, first.total)
+    assert all(parameter.grad is None for parameter in image_classifier.prior.parameters())
+
+
+def test_metamers_need_a_readout(vector_classifier: InvertibleClassifier) -> None:
+    with pytest.raises(UsageError, match="expected a graph with a logit_readout, found none"):
+        MetamerCrossEntropy().bind(vector_classifier)
 
 
 # Cross-entropy, smoothed.

@@ -21,6 +21,8 @@ from flowclf.nodes import (
     DCT2d,
     FactorOut,
     InvertibleConv1x1,
+    LogitActNorm,
+    LogitConv1x1,
     LogitCoupling,
     LogitReadout,
     NflowsTransform,
@@ -62,6 +64,11 @@ def _sizes(low: int, high: int) -> st.SearchStrategy[int]:
 
 def images(channels: tuple[int, int] = (1, 4), side: tuple[int, int] = (1, 4)) -> st.SearchStrategy[list[Shape]]:
     return st.tuples(_sizes(*channels), _sizes(*side), _sizes(*side)).map(lambda shape: [shape])
+
+
+def squeezable(channels: tuple[int, int], low: int = 1) -> st.SearchStrategy[list[Shape]]:
+    """Shapes that can be squeezed by 2, with at least ``low`` pixels per side afterwards."""
+    return st.tuples(_sizes(*channels), _sizes(low, 2), _sizes(low, 2)).map(lambda s: [(s[0], 2 * s[1], 2 * s[2])])
 
 
 def vectors(low: int, high: int = 8) -> st.SearchStrategy[list[Shape]]:
@@ -168,6 +175,42 @@ CASES: dict[str, Case] = {
     "logit-image-swap": Case("logit_coupling", coupling(LogitCoupling, classes=3, swap=True), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "logit-whole-maps": Case("logit_coupling", plain(LogitCoupling, classes=3, subnet=DENSE), images((4, 5), (2, 3)), [(5, 3, 2)]),
     "logit-vector-conditions": Case("logit_coupling", coupling(LogitCoupling, classes=2), vectors(4), [(6,)], _vector_condition),
+    "logit-corner": Case("logit_coupling", coupling(LogitCoupling, classes=3, dct=False), images((4, 6), (2, 3)), [(5, 3, 2)]),
+    "logit-corner-before": Case(
+        "logit_coupling",
+        plain(LogitCoupling, classes=5, dct=False, squeezes=1, detach_logits=True, subnet={"conditional_conv": {"width": 4}}),
+        squeezable((2, 4)),
+        [(3, 4, 2)],
+        _map_and_vector,
+    ),
+    "logit-lattice-swap": Case(
+        "logit_coupling", coupling(LogitCoupling, classes=5, squeezes=1, swap=True), squeezable((2, 3)), [(2, 4, 2)]
+    ),
+    "logit-actnorm-means": Case("logit_actnorm", plain(LogitActNorm, classes=3), images((3, 6), (2, 3)), [(5, 3, 2)]),
+    "logit-actnorm-lattice": Case("logit_actnorm", plain(LogitActNorm, classes=5, squeezes=1), squeezable((2, 3)), [(2, 4, 4)]),
+    "logit-actnorm-corner": Case(
+        "logit_actnorm", plain(LogitActNorm, classes=5, dct=False, squeezes=1, logit_scale=2.0), squeezable((2, 3)), [(2, 4, 4)]
+    ),
+    "logit-actnorm-unconditional": Case("logit_actnorm", plain(LogitActNorm, classes=2, conditional=False), vectors(3), [(5,)]),
+    "logit-conv1x1-means": Case("logit_conv1x1", plain(LogitConv1x1, classes=3), images((3, 4), (2, 3)), [(4, 3, 2)]),
+    "logit-conv1x1-lattice": Case(
+        "logit_conv1x1", plain(LogitConv1x1, classes=5, squeezes=1, parametrization="lu"), squeezable((2, 3), 2), [(2, 4, 4)]
+    ),
+    "logit-conv1x1-corner": Case(
+        "logit_conv1x1", plain(LogitConv1x1, classes=5, dct=False, squeezes=1), squeezable((2, 3), 2), [(2, 4, 4)]
+    ),
+    "logit-conv1x1-vector": Case("logit_conv1x1", plain(LogitConv1x1, classes=2, parametrization="lu"), vectors(4), [(5,)]),
+    "readout-corner": Case(
+        "logit_readout",
+        plain(
+            LogitReadout, classes=5, dct=False, squeezes=1, logit_scale=2.0, subnet={"cnn": {"widths": [4, 5], "convolutions": 1}}
+        ),
+        squeezable((2, 3), 2),
+        [(2, 4, 4)],
+    ),
+    "readout-lattice": Case(
+        "logit_readout", coupling(LogitReadout, classes=5, squeezes=1, features=3), squeezable((2, 3), 2), [(2, 4, 4)]
+    ),
     "readout-image": Case("logit_readout", coupling(LogitReadout, classes=3, logit_scale=2.0), images((4, 6), (2, 3)), [(5, 3, 2)]),
     "readout-image-conditions": Case(
         "logit_readout", coupling(LogitReadout, classes=2, features=3), images((2, 4), (2, 3)), [(3, 3, 2)], _map_and_vector

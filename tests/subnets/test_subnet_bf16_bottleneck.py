@@ -71,6 +71,31 @@ def test_it_is_as_near_to_float64_as_convolutions_in_bf16(
 
 
 @needs_kernels
+@pytest.mark.parametrize("each", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[4]])
+def test_biases_may_differ_between_samples(case: tuple[tuple[int, ...], int, int], each: tuple[bool, bool]) -> None:
+    """As near to float64 as before, with the gradients of each sample's bias."""
+    values = _values(*case)
+    for index, own in zip((4, 5), each, strict=True):
+        if own:
+            values[index] = torch.randn(case[0][0], len(values[index])).requires_grad_()
+
+    def plain(x: Tensor, first: Tensor, hidden: Tensor, last: Tensor, *biases: Tensor) -> Tensor:
+        one, two = (bias.view(-1, bias.shape[-1], 1, 1) for bias in biases[:2])
+        y = (functional.conv2d(x, first, padding=first.shape[2] // 2) + one).relu()
+        return functional.conv2d((functional.conv2d(y, hidden) + two).relu(), last, biases[2], padding=last.shape[2] // 2)
+
+    exact, rounded = plain(*(value.double() for value in values)), plain(*(value.bfloat16() for value in values))
+    found = _fused(*values)
+    assert _distance(found, exact) < 1.5 * _distance(rounded, exact) + 1e-3
+    grad = torch.randn(exact.shape)
+    gradients = [torch.autograd.grad(one, values, grad.to(one.dtype), create_graph=one is found) for one in (found, rounded, exact)]
+    for ours, theirs, true in zip(*gradients, strict=True):
+        assert ours.shape == true.shape
+        assert _distance(ours, true) < 1.5 * _distance(theirs, true.double()) + 1e-3
+
+
+@needs_kernels
 @pytest.mark.parametrize("wanted", [*([index] for index in range(7)), [2, 6]])
 @pytest.mark.parametrize("case", [SHAPES[0], SHAPES[4]])
 def test_only_what_needs_a_gradient_gets_one(case: tuple[tuple[int, ...], int, int], wanted: list[int]) -> None:
