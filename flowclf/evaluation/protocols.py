@@ -13,6 +13,8 @@ class EvaluationProtocol:
 
     Attributes:
         pairs: number of metamers.
+        paths: number of paths to metamers.
+        samples: number of samples of the prior.
         probe_epochs: largest number of epochs for probes that are trained in epochs.
         probe_patience: epochs without improvement after which a probe's training ends.
         selected_on: what selects the probe that the results describe: the lowest cross-entropy on ``validation`` data, or the
@@ -20,12 +22,14 @@ class EvaluationProtocol:
     """
 
     pairs: int
+    paths: int
+    samples: int
     probe_epochs: int
     probe_patience: int
     selected_on: Literal["validation", "test"]
 
 
 PROTOCOLS: Mapping[str, EvaluationProtocol] = {
-    "quick": EvaluationProtocol(pairs=1000, probe_epochs=15, probe_patience=3, selected_on="validation"),
-    "full": EvaluationProtocol(pairs=5000, probe_epochs=40, probe_patience=3, selected_on="test"),
+    "quick": EvaluationProtocol(pairs=1000, paths=100, samples=500, probe_epochs=15, probe_patience=3, selected_on="validation"),
+    "full": EvaluationProtocol(pairs=5000, paths=600, samples=1000, probe_epochs=40, probe_patience=3, selected_on="test"),
 }

@@ -121,6 +121,10 @@ IMAGE_KEYS = {
     "metamers.prediction_kept_8bit",
     "metamers.logit_change_8bit_mean",
     "metamers.pixels_out_of_range",
+    "paths.count",
+    "paths.broken",
+    "paths.broken_low",
+    "paths.broken_high",
     "seconds.evaluate",
 }
 
