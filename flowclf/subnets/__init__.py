@@ -6,7 +6,7 @@ coupling starts as the identity.
 
 :func:`takes_maps` marks a subnet for feature maps (B, C, H, W), :func:`takes_vectors` one for vectors (B, D); one without a mark is
 called for either. A coupling on feature maps passes all pixels and conditions to a subnet for vectors, as one vector. Conditions
-that are vectors are spread over the maps; the module of a subnet with an argument ``context_channels`` gets them as a second input.
+that are vectors are spread over the maps, or a second input of the module if the subnet has an argument ``context_channels``.
 :func:`makes_vectors` marks a subnet of feature maps that returns vectors (B, channels_out), for a readout.
 
 Example:

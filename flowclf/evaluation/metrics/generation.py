@@ -20,8 +20,8 @@ _LIMIT = 2.0
 def checkerboard_energy(images: Tensor) -> Tensor:
     """Mean square of images (B, C, H, W) at the highest frequency of both axes, (B,).
 
-    An inverted squeeze leaves there what is wrong with it: a coefficient (a - b - c + d) / 4 for each 2x2 block of pixels. Images of
-    one row or column have none.
+    An inverted squeeze leaves its errors there, a coefficient (a - b - c + d) / 4 per 2x2 block of pixels. Images of one row or
+    column have none.
 
     Example:
         >>> squares = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat(4, 4)[None, None]
