@@ -85,6 +85,7 @@ class IndependenceCrossEntropy(AdversarialLoss):
     """
 
     invertible_only = True
+    adversary_loss_name = "nuisance_cross_entropy_nats"
 
     def __init__(
         self,
@@ -102,6 +103,11 @@ class IndependenceCrossEntropy(AdversarialLoss):
     def adversary_steps(self) -> int:
         """0 until w leaves 0."""
         return self.nuisance.steps if self.nuisance.weight and self.progress >= self.nuisance.delay else 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether w has grown to its value."""
+        return not self.nuisance.weight or warmed_up(self.progress, self.nuisance.delay, self.nuisance.warmup) >= 1
 
     def build(self, binding: Binding) -> None:
         """Make the nuisance classifiers; raises UsageError if one is convolutional and nuisances are not feature maps."""
