@@ -18,7 +18,7 @@ Example:
 """
 
 from flowclf.subnets.building import Subnet, build_subnet, starts_at_zero, takes_maps, takes_vectors, wants_vectors
-from flowclf.subnets.convolutional import conv, is_hooked, pointwise, residual
+from flowclf.subnets.convolutional import conv, is_hooked, pointwise, pooling, pooling_stages, residual
 from flowclf.subnets.dense import dense
 
 __all__ = [
@@ -28,6 +28,8 @@ __all__ = [
     "dense",
     "is_hooked",
     "pointwise",
+    "pooling",
+    "pooling_stages",
     "residual",
     "starts_at_zero",
     "takes_maps",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Len
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowclf.argument_types import NonNegativeInt, PositiveInt
+from flowclf.argument_types import Decay, NonNegativeInt, PositiveInt
 from flowclf.errors import GraphError
 from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
 from flowclf.subnets.building import starts_at_zero, takes_maps
@@ -119,6 +121,51 @@ def residual(
     last = starts_at_zero(PointwiseConv2d(width, channels_out))
     first = nn.Conv2d(channels_in, width, kernel, padding=kernel // 2)
     return nn.Sequential(first, *(ResidualBlock(width, kernel) for _ in range(blocks)), nn.ReLU(), last)
+
+
+def pooling_stages(channels: int, widths: Sequence[int], convolutions: int, pools: int | None = None) -> list[nn.Module]:
+    """Stages of 3x3 convolutions, batch norm and ReLU; the first has one convolution.
+
+    2x2 max-pooling precedes each stage but the first, or the first ``pools`` of these.
+    """
+    layers: list[nn.Module] = []
+    for stage, width in enumerate(widths):
+        if stage and (pools is None or stage <= pools):
+            layers.append(nn.MaxPool2d(2))
+        for _ in range(convolutions if stage else 1):
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+    return layers
+
+
+@takes_maps
+def pooling(
+    channels_in: int,
+    channels_out: int,
+    *,
+    widths: Annotated[Sequence[PositiveInt], Len(1, 20)] = (16, 32, 64),
+    convolutions: PositiveInt = 2,
+    dropout: Decay = 0.0,
+) -> nn.Module:
+    """The convolutional stages of ``plain_cnn`` on squeezed images: squeezes are undone first, and pooled again between stages.
+
+    Right after the squeezes, in a ``logit_readout``, it reads an image as an ordinary classifier does. As many squeezes by 2 are
+    undone as there are gaps between stages, or fewer if the number of channels does not allow more.
+
+    Args:
+        channels_in: channels of the input (B, C, H, W).
+        channels_out: channels of the output; height and width stay.
+        widths: channels of each stage.
+        convolutions: convolutions per stage; the first stage has one.
+        dropout: fraction of the last stage's activations dropped in training.
+    """
+    undone = 0
+    while undone < len(widths) - 1 and channels_in % 4 ** (undone + 1) == 0:
+        undone += 1
+    unsqueezed = [nn.PixelShuffle(2) for _ in range(undone)]
+    stages = pooling_stages(channels_in // 4**undone, widths, convolutions, pools=undone)
+    dropped = [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*unsqueezed, *stages, *dropped, starts_at_zero(PointwiseConv2d(widths[-1], channels_out)))
 
 
 def _check_odd(subnet: str, kernel: int) -> None:
