@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
+from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.component_schema.sections import from_code, plain
 from flowclf.data import Batch, DataSet, mix_seed
 from flowclf.errors import GridOverflowError, UsageError
 from flowclf.fixed_point import LIMIT
 from flowclf.losses import AdversarialLoss, Loss
-from flowclf.modes import evaluating, repeatable
+from flowclf.modes import repeatable
 from flowclf.nodes import set_subnet_dtype
 from flowclf.settings import TrainSettings
 from flowclf.training.cuda_graphs import Passes
@@ -29,6 +27,7 @@ from flowclf.training.overfitting import first_signs
 from flowclf.training.precision import subnet_dtype
 from flowclf.training.progress import Progress, SilentProgress
 from flowclf.training.schedules import build_schedule
+from flowclf.training.validation import validate_adversary, validate_classifier
 
 Row = dict[str, Any]
 _INITIALIZATION_SAMPLES = 512
@@ -211,29 +210,12 @@ class Trainer:
 
     def _validate(self) -> Row:
         """Metrics on the validation part: the classifier's, of the averaged weights if an average is kept; and the adversary's."""
-        totals: dict[str, float] = defaultdict(float)
-        with evaluating(self.classifier), self.ema.applied() if self.ema is not None else contextlib.nullcontext():
-            for encoding, labels in self._validation_encodings():
-                totals["error"] += float((encoding.logits.argmax(1) != labels).sum())
-                totals["cross_entropy_nats"] += float(functional.cross_entropy(encoding.logits, labels, reduction="sum"))
-                if isinstance(self.classifier, InvertibleClassifier):
-                    log_prob = self.classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
-                    totals["bits_per_dim"] += float(self.classifier.preprocessing.bits_per_dim(log_prob).sum())
+        with self.ema.applied() if self.ema is not None else contextlib.nullcontext():
+            metrics = validate_classifier(self.classifier, self.data)
         if isinstance(self.loss, AdversarialLoss):
             # The adversary plays against the weights themselves, not against their average.
-            with evaluating(self.classifier), evaluating(self.loss):
-                for encoding, labels in self._validation_encodings():
-                    mean = float(self.loss.adversary_loss(encoding, labels))
-                    totals[self.loss.adversary_loss_name] += mean * len(labels)
-        return {f"validation.{name}": total / len(self.data.validation) for name, total in totals.items()}
-
-    def _validation_encodings(self) -> Iterator[tuple[Encoding, Tensor]]:
-        """Encodings of the validation part and their labels, in batches."""
-        split = self.data.validation
-        generator = torch.Generator().manual_seed(mix_seed(self.data.seed, "validation"))
-        for start in range(0, len(split), 500):
-            inputs, labels = split.inputs[start : start + 500], split.labels[start : start + 500]
-            yield self.classifier(self.classifier.preprocessing.dequantize(inputs, generator).to(self.classifier.dtype)), labels
+            metrics |= validate_adversary(self.loss, self.classifier, self.data)
+        return {f"validation.{name}": value for name, value in metrics.items()}
 
     def _averaged(self) -> Weights:
         """The averaged weights if an average is kept, otherwise the weights themselves."""
