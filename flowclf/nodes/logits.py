@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from flowclf.argument_types import PositiveFloat, PositiveInt
+from flowclf.argument_types import Decay, NonNegativeInt, PositiveFloat, PositiveInt
 from flowclf.errors import GraphError
 from flowclf.nodes.base import Shape, Shapes, positions, single_shape
 from flowclf.nodes.conditional import ConditionalNode, Halves
@@ -124,6 +124,8 @@ class LogitReadout(ConditionalNode):
         subnet: spec of a registered subnet, by default ``residual`` for feature maps and ``dense`` for vectors. For feature maps it
             returns ``features`` maps, from which a linear layer computes K numbers.
         features: maps before the linear layer; unused for vectors.
+        hidden: units of a layer with batch norm and ReLU between the maps and the linear layer; 0 for none; unused for vectors.
+        dropout: fraction of these units dropped in training.
         logit_scale: as in the head, so that the output of r is in logits.
 
     Raises:
@@ -145,6 +147,8 @@ class LogitReadout(ConditionalNode):
         classes: int,
         subnet: Subnet = None,
         features: PositiveInt = 32,
+        hidden: NonNegativeInt = 0,
+        dropout: Decay = 0.0,
         logit_scale: PositiveFloat = 1.0,
     ) -> None:
         shape = _check_logit_channels(dims_in, classes, "LogitReadout")
@@ -153,9 +157,13 @@ class LogitReadout(ConditionalNode):
 
         def with_linear_layer(channels_in: int, channels_out: int) -> nn.Module:
             body = build_subnet("residual" if subnet is None else subnet, channels_in, features, spatial=True)
-            last = nn.Linear(features * positions(shape), channels_out)
+            size = features * positions(shape)
+            layers: list[nn.Module] = [body, nn.Flatten()]
+            if hidden:
+                layers += [nn.Linear(size, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout)]
+            last = nn.Linear(hidden or size, channels_out)
             nn.init.zeros_(last.bias)
-            return nn.Sequential(body, nn.Flatten(), last)
+            return nn.Sequential(*layers, last)
 
         super().__init__(
             dims_in,

@@ -138,34 +138,42 @@ def pooling_stages(channels: int, widths: Sequence[int], convolutions: int, pool
     return layers
 
 
+class Centred(nn.Module):
+    """Subtracts each channel's mean over its pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Centre feature maps (B, C, H, W)."""
+        return x - x.mean((2, 3), keepdim=True)
+
+
 @takes_maps
 def pooling(
     channels_in: int,
     channels_out: int,
     *,
-    widths: Annotated[Sequence[PositiveInt], Len(1, 20)] = (16, 32, 64),
+    widths: Annotated[Sequence[PositiveInt], Len(1, 20)] = (16, 32),
     convolutions: PositiveInt = 2,
     dropout: Decay = 0.0,
 ) -> nn.Module:
     """The convolutional stages of ``plain_cnn`` on squeezed images: squeezes are undone first, and pooled again between stages.
 
-    Right after the squeezes, in a ``logit_readout``, it reads an image as an ordinary classifier does. As many squeezes by 2 are
-    undone as there are gaps between stages, or fewer if the number of channels does not allow more.
+    In a ``logit_readout`` right after the squeezes it reads an image as an ordinary classifier does. It does not start at zero. As
+    many squeezes by 2 are undone as there are ``widths``, or fewer if the number of channels does not allow more. The means of all
+    channels are subtracted, because a readout subtracts those of the first channels, which would leave a pattern in the image.
 
     Args:
         channels_in: channels of the input (B, C, H, W).
-        channels_out: channels of the output; height and width stay.
-        widths: channels of each stage.
+        channels_out: channels of the last stage, and of the output; height and width stay.
+        widths: channels of the stages before it.
         convolutions: convolutions per stage; the first stage has one.
-        dropout: fraction of the last stage's activations dropped in training.
+        dropout: fraction of the output dropped in training.
     """
     undone = 0
-    while undone < len(widths) - 1 and channels_in % 4 ** (undone + 1) == 0:
+    while undone < len(widths) and channels_in % 4 ** (undone + 1) == 0:
         undone += 1
     unsqueezed = [nn.PixelShuffle(2) for _ in range(undone)]
-    stages = pooling_stages(channels_in // 4**undone, widths, convolutions, pools=undone)
-    dropped = [nn.Dropout(dropout)] if dropout else []
-    return nn.Sequential(*unsqueezed, *stages, *dropped, starts_at_zero(PointwiseConv2d(widths[-1], channels_out)))
+    stages = pooling_stages(channels_in // 4**undone, [*widths, channels_out], convolutions, pools=undone)
+    return nn.Sequential(Centred(), *unsqueezed, *stages, nn.Dropout(dropout))
 
 
 def _check_odd(subnet: str, kernel: int) -> None:
