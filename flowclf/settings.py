@@ -50,6 +50,11 @@ class TrainSettings(Section):
     schedule: Annotated[ScheduleSettings, Named("schedules", "constant")] = Field({"name": "constant"}, validate_default=True)
     gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient; null for no clipping.")
     ema: ProperFraction | None = Field(None, description="Decay rate of a running mean of the weights; null for none.")
+    keep: Literal["last", "best"] = Field(
+        "last",
+        description="Weights that are evaluated: those after the last epoch, or after the one with the lowest error on validation "
+        "data (if equal, the lowest cross-entropy) since all terms of the loss have their full weight. A run saves both.",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Precision of the couplings' subnets in training, and also afterwards if stream is fixed_point. auto: bf16 if "

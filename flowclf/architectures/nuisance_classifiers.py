@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from flowclf.classifier import InvertibleClassifier
 
 
-def mlp(dimensions: int, classes: int, hidden: Sequence[int] = (512, 512, 512)) -> nn.Sequential:
-    """Fully connected ReLU network from features (B, ``dimensions``) to logits (B, ``classes``); by default the paper's (B.2)."""
+def mlp(dimensions: int, classes: int, hidden: Sequence[int] = (512, 512, 512), dropout: float = 0.0) -> nn.Sequential:
+    """Fully connected ReLU network from features (B, ``dimensions``) to logits (B, ``classes``); by default the paper's (B.2).
+
+    A fraction ``dropout`` of the hidden units is dropped in training.
+    """
     layers: list[nn.Module] = []
     for units in hidden:
-        layers += [nn.Linear(dimensions, units), nn.ReLU()]
+        layers += [nn.Linear(dimensions, units), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
         dimensions = units
     return nn.Sequential(*layers, nn.Linear(dimensions, classes))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,8 +42,12 @@ def calibration_diagram(arrays: Arrays) -> Figure:
     return figure
 
 
-def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def training_curves(rows: Sequence[Mapping[str, Any]], classes: int | None = None) -> Figure:
     """Metrics over epochs (one row each), a panel per quantity: ``train.error`` and ``validation.error`` share one.
+
+    Args:
+        rows: metrics, one row per epoch.
+        classes: K; cross-entropies then have a line at chance, log K nats, which all classes with equal probability give.
 
     Raises:
         UsageError: if there are no rows.
@@ -64,6 +69,8 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
             colour, label = _STYLES.get(key.rpartition(".")[0], (PURPLE, key))
             scaled = 100 * values if unit == "share" else values
             axis.plot(epochs, scaled, marker="o", markersize=3, linewidth=1.5, color=colour, label=label)
+        if classes and quantity.endswith("cross_entropy_nats"):
+            axis.axhline(math.log(classes), color=MUTED, linewidth=1, linestyle="--", label="chance")
         if unit == "share":
             axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
         titles = {"share": f"{name}, %", "nats": f"{name.removesuffix(' nats')}, nats"}

@@ -62,7 +62,8 @@ _FIGURES: Mapping[str, tuple[Draw, str, str]] = {
 _TRAINING = (
     "Training",
     "Measured during training: means over each epoch on the training data, with augmentation; and values on the "
-    "validation data after each epoch.",
+    "validation data after each epoch. The nuisance cross-entropy is the adversary's: at chance, log K nats for K classes, it "
+    "finds nothing. If it is low on the training data alone, the adversary knows them by heart.",
 )
 
 
@@ -92,5 +93,6 @@ def write_figures(folder: Path, evaluation: Evaluation | None, rows: Sequence[Ma
             if arrays and all(part.shape[-3] in (1, 3) for part in arrays.values() if part.ndim >= 4):
                 write(name, title, caption, functools.partial(draw, arrays, evaluation.class_names), arrays)
     if rows:
-        write("training", *_TRAINING, functools.partial(training_curves, rows), list(rows))
+        classes = len(evaluation.class_names) if evaluation is not None else None
+        write("training", *_TRAINING, functools.partial(training_curves, rows, classes), list(rows))
     return files

@@ -102,6 +102,11 @@ class Loss(nn.Module):
     def build(self, binding: Binding) -> None:
         """Make the loss's own parameters; called once, when the dimensions are known."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether every term has its full weight now, so that validation scores of later epochs can be compared with this one's."""
+        return True
+
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """The loss of a batch: an encoding of B samples and their labels (B,)."""
         raise NotImplementedError(f"{type(self).__name__} does not implement forward")
@@ -124,6 +129,11 @@ class AdversarialLoss(Loss):
 
     A subclass implements :meth:`adversary_loss` and :meth:`adversary_parameters`; the training loop uses nothing else of it.
 
+    Attributes:
+        adversary_loss_name: name of :meth:`adversary_loss` in the metrics of an epoch, which have its mean in training and its
+            value on validation data; of a part of the loss, if that is the same quantity. It ends with its unit, and with
+            ``cross_entropy_nats`` if it is a cross-entropy.
+
     Example:
         >>> class Hide(AdversarialLoss):
         ...     def build(self, binding):
@@ -140,6 +150,8 @@ class AdversarialLoss(Loss):
         >>> loss.adversary_steps, len(list(loss.main_parameters())), len(list(loss.adversary_parameters()))
         (1, 0, 2)
     """
+
+    adversary_loss_name: str = "adversary_loss"
 
     @property
     def adversary_steps(self) -> int:
@@ -218,6 +230,11 @@ class WeightedSum(Loss):
         for _, loss in self.terms:
             loss.set_progress(progress)
 
+    @property
+    def settled(self) -> bool:
+        """Whether every loss of the sum is settled."""
+        return all(loss.settled for _, loss in self.terms)
+
     def bind(self, classifier: Classifier) -> Self:
         """Bind every loss of the sum."""
         for _, loss in self.terms:
@@ -243,6 +260,11 @@ class AdversarialSum(WeightedSum, AdversarialLoss):
     @property
     def _adversarial(self) -> AdversarialLoss:
         return next(loss for loss in self.losses if isinstance(loss, AdversarialLoss))
+
+    @property
+    def adversary_loss_name(self) -> str:  # type: ignore[override]
+        """Name of the adversarial term's."""
+        return self._adversarial.adversary_loss_name
 
     @property
     def adversary_steps(self) -> int:

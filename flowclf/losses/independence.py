@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
-from flowclf.argument_types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from flowclf.argument_types import Decay, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from flowclf.classifier import Encoding, require_invertible
 from flowclf.component_schema.sections import Section, from_code
 from flowclf.losses.base import AdversarialLoss, Binding, LossTerms, warmed_up
@@ -36,6 +36,11 @@ class NuisanceSettings(TermSettings):
         "cross-entropies are averaged.",
     )
     hidden: Sequence[PositiveInt] = Field((512, 512), description="Units of the hidden layers of mlp.")
+    dropout: Decay = Field(
+        0.0,
+        description="Fraction of the nuisances and of hidden units of mlp dropped in its training, so that it does not memorise.",
+    )
+    weight_decay: NonNegativeFloat = Field(0.0, description="Decoupled weight decay of its optimiser, as in AdamW.")
     learning_rate: PositiveFloat = Field(1e-3, description="Learning rate of its Adam, betas (0.5, 0.999).")
     target: Literal["uniform", "labels"] = Field("uniform", description="labels: the paper's negated cross-entropy.")
     delay: Fraction = Field(0.0, description="Fraction of the training with weight 0, in which the nuisance classifier rests.")
@@ -51,9 +56,10 @@ class NuisanceClassifier(nn.Module):
     Without standardisation the adversary lags behind the scales, which the classifier can move freely.
     """
 
-    def __init__(self, nuisances: int, network: nn.Module) -> None:
+    def __init__(self, nuisances: int, network: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.BatchNorm1d(nuisances, affine=False), network)
+        dropped = [nn.Dropout(dropout)] if dropout else []
+        self.layers = nn.Sequential(nn.BatchNorm1d(nuisances, affine=False), *dropped, network)
 
     def forward(self, nuisance: Tensor) -> Tensor:
         """Logits, (B, K)."""
@@ -85,6 +91,7 @@ class IndependenceCrossEntropy(AdversarialLoss):
     """
 
     invertible_only = True
+    adversary_loss_name = "nuisance_cross_entropy_nats"
 
     def __init__(
         self,
@@ -103,14 +110,21 @@ class IndependenceCrossEntropy(AdversarialLoss):
         """0 until w leaves 0."""
         return self.nuisance.steps if self.nuisance.weight and self.progress >= self.nuisance.delay else 0
 
+    @property
+    def settled(self) -> bool:
+        """Whether w has grown to its value."""
+        return not self.nuisance.weight or warmed_up(self.progress, self.nuisance.delay, self.nuisance.warmup) >= 1
+
     def build(self, binding: Binding) -> None:
         """Make the nuisance classifiers; raises UsageError if one is convolutional and nuisances are not feature maps."""
         networks: list[nn.Module] = []
         if self.nuisance.network != "conv":
-            networks.append(mlp(binding.nuisances, binding.classes, self.nuisance.hidden))
+            networks.append(mlp(binding.nuisances, binding.classes, self.nuisance.hidden, self.nuisance.dropout))
         if self.nuisance.network != "mlp":
             networks.append(ConvolutionalProbe(require_invertible(binding.classifier, type(self).__name__), binding.classes))
-        self.adversaries = nn.ModuleList(NuisanceClassifier(binding.nuisances, network) for network in networks)
+        self.adversaries = nn.ModuleList(
+            NuisanceClassifier(binding.nuisances, network, self.nuisance.dropout) for network in networks
+        )
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """Parts: ``cross_entropy_nats``, ``nuisance_cross_entropy_nats`` (of D_nc, against the labels), ``bits_per_dim``."""
@@ -142,4 +156,6 @@ class IndependenceCrossEntropy(AdversarialLoss):
         """Adam with betas (0.5, 0.999): a short memory, for a game that moves."""
         parameters = list(self.adversaries.parameters())
         fused = parameters[0].device.type in ("cpu", "cuda")
-        return torch.optim.Adam(parameters, lr=self.nuisance.learning_rate, betas=(0.5, 0.999), fused=fused)
+        kind = torch.optim.AdamW if self.nuisance.weight_decay else torch.optim.Adam
+        decay = self.nuisance.weight_decay
+        return kind(parameters, lr=self.nuisance.learning_rate, betas=(0.5, 0.999), weight_decay=decay, fused=fused)

@@ -64,6 +64,11 @@ class MetamerMatching(Loss):
         self.reading_weight, self.moment_weight = reading_weight, moment_weight
         self.share, self.delay, self.warmup = share, delay, warmup
 
+    @property
+    def settled(self) -> bool:
+        """Whether the terms' weights have grown to their values."""
+        return warmed_up(self.progress, self.delay, self.warmup) >= 1
+
     def build(self, binding: Binding) -> None:
         """Raise UsageError if the graph has no readout."""
         readout_of(require_invertible(binding.classifier, type(self).__name__).graph)

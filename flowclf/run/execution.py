@@ -7,7 +7,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flowclf import checkpoint
 from flowclf.data import Oracle
@@ -16,11 +16,13 @@ from flowclf.evaluation import Evaluation, evaluate_with_artifacts
 from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
 from flowclf.host_memory import keep_freed_memory
-from flowclf.recipe import LoadedRecipe, dump, load
+from flowclf.losses import AdversarialLoss
+from flowclf.recipe import LoadedRecipe, Recipe, dump, load
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.report import write_report
 from flowclf.run.opening import prepare
 from flowclf.training import Progress, SilentProgress, Trainer
+from flowclf.training.ema import holding
 from flowclf.training.interrupts import Interrupts, interrupts
 from flowclf.training.state import load_state, save_state
 
@@ -80,10 +82,9 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
             progress.message(f"run directory: {folder.path}")
             trainer.run(progress=progress, on_state=save, stop=stop)
             _raise_if_stopped(stop, folder, trainer)
-            trainer.finish()
             stop.immediate = True
-            metadata = {"recipe": loaded.recipe.name, "seed": loaded.recipe.seed, "step": trainer.step}
-            checkpoint.save(trainer.classifier, folder.model, metadata=metadata)
+            epochs = _save_models(folder, loaded.recipe, trainer)
+            kept = trainer.rows[epochs["train.kept_epoch"] - 1]
             evaluation = evaluate_with_artifacts(
                 trainer.classifier,
                 trainer.data,
@@ -99,6 +100,8 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
                 **evaluation.results,
                 "train.epochs": trainer.epoch,
                 "train.steps": trainer.step,
+                **epochs,
+                **{key: kept[key] for key in _of_the_adversary(trainer) if key in kept},
                 "train.stream": loaded.recipe.train.stream,
                 "train.precision": "fp32" if trainer.dtype is None else "bf16",
                 "seconds.train": round(trainer.seconds, 3),
@@ -112,6 +115,29 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
             _raise_if_stopped(stop, folder, trainer)
             raise
     return RunResult(folder.path, results)
+
+
+def _save_models(folder: RunFolder, recipe: Recipe, trainer: Trainer) -> dict[str, int]:
+    """Save the last and the best weights, and give the classifier those to keep; the epochs that they are from, as results."""
+    classifier, keep = trainer.classifier, recipe.train.keep
+    epochs: dict[Literal["last", "best"], int] = {"last": trainer.epoch, "best": trainer.best_epoch or trainer.epoch}
+
+    def save(which: Literal["last", "best"], path: Path) -> None:
+        about = {"recipe": recipe.name, "seed": recipe.seed, "step": epochs[which] * trainer.steps_per_epoch, "weights": which}
+        checkpoint.save(classifier, path, metadata=about)
+
+    other: Literal["last", "best"] = "best" if keep == "last" else "last"
+    with holding(classifier, trainer.weights(other)):
+        save(other, folder.checkpoints / other)
+    trainer.finish()
+    save(keep, folder.model)
+    return {"train.kept_epoch": epochs[keep], "train.best_epoch": epochs["best"]}
+
+
+def _of_the_adversary(trainer: Trainer) -> list[str]:
+    """Keys of the adversary's loss in rows and results."""
+    loss = trainer.loss
+    return [f"{part}.{loss.adversary_loss_name}" for part in ("train", "validation")] if isinstance(loss, AdversarialLoss) else []
 
 
 def _raise_if_stopped(stop: Interrupts, folder: RunFolder, trainer: Trainer) -> None:

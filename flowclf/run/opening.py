@@ -41,6 +41,8 @@ def prepare(recipe: Recipe, device: str = "auto") -> tuple[Trainer, Oracle | Non
 def open_model(model: str, device: str = "auto") -> OpenedModel:
     """Load a model from a run directory, a checkpoint folder, or the zoo; an existing path takes precedence over a zoo name.
 
+    A checkpoint of a run directory, such as ``checkpoints/best``, has the recipe of the run.
+
     Raises:
         UsageError: if the model does not exist, or its run has not finished training.
         ChecksumError: if a file of a zoo model is not the expected one.
@@ -58,6 +60,8 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
         except UsageError as error:
             raise UsageError(f"there is no run directory or checkpoint at {path}, and {error}") from error
     recipe = path / "recipe.yaml"
+    if not recipe.is_file() and path.parent.name == folder.checkpoints.name:
+        recipe = RunFolder(path.parent.parent).resolved
     return OpenedModel(checkpoint.load(path, device=chosen), load(recipe).recipe if recipe.is_file() else None)
 
 

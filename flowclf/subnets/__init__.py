@@ -30,7 +30,7 @@ from flowclf.subnets.building import (
     wants_context,
     wants_vectors,
 )
-from flowclf.subnets.convolutional import cnn, conditional_conv, conv, is_hooked, pointwise, residual
+from flowclf.subnets.convolutional import cnn, conditional_conv, conv, is_hooked, pointwise, pooling_stages, residual
 from flowclf.subnets.dense import dense
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "is_hooked",
     "makes_vectors",
     "pointwise",
+    "pooling_stages",
     "residual",
     "starts_at_zero",
     "takes_maps",

@@ -155,6 +155,14 @@ def test_training_curves_have_a_panel_for_each_quantity() -> None:
         training_curves([])
 
 
+def test_cross_entropies_have_a_line_at_chance() -> None:
+    row = {"train.nuisance_cross_entropy_nats": 0.1, "validation.nuisance_cross_entropy_nats": 3.0, "train.loss": 1.0}
+    panels = {axis.get_title(): axis.lines for axis in training_curves([row], classes=7).axes}
+    assert [line.get_label() for line in panels["nuisance cross entropy, nats"]] == ["training", "validation", "chance"]
+    assert panels["nuisance cross entropy, nats"][2].get_ydata()[0] == pytest.approx(np.log(7))
+    assert len(panels["loss"]) == 1
+
+
 def test_an_error_is_not_drawn_below_zero() -> None:
     (axis,) = training_curves([{"validation.error": 0.0}, {"validation.error": 0.0}]).axes
     assert axis.get_ylim()[0] == 0

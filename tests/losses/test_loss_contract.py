@@ -25,6 +25,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"nuisance": {"hidden": [12, 8], "target": "labels", "steps": 1}},
     ),
     "independence, convolutional": ("independence_cross_entropy", {"nuisance": {"network": "conv"}}),
+    "independence, dropout": (
+        "independence_cross_entropy",
+        {"nuisance": {"network": "both", "hidden": [12], "dropout": 0.2, "weight_decay": 0.1}},
+    ),
     "independence, two adversaries": ("independence_cross_entropy", {"nuisance": {"network": "both", "hidden": [12]}}),
     "metamers": ("metamer_cross_entropy", {}),
     "metamers, of samples": ("metamer_cross_entropy", {"share": 1.0, "samples": 0.5, "delay": 0.5, "warmup": 0.2}),

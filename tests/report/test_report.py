@@ -283,3 +283,13 @@ def test_a_figure_that_is_not_there_or_not_a_png_is_refused(tmp_path: Path) -> N
     with pytest.raises(DataError, match="expected a PNG"):
         write_report(tmp_path, results={}, figures=[FigureFile(tmp_path / "fake.png", "t", "c")])
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("seen", "unseen", "warned"), [(0.005, 3.6, True), (0.5, 3.6, False), (0.005, 0.02, False)], ids=["by heart", "unsure", "found"]
+)
+def test_an_adversary_that_memorises_is_warned_of(tmp_path: Path, seen: float, unseen: float, warned: bool) -> None:
+    results = {"train.nuisance_cross_entropy_nats": seen, "validation.nuisance_cross_entropy_nats": unseen}
+    text = words(write_report(tmp_path, results=results).read_text())
+    assert ("Warning: the adversary memorises" in text) == warned
+    assert "the classifier overfits" not in text

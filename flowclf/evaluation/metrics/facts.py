@@ -28,6 +28,12 @@ METRICS = (
     ),
     Metric("train.epochs", "count", "passes over the training data"),
     Metric("train.steps", "count", "optimiser steps"),
+    Metric("train.kept_epoch", "count", "epoch whose weights are evaluated"),
+    Metric(
+        "train.best_epoch", "count", "epoch with the lowest validation error since all terms of the loss have their full weight"
+    ),
+    Metric("train.nuisance_cross_entropy_nats", "nats", "cross-entropy of the adversary in that epoch, on training data"),
+    Metric("validation.nuisance_cross_entropy_nats", "nats", "cross-entropy of the adversary after that epoch, on validation data"),
     Metric("train.stream", "text", "numbers between nodes: float, or fixed_point"),
     Metric("train.precision", "text", "precision of the couplings' subnets in training"),
     Metric("seconds.train", "seconds", "training"),
