@@ -85,8 +85,10 @@ def labels_from(values: Any, where: str, length: int) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=np.int64))
 
 
-def split_by_class(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+def split_by_class(labels: Tensor, fraction: float, seed: int, class_names: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
     """Draw indices of a training and a test part, both in random order; test is a fraction of each class, at least one example.
+
+    The names of the classes are for error messages.
 
     Raises:
         DataError: if a class has a single example.
@@ -96,7 +98,8 @@ def split_by_class(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, 
     for label in torch.unique(labels):
         members = order[labels[order] == label]
         if len(members) < 2:
-            raise DataError(f"class {int(label)}: expected at least 2 examples, one of them to test on, found {len(members)}")
+            name = f"'{class_names[int(label)]}'" if class_names else str(int(label))
+            raise DataError(f"class {name}: expected at least 2 examples, one of them to test on, found {len(members)}")
         test[members[: max(1, int(fraction * len(members)))]] = True
     return order[~test[order]], order[test[order]]
 
