@@ -15,13 +15,11 @@ from PIL import Image, ImageOps
 from PIL import __version__ as pillow_version
 from torch import Tensor
 
+from flowclf.data.pixels import KNOWN_FROM
 from flowclf.errors import DataError, UsageError
 
 DECODER = f"flowclf 1, Pillow {pillow_version}"
 """What decodes an image; the number changes when the same file gives other pixels."""
-
-_KNOWN_FROM = 2**12
-"""Pixels of 16 bits that are all smaller than this may be of 10 or 12 bits, so that their range is not known."""
 
 
 def read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
@@ -86,15 +84,15 @@ def decode(path: str, shape: Sequence[int]) -> NDArray[np.uint8]:
 def _with_channels(image: Image.Image, channels: int, deep: bool) -> Image.Image:
     if image.mode.startswith("I;16"):
         values, transparent = np.asarray(image).astype(np.uint16), image.info.get("transparency")
-        if values.max(initial=0) < _KNOWN_FROM:
+        if values.max(initial=0) < KNOWN_FROM:
             raise _UnknownRangeError(f"up to {values.max(initial=0)}")
         grey = (values >> 8).astype(np.uint8)
         if isinstance(transparent, int):
             grey[values == transparent] = 255
         image = Image.fromarray(grey)
-    elif deep and image.mode in ("RGB", "RGBA") and int(np.asarray(image)[..., :3].max(initial=0)) < _KNOWN_FROM >> 8:
+    elif deep and image.mode in ("RGB", "RGBA") and int(np.asarray(image)[..., :3].max(initial=0)) < KNOWN_FROM >> 8:
         # Pillow keeps the upper 8 bits.
-        raise _UnknownRangeError(f"below {_KNOWN_FROM}")
+        raise _UnknownRangeError(f"below {KNOWN_FROM}")
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode}, 32 bits each, have no known range; expected 8 or 16 bits")
     if image.has_transparency_data:
