@@ -17,7 +17,6 @@ from flowclf.data.idx import gunzip, idx_raw_data, read_bytes
 from flowclf.data.records import RawData, Split
 from flowclf.errors import ChecksumError, UnreachableError
 from flowclf.files import Content, cache_folder
-from flowclf.progress import shown_progress
 from flowclf.remote.downloads import ensure_file
 from flowclf.remote.settings import settings
 
@@ -140,8 +139,7 @@ def _ensured(name: str, path: Path) -> Path:
     try:
         urls = [place + path.name for place in _PLACES[name]]
         what = f"data set '{name}': {path} is missing or not the expected file"
-        with shown_progress() as progress:
-            ensure_file(path, _FILES[path.name], urls, settings({"progress": progress}), what)
+        ensure_file(path, _FILES[path.name], urls, settings({}), what)
     except (ChecksumError, UnreachableError) as error:
         raise type(error)(f"{error}; where there is no network, put {path.name} into {path.parent} by hand") from error
     return path
