@@ -12,6 +12,7 @@ from flowclf.data.augmentation import Augmentation
 from flowclf.data.conversion import Kind, check_positive, raw_data_from
 from flowclf.data.records import Batch, Oracle, RawData, Split, check_raw_data
 from flowclf.data.seeding import generator
+from flowclf.data.torch_reading import MEMORY_GB, TorchData, read_torch
 from flowclf.errors import UsageError
 from flowclf.host_memory import moved
 from flowclf.settings import AugmentSettings
@@ -136,6 +137,59 @@ class DataSet:
         train = {"train_images": train_images, "train_labels": train_labels}
         test = {"test_images": test_images, "test_labels": test_labels}
         raw = raw_data_from(train, test, class_names, test_fraction=test_fraction, kind=kind, pixel_max=pixel_max)
+        return cls.from_raw(
+            raw, name=name, batch_size=batch_size, validation=validation, augment=augment, seed=seed, train_limit=train_limit
+        )
+
+    @classmethod
+    def from_torch(
+        cls,
+        train: TorchData,
+        *,
+        test: TorchData | None = None,
+        class_names: Sequence[str] | None = None,
+        kind: Kind | None = None,
+        pixel_max: float | None = None,
+        memory_gb: float = MEMORY_GB,
+        test_fraction: float = 0.1,
+        name: str = "torch",
+        batch_size: int = 128,
+        validation: int | float = 0.1,
+        augment: AugmentSettings | Mapping[str, Any] | None = None,
+        seed: int = 0,
+        train_limit: int | None = None,
+    ) -> DataSet:
+        """Build a data set from a ``torch.utils.data.Dataset`` or ``DataLoader``, which is read into memory, once.
+
+        Other arguments are those of :meth:`from_arrays`.
+
+        Args:
+            train: pairs (input, label), or a loader's batches of them. Inputs are tensors, arrays or PIL images, all of one shape.
+                What augments at random is read once like everything else, with a warning: use ``augment`` for that.
+            test: like the training data; None takes part of the training data.
+            class_names: one name per class; None uses the data set's own ``classes``, or the labels.
+            memory_gb: largest size of either part in memory, in gigabytes; reading takes twice as much.
+
+        Raises:
+            DataError: if something is not a pair, the inputs differ in shape, are not valid or are too many for the memory, or the
+                labels do not fit.
+            UsageError: if a loader draws examples by a sampler that may repeat them; or :meth:`from_raw` raises it.
+
+        Example:
+            >>> images, labels = torch.randint(0, 256, (100, 1, 12, 12), dtype=torch.uint8), torch.arange(100) % 4
+            >>> DataSet.from_torch(torch.utils.data.TensorDataset(images, labels))
+            DataSet('torch': 83 train, 9 validation, 8 test, (1, 12, 12), 4 classes, batch 128, cpu)
+        """
+        reading: dict[str, Any] = {"kind": kind, "pixel_max": pixel_max, "memory_gb": memory_gb}
+        read = read_torch(train, **reading, where="train")
+        tested = None if test is None else read_torch(test, **reading, where="test")
+        raw = raw_data_from(
+            {"train: inputs": read.inputs, "train: labels": read.labels},
+            {"test: inputs": tested and tested.inputs, "test: labels": tested and tested.labels},
+            class_names or read.class_names,
+            test_fraction=test_fraction,
+            kind=kind,
+        )
         return cls.from_raw(
             raw, name=name, batch_size=batch_size, validation=validation, augment=augment, seed=seed, train_limit=train_limit
         )

@@ -75,13 +75,18 @@ def decode(path: str, shape: Sequence[int]) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             deep = any("16" in str(tile[3]) for tile in image.tile)
             upright = ImageOps.exif_transpose(image)
-            pixels = ImageOps.fit(_with_channels(upright, channels, deep), (width, height))
+            pixels = ImageOps.fit(with_channels(upright, channels, deep), (width, height))
     except Exception as error:  # Pillow's readers raise exceptions of any type on malformed files
         raise DataError(str(error).replace(f" {path!r}", "") or type(error).__name__) from error
     return np.array(np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1), order="C")
 
 
-def _with_channels(image: Image.Image, channels: int, deep: bool) -> Image.Image:
+def with_channels(image: Image.Image, channels: int, deep: bool = False) -> Image.Image:
+    """An image as grey (1 channel) or RGB (3), on white where it is transparent; ``deep`` if its file has 16 bits per channel.
+
+    Raises:
+        ValueError: if the range of its pixels is not known.
+    """
     if image.mode.startswith("I;16"):
         values, transparent = np.asarray(image).astype(np.uint16), image.info.get("transparency")
         if values.max(initial=0) < KNOWN_FROM:
