@@ -91,14 +91,15 @@ def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _class_names(folder: Path) -> list[str]:
-    names = [_name(path) for path in _class_folders(folder)]
+    names = [path.name for path in _class_folders(folder)]
     for name in names:
         if not name.isprintable():
             raise DataError(f"{folder}: expected names of classes in printable UTF-8, found {name!r}")
     if len(names) < 2:
         raise DataError(f"{folder}: expected at least 2 folders, one per class, found {', '.join(names) or 'none'}")
-    for name in names:
-        if names.count(name) > 1:
+    same = [_normalized(name) for name in names]
+    for name, normalized in zip(names, same, strict=True):
+        if same.count(normalized) > 1:
             raise DataError(f"{folder}: expected one folder per class, found two named '{name}', written in different characters")
     suffixes = Image.registered_extensions()
     loose = [one.name for one in _visible(folder) if os.path.splitext(one.name)[1].lower() in suffixes and not _is_folder(one)]
@@ -108,9 +109,9 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _name(folder: Path) -> str:
+def _normalized(name: str) -> str:
     # Some systems store an accent as a character of its own.
-    return unicodedata.normalize("NFC", folder.name)
+    return unicodedata.normalize("NFC", name)
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
@@ -174,18 +175,18 @@ def _read(
 
 def _labelled_files(folder: Path, class_names: Sequence[str]) -> list[tuple[str, int]]:
     """All files below a folder with their labels; class folders may be missing, but not unknown."""
+    labels = {_normalized(name): label for label, name in enumerate(class_names)}
     files: list[tuple[str, int]] = []
     for class_folder in _class_folders(folder):
-        name = _name(class_folder)
-        if name not in class_names:
+        label = labels.get(_normalized(class_folder.name))
+        if label is None:
             raise DataError(f"{class_folder}: expected a class of the training folder ({', '.join(class_names)})")
         members = _visible(class_folder)
         if not members:
-            raise DataError(f"{class_folder}: expected at least one image of class '{name}', found none")
+            raise DataError(f"{class_folder}: expected at least one image of class '{class_folder.name}', found none")
         for entry in members:
             if _is_folder(entry):
                 raise DataError(f"{entry.path}: expected only images in a class folder, found a folder")
-        label = class_names.index(name)
         files += [(entry.path, label) for entry in members]
     if not files:
         raise DataError(f"{folder}: expected folders of images, found none")

@@ -85,7 +85,8 @@ def open_data(opened: OpenedModel, name: str | None) -> DataSet:
             )
         return data
     if path.suffix == ".npz":
-        return load_data("arrays", path=name, validation=0.1, seed=seed)
+        kind = ("vectors", "signals", "images")[len(opened.classifier.preprocessing.image_shape) - 1]
+        return load_data("arrays", path=name, kind=kind, validation=0.1, seed=seed)
     return load_data(name, seed=seed)
 
 

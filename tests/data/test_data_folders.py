@@ -396,10 +396,10 @@ def test_names_of_classes_are_the_same_however_their_accents_are_stored(tmp_path
         (tmp_path / part / name).mkdir(parents=True)
         gradient(len(name)).save(tmp_path / part / name / "0.png")
     raw = image_folder(root=str(tmp_path))
-    assert raw.class_names == ("cat", "\u00e9lan")
+    assert raw.class_names == ("cat", "e\u0301lan")
     assert raw.test.labels.tolist() == [1]
     (tmp_path / "train" / "\u00e9lan").mkdir()
-    with pytest.raises(DataError, match="found two named 'élan', written in different characters"):
+    with pytest.raises(DataError, match=r"found two named '.*lan', written in different characters"):
         image_folder(root=str(tmp_path))
 
 
