@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from flowclf.progress import progress_shown_by
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from flowclf.training.progress import Task
+    from flowclf.progress import Task
 
 _SECONDS_BETWEEN_LINES = 30.0
 
@@ -111,7 +113,9 @@ def showing_progress() -> Iterator[PlainProgress | TerminalProgress]:
     """Context that shows progress: bars if standard error is a terminal, otherwise lines of text."""
     if sys.stderr.isatty():
         progress = TerminalProgress()
-        with progress.bars:
+        with progress.bars, progress_shown_by(lambda: contextlib.nullcontext(progress)):
             yield progress
     else:
-        yield PlainProgress()
+        lines = PlainProgress()
+        with progress_shown_by(lambda: contextlib.nullcontext(lines)):
+            yield lines

@@ -104,6 +104,7 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
                 **{key: kept[key] for key in _of_the_adversary(trainer) if key in kept},
                 "train.stream": loaded.recipe.train.stream,
                 "train.precision": "fp32" if trainer.dtype is None else "bf16",
+                **({"train.class_weights": weights} if (weights := trainer.loss.class_weights()) else {}),
                 "seconds.train": round(trainer.seconds, 3),
             }
             seconds = max(time.perf_counter() - started, trainer.seconds + evaluation.results["seconds.evaluate"])
