@@ -39,6 +39,9 @@ class ScheduleSettings(Component):
 
     name: str = Field(description="A registered schedule.")
     warmup_steps: NonNegativeInt = Field(0, description="Steps over which the learning rate first rises linearly from 0.")
+    restarts: Annotated[Sequence[ProperFraction], Len(0, 20)] = Field(
+        [], description="Fractions of the training at which the schedule begins again, for the stages of a training."
+    )
 
 
 class TrainSettings(Section):
@@ -48,6 +51,11 @@ class TrainSettings(Section):
     # Mappings, so that no component is imported before it is used.
     optimizer: Annotated[OptimizerSettings, Named("optimizers", "adamax")] = Field({"name": "adamax"}, validate_default=True)
     schedule: Annotated[ScheduleSettings, Named("schedules", "constant")] = Field({"name": "constant"}, validate_default=True)
+    freeze: dict[str, Fraction] = Field(
+        {},
+        description="Fractions of the training after which nodes keep their weights, by the nodes' kind or name, e.g. "
+        "{logit_readout: 0.3}.",
+    )
     gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient; null for no clipping.")
     ema: ProperFraction | None = Field(None, description="Decay rate of a running mean of the weights; null for none.")
     keep: Literal["last", "best"] = Field(

@@ -53,8 +53,8 @@ def firevnet(
         order: place of the readout.
         readout_width: channels of the readout's hidden layers; 0 for no readout. With ``readout_first`` a list of the channels of
             the classifier's stages, or those of the first of two.
-        readout_blocks: residual blocks of the readout; with ``readout_first`` convolutions per stage of the classifier but the first,
-            which has one.
+        readout_blocks: residual blocks of the readout; with ``readout_first`` convolutions per stage of the classifier, whose first
+            has one.
         readout_dropout: with ``readout_first``, fraction of the classifier's last activations dropped in training.
         logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
         logit_scale: factor on the logits inside the bijection.

@@ -58,8 +58,8 @@ class Loss(nn.Module):
     Attributes:
         progress: fraction of the training that is done; the training loop sets it before each step.
         invertible_only: whether the loss needs nuisances or a likelihood, which a plain network does not have.
-        logits_only: whether the loss uses the logits alone; a training then runs no node that only transforms nuisances, and the
-            encodings have no nuisances, (B, 0).
+        logits_only: whether the loss uses the logits alone, now; a training then runs no node that only transforms nuisances, and
+            the encodings have no nuisances, (B, 0).
 
     Example:
         >>> class Margin(Loss):
@@ -234,7 +234,11 @@ class WeightedSum(Loss):
         super().__init__()
         self.weights = [weight for weight, _ in terms]
         self.losses = nn.ModuleList(loss for _, loss in terms)
-        self.logits_only = all(loss.logits_only for _, loss in terms)
+
+    @property
+    def logits_only(self) -> bool:  # type: ignore[override]
+        """Whether every loss of the sum uses the logits alone."""
+        return all(loss.logits_only for _, loss in self.terms)
 
     @property
     def terms(self) -> list[tuple[float, Loss]]:

@@ -36,6 +36,12 @@ class ClassificationSettings(TermSettings):
     )
 
 
+class LikelihoodSettings(TermSettings):
+    """The term of the likelihood."""
+
+    delay: Fraction = Field(0.0, description="Fraction of the training before it, in which nodes after the logits do not run.")
+
+
 class NuisanceSettings(TermSettings):
     """The term of the nuisances, and the nuisance classifier D_nc."""
 
@@ -57,7 +63,7 @@ class NuisanceSettings(TermSettings):
     warmup: Fraction = Field(0.15, description="Fraction of the training over which the weight then grows to its value.")
 
 
-_TERM, _CLASSIFICATION, _NUISANCE = TermSettings(), ClassificationSettings(), NuisanceSettings()
+_CLASSIFICATION, _NUISANCE, _LIKELIHOOD = ClassificationSettings(), NuisanceSettings(), LikelihoodSettings()
 
 
 class NuisanceClassifier(nn.Module):
@@ -110,13 +116,13 @@ class IndependenceCrossEntropy(AdversarialLoss):
         *,
         classification: ClassificationSettings | Mapping[str, Any] = _CLASSIFICATION,
         nuisance: NuisanceSettings | Mapping[str, Any] = _NUISANCE,
-        likelihood: TermSettings | Mapping[str, Any] = _TERM,
+        likelihood: LikelihoodSettings | Mapping[str, Any] = _LIKELIHOOD,
     ) -> None:
         super().__init__()
         self.classification = from_code(ClassificationSettings, classification, "classification")
         self.cross_entropy = WeightedCrossEntropy(self.classification.class_weights)
         self.nuisance = from_code(NuisanceSettings, nuisance, "nuisance")
-        self.likelihood = from_code(TermSettings, likelihood, "likelihood")
+        self.likelihood = from_code(LikelihoodSettings, likelihood, "likelihood")
 
     @property
     def adversary_steps(self) -> int:
@@ -125,8 +131,14 @@ class IndependenceCrossEntropy(AdversarialLoss):
 
     @property
     def settled(self) -> bool:
-        """Whether w has grown to its value."""
-        return not self.nuisance.weight or warmed_up(self.progress, self.nuisance.delay, self.nuisance.warmup) >= 1
+        """Whether w has grown to its value, and the likelihood counts."""
+        whole = not self.nuisance.weight or warmed_up(self.progress, self.nuisance.delay, self.nuisance.warmup) >= 1
+        return whole and self.progress >= self.likelihood.delay
+
+    @property
+    def logits_only(self) -> bool:  # type: ignore[override]
+        """Whether neither the likelihood nor the nuisance classifier plays a part yet."""
+        return self.progress < self.likelihood.delay and not self.adversary_steps
 
     def build(self, binding: Binding) -> None:
         """Make the nuisance classifiers; raises UsageError if one is convolutional and nuisances are not feature maps."""
@@ -140,22 +152,25 @@ class IndependenceCrossEntropy(AdversarialLoss):
         )
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
-        """Parts: ``cross_entropy_nats``, ``nuisance_cross_entropy_nats`` (of D_nc, against the labels), ``bits_per_dim``."""
-        binding = self.binding
-        bits = code_length(binding, encoding, labels)
-        cross_entropy = self.cross_entropy(encoding.logits, labels)
+        """Parts: ``cross_entropy_nats``; and, after their delays, ``nuisance_cross_entropy_nats`` (of D_nc) and ``bits_per_dim``."""
+        binding, cross_entropy = self.binding, self.cross_entropy(encoding.logits, labels)
+        total, parts = self.classification.weight * cross_entropy, {"cross_entropy_nats": cross_entropy}
+        if self.adversary_steps:
+            nuisance, parts["nuisance_cross_entropy_nats"] = self._nuisance(encoding, labels)
+            total = total + warmed_up(self.progress, self.nuisance.delay, self.nuisance.warmup) * self.nuisance.weight * nuisance
+        if self.progress >= self.likelihood.delay:
+            parts["bits_per_dim"] = code_length(binding, encoding, labels)
+            total = total + self.likelihood.weight * parts["bits_per_dim"]
+        return LossTerms(total, {name: value.detach() for name, value in parts.items()})
+
+    def _nuisance(self, encoding: Encoding, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """N(z_n), and CE(y, D_nc(z_n)), nats."""
         with frozen(self.adversaries):
             log_probs = torch.stack([adversary(encoding.nuisance).log_softmax(1) for adversary in self.adversaries])
         true = log_probs.gather(2, labels[None, :, None].expand(len(log_probs), -1, 1)).squeeze(2)
         of_labels = -self.cross_entropy.weighted(true, labels).mean()
-        divergence = -log_probs.mean() - math.log(binding.classes)
-        nuisance = divergence if self.nuisance.target == "uniform" else -of_labels
-        grown = warmed_up(self.progress, self.nuisance.delay, self.nuisance.warmup)
-        total = self.classification.weight * cross_entropy + self.likelihood.weight * bits
-        if grown:
-            total = total + grown * self.nuisance.weight * nuisance
-        parts = {"cross_entropy_nats": cross_entropy, "nuisance_cross_entropy_nats": of_labels, "bits_per_dim": bits}
-        return LossTerms(total, {name: value.detach() for name, value in parts.items()})
+        divergence = -log_probs.mean() - math.log(self.binding.classes)
+        return divergence if self.nuisance.target == "uniform" else -of_labels, of_labels
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """CE(y, D_nc(z_n)), nats."""

@@ -172,7 +172,7 @@ def residual(
 
 
 def pooling_stages(channels: int, widths: Sequence[int], convolutions: int, *, partial: bool = False) -> list[nn.Module]:
-    """Stages of 3x3 convolutions, batch norm and ReLU, the first of one convolution, with 2x2 max-pooling before each of the others.
+    """Stages of 3x3 convolutions, batch norm and ReLU, the first of one convolution, with 2x2 max-pooling before each other one.
 
     Pooling leaves out a last odd row or column; with ``partial`` it keeps them, so that maps of any size have some left.
     """

@@ -21,6 +21,7 @@ from flowclf.nodes import set_subnet_dtype
 from flowclf.settings import TrainSettings
 from flowclf.training.cuda_graphs import Passes
 from flowclf.training.ema import MovingAverage, Weights, copied
+from flowclf.training.freezing import Freezing
 from flowclf.training.meters import Meters
 from flowclf.training.optimizers import build_optimizer
 from flowclf.training.overfitting import first_signs
@@ -98,6 +99,7 @@ class Trainer:
                 classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
         self.ema = MovingAverage(classifier, settings.ema) if settings.ema else None
         self._passes = Passes(classifier, self.loss, data.batch_size, settings.cuda_graphs)
+        self._freezing = Freezing(classifier, settings.freeze)
 
     @property
     def epoch(self) -> int:
@@ -157,6 +159,7 @@ class Trainer:
                     if finished:
                         break
         finally:
+            self._freezing.release()
             self.classifier.eval()
             self.loss.eval()
         return self.rows
@@ -171,6 +174,8 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * self.schedule(self.step)
         self.loss.set_progress(self.step / self.total_steps)
+        if self._freezing.update(self.step / self.total_steps):
+            self._passes.forget()
 
         x = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator).to(self.classifier.dtype)
         encoding = self._passes.encode(x)
