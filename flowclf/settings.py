@@ -42,6 +42,9 @@ class ScheduleSettings(Component):
     restarts: Annotated[Sequence[ProperFraction], Len(0, 20)] = Field(
         [], description="Fractions of the training at which the schedule begins again, for the stages of a training."
     )
+    peaks: Annotated[Sequence[PositiveFloat], Len(0, 21)] = Field(
+        [], description="Factors on the learning rate of each part between restarts; empty for 1."
+    )
 
 
 class TrainSettings(Section):

@@ -152,7 +152,7 @@ class IndependenceCrossEntropy(AdversarialLoss):
         )
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
-        """Parts: ``cross_entropy_nats``; and, after their delays, ``nuisance_cross_entropy_nats`` (of D_nc) and ``bits_per_dim``."""
+        """Parts: ``cross_entropy_nats``, and after their delays ``nuisance_cross_entropy_nats``, of D_nc, and ``bits_per_dim``."""
         binding, cross_entropy = self.binding, self.cross_entropy(encoding.logits, labels)
         total, parts = self.classification.weight * cross_entropy, {"cross_entropy_nats": cross_entropy}
         if self.adversary_steps:

@@ -70,7 +70,8 @@ def trapezoid(total_steps: int, steps_per_epoch: int, *, decay: PositiveFraction
 def build_schedule(specification: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> Schedule:
     """A registered schedule by ``name``, with its arguments, multiplied by a linear rise over the first ``warmup_steps``, if any.
 
-    With ``restarts``, fractions of the training, it begins again at each, and takes the steps until the next for its whole.
+    With ``restarts``, fractions of the training, it begins again at each, and takes the steps until the next for its whole;
+    ``peaks`` are factors of the parts.
 
     Raises:
         RegistryError: if the name is not registered.
@@ -83,10 +84,15 @@ def build_schedule(specification: Mapping[str, Any], total_steps: int, steps_per
     """
     arguments = dict(specification)
     name, warmup = str(arguments.pop("name", None)), arguments.pop("warmup_steps", 0)
-    starts = [0, *(round(fraction * total_steps) for fraction in arguments.pop("restarts", ())), total_steps]
+    restarts, peaks = arguments.pop("restarts", ()), arguments.pop("peaks", ())
+    starts = [0, *(round(fraction * total_steps) for fraction in restarts), total_steps]
     if sorted(set(starts)) != starts:
         raise UsageError(
             f"schedule {name}: restarts: expected growing fractions between 0 and 1, apart by a step, found {starts[1:-1]}"
+        )
+    if peaks and len(peaks) != len(restarts) + 1:
+        raise UsageError(
+            f"schedule {name}: peaks: expected {len(restarts) + 1} factors for {len(restarts)} restarts, found {peaks}"
         )
     make = registry.schedules.get(name)
     try:
@@ -97,6 +103,6 @@ def build_schedule(specification: Mapping[str, Any], total_steps: int, steps_per
     def factor(step: int) -> float:
         part = max(0, min(bisect.bisect_right(starts, step), len(parts)) - 1)
         since = step - starts[part]
-        return parts[part](since) * (min(1.0, (since + 1) / warmup) if warmup else 1.0)
+        return (peaks[part] if peaks else 1.0) * parts[part](since) * (min(1.0, (since + 1) / warmup) if warmup else 1.0)
 
     return factor
