@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_terms_begin_and_nodes_are_frozen() -> None:
     for epoch in (1, 2, 3, 4):
         trainer.run(until=epoch * trainer.steps_per_epoch)
         states.append(weights(trainer))
-    taught = [{order[one] for one in moved(*pair)} for pair in zip(states, states[1:], strict=False)]
+    taught = [{order[one] for one in moved(*pair)} for pair in itertools.pairwise(states)]
     after = {"3_logit_actnorm", "4_logit_conv1x1", "5_logit_coupling"}
     assert taught == [{"2_logit_readout"}, after, after, after]
     parts = [
