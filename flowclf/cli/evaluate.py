@@ -19,6 +19,13 @@ def evaluate(
         str | None,
         typer.Option("--oracle", metavar="MODEL", help="Classifier that labels metamers. Default: that of MODEL's recipe."),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Use N test examples, and the same fraction of the other data."),
+    ] = None,
+    all_test: Annotated[
+        bool, typer.Option("--all-test", help="All images of the folder --data are test images; probes, which train, are left out.")
+    ] = False,
     device: DEVICE = Device.auto,
     as_json: JSON = False,
 ) -> None:
@@ -35,5 +42,5 @@ def evaluate(
     import flowclf.run
 
     with showing_progress() as progress:
-        results = flowclf.run.evaluate_model(model, data, protocol.value, device.value, progress, oracle)
+        results = flowclf.run.evaluate_model(model, data, protocol.value, device.value, progress, oracle, limit=limit, all_test=all_test)
     print_results(results, as_json)

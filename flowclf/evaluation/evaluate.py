@@ -13,7 +13,7 @@ from flowclf.data import DataSet, Oracle
 from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.encoding import check_fits
 from flowclf.evaluation.figure_data import Arrays, figure_arrays
-from flowclf.evaluation.metric import Metric, registered_metrics
+from flowclf.evaluation.metric import Metric, left_out, registered_metrics
 from flowclf.evaluation.probes import probe_kinds
 from flowclf.modes import evaluating, repeatable
 from flowclf.settings import ProbeSettings
@@ -37,17 +37,22 @@ def evaluate(
     seed: int = 0,
     oracle: Oracle | Classifier | None = None,
     probe: ProbeSettings | None = None,
+    limit: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate a classifier: error and calibration; with an inverse also likelihood, inverse errors, probes and metamers.
 
     Args:
         clf: used in eval mode, and left in the mode it was in.
-        data: data of the classifier's shape and classes. The training part is encoded without augmentation.
+        data: data of the classifier's shape and classes. The training part is encoded without augmentation. Of data that are all
+            test (:meth:`flowclf.data.DataSet.from_test`), everything is measured that needs no training data; the result
+            ``evaluation.left_out`` lists the rest.
         protocol: a key of :data:`PROTOCOLS`.
         seed: random seed of the dequantisation noise, the probes, the pairs and the samples.
         oracle: labels the metamers: another classifier, or a function; by default that of the data, if they have one.
         probe: settings of the probes; by default those of the paper's appendix B.2 on all training examples.
+        limit: number of test examples to use, with the same fraction of the training and validation data, to save time; see
+            :func:`flowclf.evaluation.limiting.limited`. The results then contain ``evaluation.limit``.
         progress: receives updates.
 
     Returns:
@@ -56,7 +61,7 @@ def evaluate(
         ``numerics.*``, ``probe.*``, ``metamers.*`` and ``planes.*``.
 
     Raises:
-        UsageError: if the protocol is unknown; the data have another shape, number or names of classes, an empty part, or a test
+        UsageError: if the protocol is unknown; the limit is below 1; the data have another shape, number or names of classes, an empty part, or a test
             part of a single class; or the oracle does not fit this classifier.
         FlowclfError: if the classifier's outputs on the data are not finite, or a metric fails; the message names the metric.
 
@@ -69,20 +74,31 @@ def evaluate(
         >>> results["test.chance_error"]
         0.5
     """
-    return evaluate_with_artifacts(clf, data, protocol=protocol, seed=seed, oracle=oracle, probe=probe, progress=progress).results
+    options: dict[str, Any] = {"protocol": protocol, "seed": seed, "oracle": oracle, "probe": probe, "limit": limit}
+    return evaluate_with_artifacts(clf, data, progress=progress, **options).results
 
 
 def evaluate_with_artifacts(clf: Classifier, data: DataSet, **options: Any) -> Evaluation:
     """As :func:`evaluate`, with the same options, and with the arrays for figures."""
     started = time.perf_counter()
     context = MetricContext(clf, data, **options)
-    check_fits(clf, data)
+    check_fits(clf, context.data)
+    _announce(context)
     with repeatable(clf.device), evaluating(clf):
         results = measure(context)
         arrays = figure_arrays(context)
     _warn_of_inverse(results, clf)
     results["seconds.evaluate"] = round(time.perf_counter() - started, 3)
     return Evaluation(results, arrays, data.class_names)
+
+
+def _announce(context: MetricContext) -> None:
+    """Say in words what an evaluation leaves out, so that no one takes it for a full one."""
+    if context.limit is not None:
+        sizes = (f"{len(context.splits[name]):,} of {len(getattr(context.whole, name)):,} {name}" for name in context.splits)
+        context.progress.message(f"limited evaluation: {', '.join(sizes)} examples")
+    if context.has("gaps"):
+        context.progress.message(f"left out: {left_out(context)}")
 
 
 def _warn_of_inverse(results: Mapping[str, Any], clf: Classifier) -> None:
