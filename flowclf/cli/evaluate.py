@@ -42,5 +42,7 @@ def evaluate(
     import flowclf.run
 
     with showing_progress() as progress:
-        results = flowclf.run.evaluate_model(model, data, protocol.value, device.value, progress, oracle, limit=limit, all_test=all_test)
+        results = flowclf.run.evaluate_model(
+            model, data, protocol.value, device.value, progress, oracle, limit=limit, all_test=all_test
+        )
     print_results(results, as_json)

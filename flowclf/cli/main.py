@@ -13,7 +13,9 @@ import typer
 
 import flowclf
 from flowclf.cli import evaluate, metamers, paper, planes, predict, recipe, zoo
+from flowclf.cli.progress import showing_progress
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
+from flowclf.progress import progress_shown_by
 
 # Without rich, --help takes half the time.
 app = typer.Typer(
@@ -69,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="flowclf")
+        with progress_shown_by(showing_progress):
+            app(args=None if arguments is None else list(arguments), prog_name="flowclf")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except FlowclfError as error:

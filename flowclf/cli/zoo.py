@@ -80,8 +80,7 @@ def download(
     from flowclf.cli.progress import showing_progress
 
     with showing_progress() as progress:
-        # Without a terminal a download reports nothing.
-        folder = zoo.download(name, to=to, index=index, progress=progress if sys.stderr.isatty() else None)
+        folder = zoo.download(name, to=to, index=index, progress=progress)
     if as_json:
         print_json({"name": name, "folder": str(folder)})
     else:

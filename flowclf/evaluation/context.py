@@ -17,15 +17,17 @@ from flowclf.evaluation.encoding import Encoded, encode, network_inputs
 from flowclf.evaluation.limiting import limited
 from flowclf.evaluation.oracles import ready_oracle
 from flowclf.evaluation.protocols import PROTOCOLS
+from flowclf.progress import Progress, SilentProgress
 from flowclf.registry import nearest
 from flowclf.settings import ProbeSettings
-from flowclf.training.progress import Progress, SilentProgress
 
 T = TypeVar("T")
 Need = Literal["inverse", "images", "oracle", "truth", "fixed_point", "training", "pairs", "limit", "gaps", "few_classes"]
 
 _METAMER_IMAGES = 10_000
 _FEW_CLASSES = 100
+_INVERTED = 1000
+_FEWEST_INVERTED = 100
 
 GAPS: Mapping[Need, str] = {"training": "the data are all test", "pairs": "the test data are of a single class"}
 """Needs that a model would meet on other data, and what to say where these data do not meet them."""
@@ -103,7 +105,9 @@ class MetricContext:
         """
         missing = [name for name in names or self.splits if name not in self._encoded]
         if lacking := [name for name in missing if name not in self.splits]:
-            raise UsageError(f"expected {lacking[0]} data, found data that are all test; a metric that requires them needs 'training'")
+            raise UsageError(
+                f"expected {lacking[0]} data, found data that are all test; a metric that requires them needs 'training'"
+            )
         if not missing:
             return
         what, batch_size = ("encoding", 128) if self.has("inverse") else ("classifying", 256)
@@ -134,6 +138,14 @@ class MetricContext:
         _ = self.invertible
         self.encode(split)
         return self._encoded[split]
+
+    @property
+    def inverted_examples(self) -> int:
+        """Number of test inputs whose inverse error is measured; in a limited evaluation fewer, in proportion."""
+        wanted = _INVERTED
+        if self.limit is not None:
+            wanted = max(_FEWEST_INVERTED, _INVERTED * self.limit // len(self.whole.test))
+        return min(wanted, len(self.data.test))
 
     @cached_property
     def test_sample(self) -> tuple[Tensor, Tensor]:

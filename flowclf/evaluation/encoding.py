@@ -48,7 +48,12 @@ def check_fits(clf: Classifier, data: DataSet, parts: Sequence[str] | None = Non
         split: Split = getattr(data, name)
         if not len(split):
             raise UsageError(f"data set '{data.name}': expected {name} data to evaluate on, found none")
-        if name == "test" and not data.all_test and isinstance(clf, InvertibleClassifier) and bool((split.labels == split.labels[0]).all()):
+        if (
+            name == "test"
+            and not data.all_test
+            and isinstance(clf, InvertibleClassifier)
+            and bool((split.labels == split.labels[0]).all())
+        ):
             raise UsageError(f"data set '{data.name}': expected test data of at least two classes, for metamers")
 
 

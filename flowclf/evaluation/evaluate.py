@@ -11,13 +11,14 @@ from typing import Any
 from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.data import DataSet, Oracle
 from flowclf.evaluation.context import MetricContext
+from flowclf.evaluation.duration import evaluation_seconds
 from flowclf.evaluation.encoding import check_fits
 from flowclf.evaluation.figure_data import Arrays, figure_arrays
 from flowclf.evaluation.metric import Metric, left_out, registered_metrics
 from flowclf.evaluation.probes import probe_kinds
 from flowclf.modes import evaluating, repeatable
+from flowclf.progress import Progress, forecast
 from flowclf.settings import ProbeSettings
-from flowclf.training.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def evaluate(
         ``numerics.*``, ``probe.*``, ``metamers.*`` and ``planes.*``.
 
     Raises:
-        UsageError: if the protocol is unknown; the limit is below 1; the data have another shape, number or names of classes, an empty part, or a test
-            part of a single class; or the oracle does not fit this classifier.
+        UsageError: if the protocol is unknown; the limit is below 1; the data have another shape, number or names of classes, an
+            empty part (unless they are all test), or a test part of a single class; or the oracle does not fit this classifier.
         FlowclfError: if the classifier's outputs on the data are not finite, or a metric fails; the message names the metric.
 
     Example:
@@ -109,6 +110,13 @@ def _warn_of_inverse(results: Mapping[str, Any], clf: Classifier) -> None:
         warnings.warn(f"the inverse is off by up to {worst:.2g}: metamers and samples are not what they should be", stacklevel=3)
 
 
+def expected_seconds(clf: Classifier, data: DataSet, **options: Any) -> tuple[float, float]:
+    """The shortest and the longest time that :func:`evaluate` with these options would take, seconds, measured on a few inputs."""
+    context = MetricContext(clf, data, **options)
+    with repeatable(clf.device), evaluating(clf):
+        return evaluation_seconds(context, _planned(context))
+
+
 def measure(context: MetricContext, only: Collection[str] | None = None) -> dict[str, Any]:
     """Compute the metrics that the context's protocol selects and whose needs it meets.
 
@@ -123,6 +131,7 @@ def measure(context: MetricContext, only: Collection[str] | None = None) -> dict
         FlowclfError: if the classifier's outputs are not finite, or a metric fails.
     """
     plan = {key: what for key, what in _planned(context).items() if only is None or key in only}
+    forecast(context.progress, "evaluation", lambda: evaluation_seconds(context, plan))
     if isinstance(context.classifier, InvertibleClassifier):
         context.classifier.grid_peak()  # Forgets magnitudes from before this evaluation.
     if only is None:

@@ -50,14 +50,15 @@ def metamer_pictures(clf: InvertibleClassifier, x1: Tensor, x2: Tensor) -> Array
 
 def figure_arrays(context: MetricContext) -> dict[str, Arrays]:
     """Arrays by figure: ``calibration``; ``confusion`` for at most 25 classes; for invertible classifiers of images ``metamers``,
-    ``interpolations`` and ``samples``, their pictures (columns, C, H, W) or (rows, columns, C, H, W) in uint8; and ``planes`` if the truth is known."""
+    ``interpolations`` and ``samples``, their pictures (columns, C, H, W) or (rows, columns, C, H, W) in uint8; and ``planes`` if
+    the truth is known."""
     bins = reliability_bins(context.logits("test"), context.labels("test"))
     arrays: dict[str, Arrays] = {"calibration": {name: value.numpy() for name, value in bins._asdict().items()}}
     if context.classifier.classes <= _CONFUSION_CLASSES:
         arrays["confusion"] = {"counts": context.once(confusion_of).numpy()}
-    if all(map(context.has, ("inverse", "images", "pairs"))):
+    if context.has("inverse") and context.has("images") and context.has("pairs"):
         arrays |= _picture_arrays(context.invertible, *context.test_sample, context.seed)
-    if all(map(context.has, PLANES_NEED)):
+    if all(context.has(need) for need in PLANES_NEED):
         arrays["planes"] = context.once(planes_of)[0]
     return arrays
 

@@ -42,8 +42,8 @@ def limited(data: DataSet, limit: int | None) -> DataSet:
         return split.take(stratified(split.labels, count))
 
     # A data set has at least two training examples, or none.
-    parts = {"train": part(data.train, 2), "validation": part(data.validation, 1), "test": part(data.test, 1)}
-    return dataclasses.replace(data, **parts)
+    train, validation, test = part(data.train, 2), part(data.validation, 1), part(data.test, 1)
+    return dataclasses.replace(data, train=train, validation=validation, test=test)
 
 
 def stratified(labels: Tensor, n: int) -> Tensor:

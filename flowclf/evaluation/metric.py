@@ -86,7 +86,8 @@ class Metric:
         """The value under its key, followed by its interval; a value that is not finite becomes None.
 
         Raises:
-            FlowclfError: if the function fails, or returns anything but a number, a text or None (a list if that is its unit); the message names the metric.
+            FlowclfError: if the function fails, or returns anything but a number, a text or None, or, if its unit is ``list``, a
+                list; the message names the metric.
         """
         try:
             value = self.function(context, *arguments) if self.function else None

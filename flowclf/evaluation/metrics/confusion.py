@@ -46,7 +46,9 @@ def _confusions(context: MetricContext) -> list[list[Any]]:
 
 METRICS = (
     Metric("test.class_examples", "list", "test examples of each class", lambda context: context.once(confusion_of).sum(1)),
-    Metric("test.class_errors", "list", "test error of each class, fractions; null for a class without test examples", _class_errors),
+    Metric(
+        "test.class_errors", "list", "test error of each class, fractions; null for a class without test examples", _class_errors
+    ),
     Metric(
         "test.confusions",
         "list",

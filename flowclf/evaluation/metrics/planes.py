@@ -9,7 +9,6 @@ from flowclf.evaluation.metric import Metric, Unit
 from flowclf.evaluation.planes import plane_arrays
 from flowclf.evaluation.probing import train_probes
 
-
 PLANES_NEED: tuple[Need, ...] = ("inverse", "truth", "training", "pairs")
 
 
