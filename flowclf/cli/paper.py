@@ -23,7 +23,8 @@ def table2(
     ice: Annotated[str, typer.Argument(metavar="ICE-RUN", help="Run with independence cross-entropy, likewise.")],
 ) -> None:
     """Print Table 2: two runs beside the paper's results, in Markdown."""
-    from flowclf.paper.table2 import read_results, table
+    from flowclf.paper.table2 import table
+    from flowclf.recipe.results import read_results
 
     print(table(read_results(ce), read_results(ice)))
 
@@ -58,7 +59,7 @@ def seeds(
     The table, in Markdown, has the mean and a 95 % prediction interval for another seed.
     """
     from flowclf.paper.seeds import table
-    from flowclf.paper.table2 import read_results
+    from flowclf.recipe.results import read_results
 
     print(table([read_results(run) for run in runs]))
 

@@ -47,9 +47,11 @@ class _Pace:
 
     def seconds_left(self) -> float:
         start, before = self.started or (self.began, 0)
-        if self.done == before:
+        if self.done == before and self.now - self.began >= _SECONDS_TO_MEASURE:
             # A first step that took long is all that there is to go by.
-            start, before = (self.began, 0) if self.now - self.began >= _SECONDS_TO_MEASURE else (self.now, before)
+            start, before = self.began, 0
+        if self.done == before:
+            return 0.0
         return (self.total - self.done) * (self.now - start) / max(1, self.done - before)
 
 
