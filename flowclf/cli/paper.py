@@ -43,7 +43,7 @@ def figure6(
     """Draw Figure 6: nuisances interpolated at fixed logits.
 
     Along each row the nuisances move from those of one test image to those of another, and the logits stay. Prints, in Markdown,
-    how often the oracle labels the end of a row with the class of the logits.
+    how often the oracle labels the end of a row with the class of the logits. Takes a few seconds.
     """
     from flowclf.paper.figure6 import draw
 
@@ -75,7 +75,7 @@ def example6(
     """Measure a classifier that ignores one coordinate (Example 6).
 
     The classifier uses the norm of all coordinates but the last. Prints its error on two spheres, before and after a shift along
-    the ignored coordinate, beside the closed form.
+    the ignored coordinate, beside the closed form. Takes a few seconds per million points.
     """
     from flowclf.cli.output import print_results
     from flowclf.paper.example6 import example6

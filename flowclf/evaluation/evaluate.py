@@ -97,7 +97,8 @@ def _announce(context: MetricContext) -> None:
     """Say in words what an evaluation leaves out, so that no one takes it for a full one."""
     if context.limit is not None:
         sizes = (f"{len(context.splits[name]):,} of {len(getattr(context.whole, name)):,} {name}" for name in context.splits)
-        context.progress.message(f"limited evaluation: {', '.join(sizes)} examples")
+        weaker = "; probes find less than with all training examples" if context.has("inverse") and context.has("training") else ""
+        context.progress.message(f"limited evaluation: {', '.join(sizes)} examples{weaker}")
     if context.has("gaps"):
         context.progress.message(f"left out: {left_out(context)}")
 

@@ -50,7 +50,7 @@ def _classes(results: Mapping[str, Any]) -> Table | None:
     if len(shown) < len(measured):
         caption = f"The {len(shown)} of {len(measured):,} classes with the highest test error, with 95 % intervals."
     if len(measured) < len(names):
-        caption += f" {len(names) - len(measured):,} classes have no test examples."
+        caption += f" Without test examples: {len(names) - len(measured):,}."
     return Table("Classes", caption, ("Class", "Test examples", "Test error", "Most often taken for"), rows)
 
 

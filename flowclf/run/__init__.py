@@ -4,7 +4,7 @@ from flowclf.recipe.run_folder import RunFolder
 from flowclf.run.execution import RunResult, resume, run
 from flowclf.run.inference import evaluate_model, metamers, planes, predict
 from flowclf.run.planning import Plan, plan
-from flowclf.run.sweep import SweepResult, resume_sweep, sweep
+from flowclf.run.sweeping import SweepResult, resume_sweep, sweep
 
 __all__ = [
     "Plan",

@@ -98,7 +98,7 @@ class Comparison:
     def data(self) -> dict[str, Any]:
         """The comparison for JSON, with all results."""
         keys = dict.fromkeys(key for run in self.runs for key in run.results)
-        results = {key: [run.results.get(key) for run in self.runs] for key in keys}
+        results: dict[str, list[Any]] = {key: [run.results.get(key) for run in self.runs] for key in keys}
         document: dict[str, Any] = {
             "runs": [run.name for run in self.runs],
             "comparable": not self.problems,
@@ -107,8 +107,8 @@ class Comparison:
             "results": results,
         }
         if self.seeds_only:
-            numbers = {key: values for key in self.keys(every=True) if all(map(_is_number, values := results[key]))}
-            document["spread"] = {key: spread(values)._asdict() for key, values in numbers.items()}
+            numbers = [key for key in self.keys(every=True) if all(map(_is_number, results[key]))]
+            document["spread"] = {key: spread(results[key])._asdict() for key in numbers}
         return document
 
 
@@ -134,16 +134,17 @@ def _problems(runs: Sequence[RunRecord], settings: Mapping[str, Sequence[Any]]) 
         optional = key.startswith("evaluation.")
         there = [index for index, run in enumerate(results) if optional or key in run]
         if found := differing([results[index] for index in there], [key]):
-            values = ", ".join(f"{runs[index].name}: {_plain(value)}" for index, value in zip(there, found[key], strict=True))
-            yield f"{key} differs ({values}), so these are not comparable: {affected}"
+            shown = ", ".join(f"{runs[index].name}: {_plain(value)}" for index, value in zip(there, found[key], strict=True))
+            yield f"{key} differs ({shown}), so these are not comparable: {affected}"
     for key, values in settings.items():
         section, _, name = key.partition(".")
-        if (section == "data" and name.split(".")[0] not in _TRAINING_DATA) or key == "evaluate.oracle":
-            affected = "metamers.oracle.*" if key == "evaluate.oracle" else _ALL
+        of_data = section == "data" and "data.name" not in settings and name.split(".")[0] not in _TRAINING_DATA
+        if of_data or key == "evaluate.oracle":
+            affected = _ALL if of_data else "metamers.oracle.*"
             yield f"{key} differs ({', '.join(map(_plain, values))}), so these may not be comparable: {affected}"
     versions = [run.versions for run in runs if run.versions]
-    for key, values in differing(versions, _VERSIONS).items():
-        yield f"the version of {key} differs ({', '.join(map(_plain, values))}), which may change results a little"
+    for key, numbers in differing(versions, _VERSIONS).items():
+        yield f"the version of {key} differs ({', '.join(map(_plain, numbers))}), which may change results a little"
 
 
 def read_runs(source: str) -> list[RunRecord]:
@@ -175,12 +176,8 @@ def sweep_seeds(folder: Path) -> list[int]:
         CheckpointError: if the file does not list at least two different integers.
     """
     seeds = json_object(folder / SWEEP, str(folder / SWEEP), CheckpointError).get("seeds")
-    if (
-        not isinstance(seeds, list)
-        or not all(type(seed) is int for seed in seeds)
-        or len(set(seeds)) != len(seeds)
-        or len(seeds) < 2
-    ):
+    integers = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not isinstance(seeds, list) or not integers or len(set(seeds)) < max(2, len(seeds)):
         raise CheckpointError(f"{folder / SWEEP}: expected a list of different seeds, found {seeds!r}")
     return seeds
 

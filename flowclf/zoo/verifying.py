@@ -120,6 +120,10 @@ def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | Non
     if full and isinstance(model, InvertibleClassifier) and isinstance(reported, int | float) and RECIPE in entry.files:
         from flowclf.recipe import load
 
+        if (limit := entry.reported.get("evaluation.limit")) is not None:
+            raise VerificationError(
+                f"{entry.name}: its reported results are limited to {limit} test examples, and cannot be verified"
+            )
         recipe = load(folder / RECIPE).recipe
         if (recipe.data.name, plain(recipe.data.arguments)) != (entry.data.name, entry.data.arguments):
             raise VerificationError(f"{entry.name}: the data of its recipe are not those of the index")

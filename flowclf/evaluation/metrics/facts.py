@@ -12,7 +12,8 @@ METRICS = (
     Metric(
         "evaluation.limit",
         "count",
-        "test examples that the evaluation was limited to, with the same fraction of the training and validation data",
+        "test examples that the evaluation was limited to, with the same fraction of the training and validation data; probes find "
+        "less than with all of it",
         lambda context: context.limit,
         needs=("limit",),
     ),
