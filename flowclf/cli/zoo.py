@@ -96,8 +96,8 @@ def verify(
 ) -> None:
     """Check the hashes of models and measure them again.
 
-    Fails if a file or a measured value does not agree with the model's card. All models of flowclf's own zoo take about 3 minutes on
-    one core.
+    Fails if a file or a measured value does not agree with the model's card. The models of flowclf's own zoo take about 3 minutes
+    on one core.
     """
     from flowclf import zoo
     from flowclf.cli.output import print_json, print_table
@@ -149,8 +149,8 @@ def add(
 ) -> None:
     """Add a finished run to a local zoo.
 
-    Stores weights, description, recipe, card and figures with their hashes, and measures the stored model again, which takes up to a
-    minute for a model of MNIST.
+    Stores weights, description, recipe, card and figures with their hashes, and measures the stored model again, which takes up to
+    a minute for a model of MNIST.
     """
     from flowclf import zoo
     from flowclf.cli.output import print_results
