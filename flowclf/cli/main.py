@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import flowclf
-from flowclf.cli import compare, evaluate, metamers, paper, planes, predict, recipe, zoo
+from flowclf.cli import cache, compare, evaluate, metamers, paper, planes, predict, recipe, zoo
 from flowclf.cli.progress import showing_progress
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
 from flowclf.progress import progress_shown_by
@@ -35,6 +35,7 @@ app.command("predict")(predict.predict)
 app.command("metamers")(metamers.metamers)
 app.command("planes")(planes.planes)
 app.command("example6")(paper.example6)
+app.command("cache")(cache.cache)
 
 
 def _version(wanted: bool) -> None:

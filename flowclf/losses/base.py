@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
 from flowclf.errors import UsageError
+from flowclf.losses.class_weights import WeightedCrossEntropy
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import Prior
 
@@ -101,6 +102,22 @@ class Loss(nn.Module):
 
     def build(self, binding: Binding) -> None:
         """Make the loss's own parameters; called once, when the dimensions are known."""
+
+    def set_class_counts(self, counts: Tensor) -> None:
+        """Take the numbers of training examples of the classes, (K,), for class weights; the trainer calls it.
+
+        Raises:
+            UsageError: if there are class weights for another number of classes, or a class to be balanced has no examples.
+        """
+        for weighted in self._weighted():
+            weighted.set_class_counts(counts)
+
+    def class_weights(self) -> str | None:
+        """The class weights as a text for the record of a run; None if the classes count the same."""
+        return "; ".join(filter(None, (weighted.describe() for weighted in self._weighted()))) or None
+
+    def _weighted(self) -> list[WeightedCrossEntropy]:
+        return [module for module in self.modules() if isinstance(module, WeightedCrossEntropy)]
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """The loss of a batch: an encoding of B samples and their labels (B,)."""

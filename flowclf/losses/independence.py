@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
 from flowclf.argument_types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from flowclf.classifier import Encoding, require_invertible
 from flowclf.component_schema.sections import Section, from_code
 from flowclf.losses.base import AdversarialLoss, Binding, LossTerms, warmed_up
+from flowclf.losses.class_weights import ClassWeights, WeightedCrossEntropy
 from flowclf.losses.likelihood import code_length
 
 
@@ -24,6 +24,16 @@ class TermSettings(Section):
     """A term of the loss."""
 
     weight: NonNegativeFloat = Field(1.0, description="Factor of the term.")
+
+
+class ClassificationSettings(TermSettings):
+    """The term of the classes."""
+
+    class_weights: ClassWeights = Field(
+        None,
+        description="Weights of the classes in the cross-entropies of the logits and of the nuisance classifier: balanced for the "
+        "reciprocal frequencies of the training examples, or a factor for each class; null for equal weights.",
+    )
 
 
 class NuisanceSettings(TermSettings):
@@ -42,7 +52,7 @@ class NuisanceSettings(TermSettings):
     warmup: Fraction = Field(0.15, description="Fraction of the training over which the weight then grows to its value.")
 
 
-_TERM, _NUISANCE = TermSettings(), NuisanceSettings()
+_TERM, _CLASSIFICATION, _NUISANCE = TermSettings(), ClassificationSettings(), NuisanceSettings()
 
 
 class NuisanceClassifier(nn.Module):
@@ -69,7 +79,9 @@ class IndependenceCrossEntropy(AdversarialLoss):
     in bits per dimension of the data, and includes the logits, whose density the paper's own term leaves unbounded.
 
     Args:
-        classification: a, as ``{"weight": a}``.
+        classification: a, as ``{"weight": a}``; and the weights of the classes, as in :class:`~flowclf.losses.CrossEntropy`, e.g.
+            ``{"weight": a, "class_weights": "balanced"}``. D_nc has them too: ``uniform`` is what it learns from nuisances that say
+            nothing of the class only where the classes count as if they were equally frequent.
         nuisance: w and D_nc, as a :class:`NuisanceSettings` or a mapping of its keys.
         likelihood: b, as ``{"weight": b}``.
 
@@ -89,12 +101,13 @@ class IndependenceCrossEntropy(AdversarialLoss):
     def __init__(
         self,
         *,
-        classification: TermSettings | Mapping[str, Any] = _TERM,
+        classification: ClassificationSettings | Mapping[str, Any] = _CLASSIFICATION,
         nuisance: NuisanceSettings | Mapping[str, Any] = _NUISANCE,
         likelihood: TermSettings | Mapping[str, Any] = _TERM,
     ) -> None:
         super().__init__()
-        self.classification = from_code(TermSettings, classification, "classification")
+        self.classification = from_code(ClassificationSettings, classification, "classification")
+        self.cross_entropy = WeightedCrossEntropy(self.classification.class_weights)
         self.nuisance = from_code(NuisanceSettings, nuisance, "nuisance")
         self.likelihood = from_code(TermSettings, likelihood, "likelihood")
 
@@ -116,10 +129,11 @@ class IndependenceCrossEntropy(AdversarialLoss):
         """Parts: ``cross_entropy_nats``, ``nuisance_cross_entropy_nats`` (of D_nc, against the labels), ``bits_per_dim``."""
         binding = self.binding
         bits = code_length(binding, encoding, labels)
-        cross_entropy = functional.cross_entropy(encoding.logits, labels)
+        cross_entropy = self.cross_entropy(encoding.logits, labels)
         with _frozen(self.adversaries):
             log_probs = torch.stack([adversary(encoding.nuisance).log_softmax(1) for adversary in self.adversaries])
-        of_labels = -log_probs.gather(2, labels[None, :, None].expand(len(log_probs), -1, 1)).mean()
+        true = log_probs.gather(2, labels[None, :, None].expand(len(log_probs), -1, 1)).squeeze(2)
+        of_labels = -self.cross_entropy.weighted(true, labels).mean()
         divergence = -log_probs.mean() - math.log(binding.classes)
         nuisance = divergence if self.nuisance.target == "uniform" else -of_labels
         grown = warmed_up(self.progress, self.nuisance.delay, self.nuisance.warmup)
@@ -131,7 +145,7 @@ class IndependenceCrossEntropy(AdversarialLoss):
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """CE(y, D_nc(z_n)), nats."""
-        each = [functional.cross_entropy(adversary(encoding.nuisance), labels) for adversary in self.adversaries]
+        each = [self.cross_entropy(adversary(encoding.nuisance), labels) for adversary in self.adversaries]
         return torch.stack(each).mean()
 
     def adversary_parameters(self) -> Iterator[nn.Parameter]:

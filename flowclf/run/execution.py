@@ -100,6 +100,7 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
                 "train.steps": trainer.step,
                 "train.stream": loaded.recipe.train.stream,
                 "train.precision": "fp32" if trainer.dtype is None else "bf16",
+                **({"train.class_weights": weights} if (weights := trainer.loss.class_weights()) else {}),
                 "seconds.train": round(trainer.seconds, 3),
             }
             seconds = max(time.perf_counter() - started, trainer.seconds + evaluation.results["seconds.evaluate"])

@@ -76,10 +76,8 @@ def open_data(opened: OpenedModel, name: str | None) -> DataSet:
         return build_data(opened.recipe)
     path, seed = Path(name), 0 if opened.recipe is None else opened.recipe.seed
     if path.is_dir():
-        channels, height, width = image_shape(opened.classifier)
-        if height != width:
-            raise UsageError(f"--data {name}: images in a folder are read as squares, the model takes {height} x {width} pixels")
-        data = load_data("image_folder", root=name, size=height, channels=channels, validation=0.1, seed=seed)
+        channels, *size = image_shape(opened.classifier)
+        data = load_data("image_folder", root=name, size=size, channels=channels, validation=0.1, seed=seed)
         if data.class_names != opened.classifier.class_names:
             raise UsageError(
                 f"--data {name}: its folders, in the order of their names, are {data.class_names}; expected the model's classes, "
@@ -87,7 +85,8 @@ def open_data(opened: OpenedModel, name: str | None) -> DataSet:
             )
         return data
     if path.suffix == ".npz":
-        return load_data("arrays", path=name, validation=0.1, seed=seed)
+        kind = ("vectors", "signals", "images")[len(opened.classifier.preprocessing.image_shape) - 1]
+        return load_data("arrays", path=name, kind=kind, validation=0.1, seed=seed)
     return load_data(name, seed=seed)
 
 

@@ -75,6 +75,7 @@ class Trainer:
         self.data = data.to(classifier.device)
         self.settings = settings
         self.loss = loss if loss._binding is not None else loss.bind(classifier)
+        self.loss.set_class_counts(torch.bincount(data.train.labels.cpu(), minlength=classifier.classes).to(classifier.device))
         self.steps_per_epoch = data.steps_per_epoch
         self.total_steps = settings.epochs * self.steps_per_epoch
         self.step = 0

@@ -94,6 +94,7 @@ IMAGE_KEYS = {
     ),
     "test.error_low",
     "test.error_high",
+    "test.balanced_error",
     "test.chance_error",
     "test.class_examples",
     "test.class_errors",
@@ -134,7 +135,7 @@ def test_results_are_flat_named_and_fit_for_json(evaluation: Evaluation) -> None
     assert set(evaluation.results) == IMAGE_KEYS
     assert json.loads(json.dumps(evaluation.results, allow_nan=False)) == evaluation.results
     errors = {name: value for name, value in evaluation.results.items() if name.endswith(".error") or name.endswith("_error")}
-    assert len(errors) == 10
+    assert len(errors) == 11
     assert all(0 <= value <= 1 for value in errors.values())
 
 

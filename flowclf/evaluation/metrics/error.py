@@ -25,6 +25,18 @@ def error(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(1) != labels).double().mean().item()
 
 
+def balanced_error(logits: Tensor, labels: Tensor) -> float:
+    """Mean over the classes that have examples of the fraction of them that is misclassified; the rest as :func:`error`.
+
+    Example:
+        >>> balanced_error(torch.tensor([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 0, 1]))
+        0.5
+    """
+    check_outputs(logits, labels)
+    wrong, counts = (logits.argmax(1) != labels).double(), torch.bincount(labels)
+    return (torch.bincount(labels, wrong) / counts)[counts > 0].mean().item()
+
+
 def check_outputs(logits: Tensor, labels: Tensor) -> None:
     """Check that logits (N, K) and labels (N,) belong together.
 
@@ -69,6 +81,12 @@ METRICS = (
         partial(_error_on, split="test"),
         trials=partial(example_count, split="test"),
         headline="Test error",
+    ),
+    Metric(
+        "test.balanced_error",
+        "share",
+        "misclassified test examples of a class, mean over the classes",
+        lambda context: balanced_error(context.logits("test"), context.labels("test")),
     ),
     Metric("test.chance_error", "share", "error of always predicting the most frequent class", _chance_error, card=True),
     *(

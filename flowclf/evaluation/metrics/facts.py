@@ -47,6 +47,7 @@ METRICS = (
     Metric("train.steps", "count", "optimiser steps"),
     Metric("train.stream", "text", "numbers between nodes: float, or fixed_point"),
     Metric("train.precision", "text", "precision of the couplings' subnets in training"),
+    Metric("train.class_weights", "text", "weights of the classes in the cross-entropy of the training"),
     Metric("seconds.train", "seconds", "training"),
     Metric("seconds.evaluate", "seconds", "evaluation"),
     Metric("seconds.total", "seconds", "the whole run"),
