@@ -73,3 +73,36 @@ def shown_progress() -> AbstractContextManager[Progress]:
         ...     task.advance(3)
     """
     return _SHOWN.get()()
+
+
+LONG_SECONDS = 20.0
+"""Work of at least this length is announced, with its expected duration, soon after it has begun."""
+
+
+def forecast(progress: Progress, what: str, seconds: Callable[[], tuple[float, float]]) -> None:
+    """Announce how long work will take, if that is long.
+
+    Args:
+        progress: receives a message.
+        what: name of the work.
+        seconds: measures the shortest and the longest expected duration, from a few steps of the work; not called if nothing is
+            shown.
+    """
+    if isinstance(progress, SilentProgress):
+        return
+    least, most = seconds()
+    if most >= LONG_SECONDS:
+        progress.message(f"{what}: about {duration(least, most)}")
+
+
+def duration(least: float, most: float | None = None) -> str:
+    """A duration in words, rounded, in the unit that suits it; a range if ``most`` seconds differ from ``least``.
+
+    Example:
+        >>> duration(47), duration(720), duration(250, 540), duration(3 * 3600)
+        ('50 seconds', '12 minutes', '4 to 9 minutes', '3 hours')
+    """
+    longest = max(least, most or 0.0)
+    unit, size, step = ("seconds", 1, 10) if longest < 150 else ("minutes", 60, 1) if longest < 5400 else ("hours", 3600, 0.1)
+    first, last = (f"{max(1, round(value / size / step)) * step:.3g}" for value in (least, longest))
+    return f"{last} {unit}" if first == last else f"{first} to {last} {unit}"

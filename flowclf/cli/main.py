@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import flowclf
-from flowclf.cli import cache, evaluate, metamers, paper, planes, predict, recipe, zoo
+from flowclf.cli import cache, compare, evaluate, metamers, paper, planes, predict, recipe, zoo
 from flowclf.cli.progress import showing_progress
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
 from flowclf.progress import progress_shown_by
@@ -30,6 +30,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(paper.app, name="paper")
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("metamers")(metamers.metamers)
 app.command("planes")(planes.planes)

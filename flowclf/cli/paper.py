@@ -23,7 +23,8 @@ def table2(
     ice: Annotated[str, typer.Argument(metavar="ICE-RUN", help="Run with independence cross-entropy, likewise.")],
 ) -> None:
     """Print Table 2: two runs beside the paper's results, in Markdown."""
-    from flowclf.paper.table2 import read_results, table
+    from flowclf.paper.table2 import table
+    from flowclf.recipe.results import read_results
 
     print(table(read_results(ce), read_results(ice)))
 
@@ -42,7 +43,7 @@ def figure6(
     """Draw Figure 6: nuisances interpolated at fixed logits.
 
     Along each row the nuisances move from those of one test image to those of another, and the logits stay. Prints, in Markdown,
-    how often the oracle labels the end of a row with the class of the logits.
+    how often the oracle labels the end of a row with the class of the logits. Takes a few seconds.
     """
     from flowclf.paper.figure6 import draw
 
@@ -58,7 +59,7 @@ def seeds(
     The table, in Markdown, has the mean and a 95 % prediction interval for another seed.
     """
     from flowclf.paper.seeds import table
-    from flowclf.paper.table2 import read_results
+    from flowclf.recipe.results import read_results
 
     print(table([read_results(run) for run in runs]))
 
@@ -74,7 +75,7 @@ def example6(
     """Measure a classifier that ignores one coordinate (Example 6).
 
     The classifier uses the norm of all coordinates but the last. Prints its error on two spheres, before and after a shift along
-    the ignored coordinate, beside the closed form.
+    the ignored coordinate, beside the closed form. Takes a few seconds per million points.
     """
     from flowclf.cli.output import print_results
     from flowclf.paper.example6 import example6

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from flowclf.data.augmentation import Augmentation
-from flowclf.data.conversion import Kind, check_positive, raw_data_from
+from flowclf.data.conversion import Kind, check_positive, inputs_from, labels_from, raw_data_from
 from flowclf.data.records import Batch, Oracle, RawData, Split, check_raw_data
 from flowclf.data.seeding import generator
 from flowclf.data.torch_reading import MEMORY_GB, TorchData, read_torch
-from flowclf.errors import UsageError
+from flowclf.errors import DataError, UsageError
 from flowclf.host_memory import moved
 from flowclf.settings import AugmentSettings
 
@@ -35,7 +35,7 @@ class DataSet:
 
     Raises:
         UsageError: if the batch size is below 1, the seed is not an integer, the augmentation does not fit the data, or
-            there are fewer than 2 training examples.
+            there are fewer than 2 training examples (or none, and validation examples).
     """
 
     name: str
@@ -52,7 +52,7 @@ class DataSet:
         check_positive(self.batch_size, "batch_size")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise UsageError(f"seed: expected an integer, found {self.seed!r}")
-        if len(self.train) < 2:
+        if len(self.train) < 2 and not self.all_test:
             raise UsageError(f"data set '{self.name}': expected at least 2 training examples, found {len(self.train)}")
         self.augment.check(self.image_shape)
 
@@ -194,6 +194,41 @@ class DataSet:
             raw, name=name, batch_size=batch_size, validation=validation, augment=augment, seed=seed, train_limit=train_limit
         )
 
+    @classmethod
+    def from_test(cls, images: Any, labels: Any, *, class_names: Sequence[str], name: str = "test") -> DataSet:
+        """Build a data set that is all test, from numpy arrays or tensors, which are copied: for evaluation, not for training.
+
+        Args:
+            images: images or vectors, as for :meth:`from_arrays`.
+            labels: class numbers (N,), integers from 0 to K - 1, or names of classes; classes may be missing.
+            class_names: K names, those of the classifier to evaluate.
+            name: name of the data set in reports.
+
+        Raises:
+            DataError: if an array has the wrong type or shape, or a label is not the number of a class.
+
+        Example:
+            >>> images, labels = torch.randint(0, 256, (100, 12, 12), dtype=torch.uint8), torch.arange(100) % 4
+            >>> DataSet.from_test(images, labels, class_names="abcd")
+            DataSet('test': 0 train, 0 validation, 100 test, (1, 12, 12), 4 classes, batch 128, cpu)
+        """
+        inputs = inputs_from(images, "images")
+        return cls.from_split(
+            Split(inputs, labels_from(labels, "labels", len(inputs), class_names)), class_names=class_names, name=name
+        )
+
+    @classmethod
+    def from_split(cls, test: Split, *, class_names: Sequence[str], name: str = "test") -> DataSet:
+        """Build a data set that is all test from a split, which is not copied; otherwise like :meth:`from_test`."""
+        if int(test.labels.max()) >= len(class_names):
+            raise DataError(f"labels: expected 0 to {len(class_names) - 1}, found {int(test.labels.max())}")
+        return cls(name, tuple(class_names), test.head(0), test.head(0), test)
+
+    @property
+    def all_test(self) -> bool:
+        """Whether there are neither training nor validation examples."""
+        return not len(self.train) and not len(self.validation)
+
     @property
     def classes(self) -> int:
         """Number of classes."""
@@ -211,7 +246,13 @@ class DataSet:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches per epoch; the last one is smaller, and left out if it has a single example."""
+        """Batches per epoch; the last one is smaller, and left out if it has a single example.
+
+        Raises:
+            UsageError: if the data are all test.
+        """
+        if self.all_test:
+            raise UsageError(f"data set '{self.name}': expected training data, found data that are all test")
         whole, rest = divmod(len(self.train), self.batch_size)
         return whole + (rest > 1)
 

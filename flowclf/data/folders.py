@@ -81,6 +81,25 @@ def image_folder(
     return RawData(train.take(kept), train.take(held_out), tuple(class_names))
 
 
+def labelled_images(root: str | Path, shape: Sequence[int], class_names: Sequence[str]) -> Split:
+    """Read all images of a folder with one folder per class, with labels in the order of ``class_names``, in random order.
+
+    Args:
+        root: the folder; folders of some classes may be missing.
+        shape: (C, H, W); images are scaled and cropped as in :func:`read_image`.
+        class_names: names of the class folders.
+
+    Raises:
+        UsageError: if the folder does not exist.
+        DataError: if there are no images, a folder has the name of no class, or a file cannot be read as an image.
+    """
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    (found,) = _read(folder, [folder], class_names, shape)
+    return found.take(torch.randperm(len(found), generator=generator(0, "test")))
+
+
 def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(sides) != 2:

@@ -13,9 +13,11 @@ from torch import Tensor
 from flowclf.classifier import InvertibleClassifier
 from flowclf.data import DataSet
 from flowclf.evaluation.context import MetricContext
+from flowclf.evaluation.duration import evaluation_seconds
 from flowclf.evaluation.encoding import check_fits
 from flowclf.evaluation.probes import Probe, ProbeScore, probe_kinds, score_probe
 from flowclf.modes import evaluating, repeatable
+from flowclf.progress import forecast
 from flowclf.settings import ProbeSettings
 
 
@@ -50,6 +52,7 @@ def nuisance_probe(clf: InvertibleClassifier, data: DataSet, *, probe: ProbeSett
     context = MetricContext(clf, data, probe=probe, **options)
     check_fits(clf, data, ("train", "validation"))
     with repeatable(clf.device), evaluating(clf):
+        forecast(context.progress, "probe", lambda: evaluation_seconds(context, ("probe.name",)))
         context.encode("train", "validation")
         probes = _train(context)
     return probes[_best_on_validation(probes)]

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from flowclf.evaluation import Arrays, Evaluation
-from flowclf.figures.charts import calibration_diagram, training_curves
+from flowclf.figures.charts import calibration_diagram, confusion_chart, training_curves
 from flowclf.figures.grids import interpolation_grid, metamer_grid, sample_grid
 from flowclf.figures.planes import plane_panels
 from flowclf.figures.style import FigureFile, save_figure
@@ -50,6 +50,12 @@ _FIGURES: Mapping[str, tuple[Draw, str, str]] = {
         "above, those of a probe trained afresh on its nuisances below; hatching marks where they differ from the oracle. On the "
         "path from x to its metamer, which need not stay in the plane and is projected onto it, no logit changes: if the metamer "
         "is on the other side of the oracle's boundary, it is an invariance-based adversarial example.",
+    ),
+    "confusion": (
+        confusion_chart,
+        "Confusion matrix",
+        "Test examples by class (rows) and predicted class (columns). The colour is the share of the class's examples, on a scale "
+        "that shows rare confusions too; the diagonal, where the prediction is right, is grey.",
     ),
     "calibration": (
         lambda arrays, names: calibration_diagram(arrays),

@@ -77,6 +77,7 @@ def _subtitle(results: Mapping[str, Any]) -> str:
         "data.bits": "reduced to {} bits",
         "model.parameters": "{:,} parameters",
         "protocol": "{} evaluation",
+        "evaluation.limit": "limited to {:,} test examples",
         "seconds.train": "{:.0f} s of training",
     }
     return " · ".join(phrase.format(results[key]) for key, phrase in phrases.items() if _has(results, key))

@@ -12,11 +12,12 @@ from typing import Any, Literal
 from flowclf import checkpoint
 from flowclf.data import Oracle
 from flowclf.errors import InterruptedRunError, UsageError
-from flowclf.evaluation import Evaluation, evaluate_with_artifacts
+from flowclf.evaluation import Evaluation, evaluate_with_artifacts, expected_seconds
 from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
 from flowclf.host_memory import keep_freed_memory
 from flowclf.losses import AdversarialLoss
+from flowclf.progress import forecast
 from flowclf.recipe import LoadedRecipe, Recipe, dump, load
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.report import write_report
@@ -80,20 +81,18 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
     with interrupts() as stop:
         try:
             progress.message(f"run directory: {folder.path}")
+            evaluation_options = _evaluation_options(loaded.recipe, oracle)
+            forecast(
+                progress,
+                "evaluation after the training",
+                lambda: expected_seconds(trainer.classifier, trainer.data, **evaluation_options),
+            )
             trainer.run(progress=progress, on_state=save, stop=stop)
             _raise_if_stopped(stop, folder, trainer)
             stop.immediate = True
             epochs = _save_models(folder, loaded.recipe, trainer)
             kept = trainer.rows[epochs["train.kept_epoch"] - 1]
-            evaluation = evaluate_with_artifacts(
-                trainer.classifier,
-                trainer.data,
-                protocol=loaded.recipe.evaluate.protocol,
-                seed=loaded.recipe.seed,
-                oracle=oracle,
-                probe=loaded.recipe.evaluate.probe,
-                progress=progress,
-            )
+            evaluation = evaluate_with_artifacts(trainer.classifier, trainer.data, progress=progress, **evaluation_options)
             results = {
                 "recipe": loaded.recipe.name,
                 "seed": loaded.recipe.seed,
@@ -139,6 +138,11 @@ def _of_the_adversary(trainer: Trainer) -> list[str]:
     """Keys of the adversary's loss in rows and results."""
     loss = trainer.loss
     return [f"{part}.{loss.adversary_loss_name}" for part in ("train", "validation")] if isinstance(loss, AdversarialLoss) else []
+
+
+def _evaluation_options(recipe: Recipe, oracle: Oracle | None) -> dict[str, Any]:
+    settings = recipe.evaluate
+    return {"protocol": settings.protocol, "seed": recipe.seed, "oracle": oracle, "probe": settings.probe}
 
 
 def _raise_if_stopped(stop: Interrupts, folder: RunFolder, trainer: Trainer) -> None:

@@ -15,7 +15,7 @@ from flowclf.evaluation.metamers import draw_pairs, metamer
 from flowclf.evaluation.planes import plane_arrays
 from flowclf.figures import metamer_grid, plane_panels, save_figure
 from flowclf.modes import evaluating
-from flowclf.run.opening import check_png, image_shape, open_data, open_model, open_oracle
+from flowclf.run.opening import check_png, image_shape, open_data, open_model, open_oracle, open_test_data
 from flowclf.training import Progress
 
 _GRID_COLUMNS = 12
@@ -34,6 +34,9 @@ def evaluate_model(
     device: str = "auto",
     progress: Progress | None = None,
     oracle: str | None = None,
+    *,
+    limit: int | None = None,
+    all_test: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model; returns the flat results, as in ``results.json``.
 
@@ -44,10 +47,16 @@ def evaluate_model(
         device: auto, cpu or cuda.
         progress: receives progress updates.
         oracle: classifier that labels the metamers, specified like ``model``; by default the one in the model's recipe.
+        limit: number of test examples to use, with the same fraction of the other data; by default all.
+        all_test: whether all of ``data``, a folder with one folder per class, is test data. The results that need training data
+            are then left out.
 
     Raises:
-        UsageError: if the model, data or oracle does not exist, or they do not fit together.
+        UsageError: if the model, data or oracle does not exist, or they do not fit together; or if ``all_test`` is given without
+            a folder.
     """
+    if all_test and (data is None or not Path(data).is_dir()):
+        raise UsageError(f"--all-test: expected --data with a folder of images, found {data or 'no --data'}")
     opened = open_model(model, device)
     recipe = opened.recipe
     chosen: Oracle | Classifier | None = None
@@ -61,11 +70,12 @@ def evaluate_model(
             raise UsageError(f"{error}; --oracle names another") from error
     return evaluate(
         opened.classifier,
-        open_data(opened, data).to(opened.classifier.device),
+        (open_data(opened, data) if data is None or not all_test else open_test_data(opened, data)).to(opened.classifier.device),
         protocol=protocol,
         seed=recipe.seed if recipe else 0,
         oracle=chosen,
         probe=recipe.evaluate.probe if recipe else None,
+        limit=limit,
         progress=progress,
     )
 

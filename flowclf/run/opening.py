@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flowclf import checkpoint, zoo
 from flowclf.classifier import Classifier
-from flowclf.data import DataSet, Oracle
+from flowclf.data import DataSet, Oracle, labelled_images
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
 from flowclf.evaluation import check_fits, ready_oracle
@@ -92,6 +92,18 @@ def open_data(opened: OpenedModel, name: str | None) -> DataSet:
         kind = ("vectors", "signals", "images")[len(opened.classifier.preprocessing.image_shape) - 1]
         return load_data("arrays", path=name, kind=kind, validation=0.1, seed=seed)
     return load_data(name, seed=seed)
+
+
+def open_test_data(opened: OpenedModel, folder: str) -> DataSet:
+    """Load a folder of images, with one folder per class of the model, as data that are all test.
+
+    Raises:
+        UsageError: if the folder does not exist, or the model's inputs are not images.
+        DataError: if an image cannot be read, or a folder has the name of no class of the model.
+    """
+    names = opened.classifier.class_names
+    images = labelled_images(folder, image_shape(opened.classifier), names)
+    return DataSet.from_split(images, class_names=names, name=Path(folder).name)
 
 
 def open_oracle(recipe: Recipe, classifier: Classifier) -> Oracle | None:

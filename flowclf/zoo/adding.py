@@ -144,6 +144,7 @@ def _staging(to: Path) -> Iterator[Path]:
 def _measured(folder: Path, run: FinishedRun, progress: Progress | None) -> dict[str, Any]:
     """The entry's facts about the run and the stored model."""
     from flowclf import checkpoint
+    from flowclf.evaluation.metric import describe
     from flowclf.zoo.measuring import measure, test_data, tolerance
 
     description = checkpoint.read_description(folder)
@@ -165,7 +166,8 @@ def _measured(folder: Path, run: FinishedRun, progress: Progress | None) -> dict
         "seed": run.recipe.seed,
         "data": record.model_copy(update={"examples": len(data.test)}),
         "preprocessing": Preprocessing(**description["preprocessing"]),
-        "reported": run.results,
+        # An index holds numbers and words.
+        "reported": {key: value for key, value in run.results.items() if describe(key)[0] != "list"},
         "measured": {metric: Measured(value=value, tolerance=tolerance(metric, value)) for metric, value in found.items()},
         "training": run.training,
         "flowclf": description["flowclf"],

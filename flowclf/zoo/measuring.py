@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from pydantic import ValidationError
 
 import flowclf.data
@@ -14,6 +15,7 @@ from flowclf.data import DataSet
 from flowclf.errors import ZooError
 from flowclf.evaluation import MetricContext, check_fits, evaluate
 from flowclf.evaluation import measure as measured
+from flowclf.evaluation.duration import seconds_per_input
 from flowclf.modes import evaluating, repeatable
 from flowclf.recipe import Recipe
 from flowclf.recipe.building import build_data
@@ -57,6 +59,14 @@ def measure(model: Classifier, data: DataSet, seed: int, progress: Progress | No
     check_fits(model, data, ("test",))
     with repeatable(model.device), evaluating(model):
         return measured(MetricContext(model, data, seed=seed, progress=progress), _MEASURED)
+
+
+def expected_seconds(model: Classifier, examples: int) -> float:
+    """How long :func:`measure` will take on this many test examples, seconds, measured on a few blank ones."""
+    shape, images = model.preprocessing.image_shape, model.preprocessing.bits is not None
+    blank = torch.zeros(64, *shape, dtype=torch.uint8 if images else torch.float32)
+    inverted = 4 * min(1000, examples) if isinstance(model, InvertibleClassifier) else 0
+    return (examples + inverted) * seconds_per_input(model, blank, enough=0.05)
 
 
 def tolerance(metric: str, value: float) -> float:

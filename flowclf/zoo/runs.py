@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flowclf import recipe as recipes
-from flowclf.errors import CheckpointError, RecipeError
+from flowclf.errors import CheckpointError, RecipeError, UsageError
 from flowclf.recipe import Recipe
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.strict_json import json_object
@@ -47,12 +47,14 @@ def read_run(path: str | Path) -> FinishedRun:
     """Read a run directory.
 
     Raises:
-        UsageError: if it is not one, or the run has not finished.
+        UsageError: if it is not one, the run has not finished, or its results are of a limited evaluation.
         CheckpointError: if a file in it is not what a run writes.
     """
     folder = RunFolder.existing(Path(path))
     folder.require(folder.results)
     results, environment = (json_object(file, str(file), CheckpointError) for file in (folder.results, folder.environment))
+    if (limit := results.get("evaluation.limit")) is not None:
+        raise UsageError(f"{path}: expected results on all test examples, found those of an evaluation limited to {limit}")
     try:
         text = folder.recipe.read_text(encoding="utf-8")
         resolved_text = folder.resolved.read_text(encoding="utf-8")

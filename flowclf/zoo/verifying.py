@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from flowclf.component_schema.sections import plain
 from flowclf.errors import FlowclfError, VerificationError
+from flowclf.progress import forecast
 from flowclf.remote.settings import Options
 from flowclf.zoo.access import fetch_files, load_entry
 from flowclf.zoo.index import Zoo, open_zoo
@@ -66,7 +67,21 @@ def verify(names: Sequence[str] | None = None, *, full: bool = False, **options:
     """
     zoo = open_zoo(options)
     entries = zoo.index.models if names is None else [zoo.entry(name) for name in names]
-    return [_verify(zoo, entry, full, options.get("progress")) for entry in entries]
+    progress = options.get("progress")
+    if progress is not None and len(entries) > 1:
+        what = f"{len(entries)} models" + (", before their probes" if full else "")
+        forecast(progress, what, lambda: (seconds := sum(_expected_seconds(zoo, entry) for entry in entries), seconds))
+    return [_verify(zoo, entry, full, progress) for entry in entries]
+
+
+def _expected_seconds(zoo: Zoo, entry: ZooEntry) -> float:
+    """How long it will take to measure a model; 0 for one that cannot be loaded, which fails at once when its turn comes."""
+    from flowclf.zoo.measuring import expected_seconds
+
+    try:
+        return expected_seconds(load_entry(zoo, entry), entry.data.examples)
+    except FlowclfError:
+        return 0.0
 
 
 def _verify(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | None) -> Verification:
@@ -105,6 +120,10 @@ def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | Non
     if full and isinstance(model, InvertibleClassifier) and isinstance(reported, int | float) and RECIPE in entry.files:
         from flowclf.recipe import load
 
+        if (limit := entry.reported.get("evaluation.limit")) is not None:
+            raise VerificationError(
+                f"{entry.name}: its reported results are limited to {limit} test examples, and cannot be verified"
+            )
         recipe = load(folder / RECIPE).recipe
         if (recipe.data.name, plain(recipe.data.arguments)) != (entry.data.name, entry.data.arguments):
             raise VerificationError(f"{entry.name}: the data of its recipe are not those of the index")

@@ -48,8 +48,8 @@ def calls(monkeypatch, tmp_path):
         noted.note("resume", folder, device)
         return types.SimpleNamespace(folder=folder, results=RESULTS)
 
-    def evaluate_model(model, data, protocol, device, progress, oracle):
-        noted.note("evaluate", model, data, protocol, device, oracle)
+    def evaluate_model(model, data, protocol, device, progress, oracle, *, limit, all_test):
+        noted.note("evaluate", model, data, protocol, device, oracle, *([limit, all_test] if limit or all_test else []))
         return RESULTS
 
     def predict(model, images, device):
@@ -175,10 +175,12 @@ def test_evaluate(calls, model, capsys):
     assert main(["evaluate", model, "--data", "mnist", "--protocol", "full", "--device", "cuda", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == RESULTS | {"test.bits_per_dim": None}
     assert main(["evaluate", model, "--protocol", "full", "--oracle", model]) == 0
+    assert main(["evaluate", model, "--data", model, "--all-test", "--limit", "20"]) == 0
     assert calls == [
         ("evaluate", "model", None, "quick", "auto", None),
         ("evaluate", "model", "mnist", "full", "cuda", None),
         ("evaluate", "model", None, "full", "auto", "model"),
+        ("evaluate", "model", "model", "quick", "auto", None, 20, True),
     ]
 
 

@@ -180,6 +180,23 @@ def test_the_calibration_diagram_says_the_calibration_error() -> None:
     assert figure.axes[0].get_title() == "calibration error 1.00 %"
 
 
+def test_the_confusion_chart_shows_each_number_in_its_cell(tmp_path: Path) -> None:
+    counts = np.array([[8, 2, 0], [0, 12, 0], [1, 0, 0]])
+    (file,) = write_figures(tmp_path, Evaluation({}, {"confusion": {"counts": counts}}, NAMES))
+    assert file.path.name == "confusion.png"
+    assert np.array_equal(np.load(file.path.with_suffix(".npz"))["counts"], counts)
+    figure = writing.confusion_chart({"counts": counts}, NAMES)
+    shown = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    # Columns are predicted classes, rows the classes.
+    assert shown == {(0, 0): "8", (1, 0): "2", (1, 1): "12", (0, 2): "1"}
+    colours = figure.axes[0].images[0].get_array()
+    assert np.isnan(np.ma.getdata(colours).diagonal()).all()
+    assert colours[0, 1] == 0.2
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["zero", "one", "a very long…"]
+    # A class without examples, and no errors at all.
+    writing.confusion_chart({"counts": np.diag([3, 0, 4])}, NAMES)
+
+
 def test_python_objects_are_never_pickled(tmp_path: Path) -> None:
     figure = calibration_diagram(arrays()["calibration"])
     with pytest.raises(UsageError, match="objects in \\['bad'\\]"):

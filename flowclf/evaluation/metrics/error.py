@@ -64,7 +64,14 @@ def example_count(context: MetricContext, split: str) -> int:
 
 METRICS = (
     *(
-        Metric(f"{split}.error", "share", f"misclassified {words}", partial(_error_on, split=split), card=split == "train")
+        Metric(
+            f"{split}.error",
+            "share",
+            f"misclassified {words}",
+            partial(_error_on, split=split),
+            needs=("training",),
+            card=split == "train",
+        )
         for split, words in (("train", "training examples, without augmentation"), ("validation", "validation examples"))
     ),
     Metric(
@@ -83,7 +90,13 @@ METRICS = (
     ),
     Metric("test.chance_error", "share", "error of always predicting the most frequent class", _chance_error, card=True),
     *(
-        Metric(f"{split}.examples", "count", f"number of {words} examples", partial(example_count, split=split))
+        Metric(
+            f"{split}.examples",
+            "count",
+            f"number of {words} examples",
+            partial(example_count, split=split),
+            needs=() if split == "test" else ("training",),
+        )
         for split, words in (("train", "training"), ("validation", "validation"), ("test", "test"))
     ),
 )

@@ -34,7 +34,7 @@ def _information(context: MetricContext) -> float:
     return mutual_information_nats(context.labels("test"), nats)
 
 
-_probe = partial(Metric, needs=("inverse",))
+_probe = partial(Metric, needs=("inverse", "training"))
 _test_examples = partial(example_count, split="test")
 _LOWEST = "test error of a classifier trained afresh on the nuisances alone; the lowest of all probes"
 _NAME = "the selected probe: lowest test error (full), or lowest cross-entropy on validation data (quick)"

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from flowclf import registry
 from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
 from flowclf.classifier import InvertibleClassifier
 from flowclf.errors import UsageError
-from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, train_kernel_probe
+from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, kernel_seconds, train_kernel_probe
 from flowclf.evaluation.probes.training import Probe, train_probe
 from flowclf.settings import ProbeSettings
 
@@ -37,6 +37,8 @@ class ProbeKind:
             trained for classifiers of vectors.
         protocols: the protocols that train it.
         steps: number of times that a trainer without a network calls ``advance(1)``.
+        seconds: for a trainer without a network, how long it takes in seconds, measured with some features (M, D) for a number of
+            training examples; None if unknown.
 
     Raises:
         UsageError: if there is neither a network nor a trainer.
@@ -53,6 +55,7 @@ class ProbeKind:
     takes: Literal["vectors", "feature_maps"] = "vectors"
     protocols: tuple[str, ...] = ("full",)
     steps: int = 1
+    seconds: Callable[[Tensor, int], float] | None = None
 
     def __post_init__(self) -> None:
         if self.network is None and self.trainer is train_probe:
@@ -88,4 +91,4 @@ CONV = ProbeKind(
     network=lambda clf, settings: ConvolutionalProbe(clf, clf.classes),
     takes="feature_maps",
 )
-KERNEL = ProbeKind("kernel ridge regression", trainer=train_kernel_probe, steps=len(KERNEL_BANDWIDTHS))
+KERNEL = ProbeKind("kernel ridge regression", trainer=train_kernel_probe, steps=len(KERNEL_BANDWIDTHS), seconds=kernel_seconds)
