@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flowclf.cli.options import DATA, DEVICE, JSON, MODEL, Device, Protocol, check_model
+from flowclf.cli.options import DATA, DATA_ROOT, DEVICE, JSON, MODEL, Device, Protocol, check_model
 
 
 def evaluate(
@@ -19,6 +19,7 @@ def evaluate(
         str | None,
         typer.Option("--oracle", metavar="MODEL", help="Classifier that labels metamers. Default: that of MODEL's recipe."),
     ] = None,
+    data_root: DATA_ROOT = None,
     device: DEVICE = Device.auto,
     as_json: JSON = False,
 ) -> None:
@@ -35,5 +36,5 @@ def evaluate(
     import flowclf.run
 
     with showing_progress() as progress:
-        results = flowclf.run.evaluate_model(model, data, protocol.value, device.value, progress, oracle)
+        results = flowclf.run.evaluate_model(model, data, protocol.value, device.value, progress, oracle, data_root)
     print_results(results, as_json)

@@ -38,6 +38,14 @@ def DATA(use: str) -> Any:  # noqa: N802 - an option like the others
     return typer.Option("--data", metavar="NAME-or-path", help=use)
 
 
+DATA_ROOT = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root", metavar="PATH", help="Folder or file of the data of MODEL's recipe, if they are not where they were."
+    ),
+]
+
+
 def check_exists(*paths: str | Path) -> None:
     """Raise UsageError if a path does not exist, before heavy imports."""
     for path in paths:

@@ -34,6 +34,7 @@ def evaluate_model(
     device: str = "auto",
     progress: Progress | None = None,
     oracle: str | None = None,
+    data_root: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model; returns the flat results, as in ``results.json``.
 
@@ -44,6 +45,7 @@ def evaluate_model(
         device: auto, cpu or cuda.
         progress: receives progress updates.
         oracle: classifier that labels the metamers, specified like ``model``; by default the one in the model's recipe.
+        data_root: folder or file of the data of the model's recipe, if they are not where they were.
 
     Raises:
         UsageError: if the model, data or oracle does not exist, or they do not fit together.
@@ -61,7 +63,7 @@ def evaluate_model(
             raise UsageError(f"{error}; --oracle names another") from error
     return evaluate(
         opened.classifier,
-        open_data(opened, data).to(opened.classifier.device),
+        open_data(opened, data, data_root).to(opened.classifier.device),
         protocol=protocol,
         seed=recipe.seed if recipe else 0,
         oracle=chosen,
@@ -152,13 +154,14 @@ def planes(
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
+    data_root: Path | None = None,
 ) -> dict[str, Any]:
     """Draw decision regions in the plane of two test inputs and in that of an input and its metamer (paper, Figure 3).
 
     A probe with the settings of the model's recipe is trained on the nuisances first.
 
     Args:
-        model, data, device, progress: as for :func:`evaluate_model`, which documents the errors too.
+        model, data, device, progress, data_root: as for :func:`evaluate_model`, which documents the errors too.
         out: PNG file to write, with its data beside it as ``.npz``.
         seed: random seed for the pair of inputs; the probe uses the recipe's seed.
 
@@ -168,7 +171,7 @@ def planes(
     check_png(out)
     opened = open_model(model, device)
     classifier, recipe = require_invertible(opened.classifier, "planes"), opened.recipe
-    chosen = open_data(opened, data).to(classifier.device)
+    chosen = open_data(opened, data, data_root).to(classifier.device)
     own_seed, settings = (recipe.seed, recipe.evaluate.probe) if recipe else (0, None)
     probe = nuisance_probe(classifier, chosen, seed=own_seed, probe=settings, progress=progress)
     x, labels = MetricContext(classifier, chosen, seed=own_seed).test_sample
