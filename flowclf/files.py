@@ -93,17 +93,23 @@ def check_writable(path: str | Path, what: str) -> None:
         flowclf.errors.UsageError: --out /dev/null/figure.png cannot be written: /dev/null is not a folder
     """
     path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{what} {path} cannot be written: expected a file, found a folder")
+    check_folder_writable(path.parent, f"{what} {path}")
+
+
+def check_folder_writable(folder: str | Path, what: str) -> None:
+    """Check that files can be written to a folder, which may not exist yet; errors are those of :func:`check_writable`."""
+    folder = Path(folder).absolute()
     try:
-        if path.is_dir():
-            raise UsageError(f"{what} {path} cannot be written: expected a file, found a folder")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if not folder.is_dir():
-            raise UsageError(f"{what} {path} cannot be written: {folder} is not a folder")
+        existing = next(part for part in (folder, *folder.parents) if part.exists())
+        if not existing.is_dir():
+            raise UsageError(f"{what} cannot be written: {existing} is not a folder")
         # Permissions alone do not tell: the file system may be read-only or full.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"0")
     except OSError as error:
-        raise UsageError(f"{what} {path} cannot be written: {error.strerror or error}") from error
+        raise UsageError(f"{what} cannot be written: {error.strerror or error}") from error
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -20,6 +20,8 @@ from flowclf.checkpoint.allocation import limit_for, tensor_shapes
 from flowclf.checkpoint.comparison import check_same
 from flowclf.checkpoint.description import FORMAT, VERSION, check_description
 from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, plain_classifier
+from flowclf.classifier.typical import KEY as TYPICAL_BITS
+from flowclf.classifier.typical import TypicalBits
 from flowclf.component_schema.sections import plain
 from flowclf.component_schema.specs import name_and_arguments
 from flowclf.errors import CheckpointError, UsageError
@@ -144,7 +146,9 @@ def save(classifier: Classifier, folder: str | Path, *, metadata: Mapping[str, A
         >>> again.input_shape
         (1, 8, 8)
     """
-    description = {**check_savable(classifier), "metadata": dict(metadata or {})}
+    typical = getattr(classifier, "typical_bits", None)
+    measured = {} if typical is None else {TYPICAL_BITS: typical.model_dump()}
+    description = {**check_savable(classifier), "metadata": {**measured, **(metadata or {})}}
     json.dumps(description, allow_nan=False)
     folder = Path(folder)
     state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
@@ -206,6 +210,8 @@ def load(
     except UsageError as error:
         raise CheckpointError(f"{where}: {error}") from error
     _load_weights(classifier, weights, shapes, description)
+    if isinstance(classifier, InvertibleClassifier):
+        classifier.typical_bits = TypicalBits.of_metadata(description.get("metadata"))
     return classifier.to(device=device, dtype=dtype).eval()
 
 

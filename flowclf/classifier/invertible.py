@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowclf import reversible
 from flowclf.classifier.base import Classifier, Encoding
+from flowclf.classifier.typical import TypicalBits
 from flowclf.errors import UsageError
 from flowclf.fixed_point import Peak, round_to_grid
 from flowclf.graph import (
@@ -47,6 +48,8 @@ class InvertibleClassifier(Classifier):
         prior_spec: name and arguments of the prior; None if it was given as an object.
         activations: ``store`` activations for the backward pass, or ``recompute`` them, see :mod:`flowclf.reversible`.
         keep_every: with ``recompute``, also store the input of every k-th node; None for no node.
+        typical_bits: bits per dimension of data like those of the training, which a training measures at its end and a checkpoint
+            holds; None if unknown.
 
     Raises:
         GraphError: if the graph is not a classifier's, or a node does not support a fixed-point stream.
@@ -63,6 +66,7 @@ class InvertibleClassifier(Classifier):
     """
 
     kind = "invertible"
+    typical_bits: TypicalBits | None = None
 
     def __init__(
         self,

@@ -53,6 +53,14 @@ def check_exists(*paths: str | Path) -> None:
             raise UsageError(f"there is no file or directory {path}")
 
 
+def check_files(*paths: Path) -> None:
+    """Raise UsageError if a path is not that of a file, before heavy imports."""
+    check_exists(*paths)
+    for path in paths:
+        if path.is_dir():
+            raise UsageError(f"expected a file, found the folder {path}")
+
+
 def check_model(model: str) -> None:
     """Raise UsageError if MODEL is neither a path nor a zoo name, before heavy imports."""
     if os.path.exists(model):

@@ -108,7 +108,10 @@ def show(name: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file
     from flowclf.recipe import find
     from flowclf.recipe.reader import read_text
 
-    sys.stdout.write(read_text(find(name)))
+    text = read_text(find(name))
+    sys.stdout.flush()
+    # The text of a file, in the encoding of the file.
+    sys.stdout.buffer.write(text.encode())
 
 
 @app.command()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import flowclf
 from flowclf.errors import UsageError
-from flowclf.files import check_writable, write_json, write_text
+from flowclf.files import check_folder_writable, write_json, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -38,14 +38,14 @@ class RunFolder:
     def check_new(out: Path | None) -> None:
         """Check that a run directory can be created, as :meth:`create` does; nothing is created."""
         if out is None:
-            return check_writable(Path("runs") / "NAME" / "TIME-ID" / "resolved.yaml", "the run directory")
+            return check_folder_writable("runs", "the run directory, runs/NAME/TIME-ID,")
         try:
             taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
         except OSError as error:
             raise UsageError(f"--out {out} cannot be read: {error.strerror}") from error
         if taken:
             raise UsageError(f"--out {out}: expected a new or empty folder, found {'files in it' if out.is_dir() else 'a file'}")
-        return check_writable(out / "resolved.yaml", "--out")
+        return check_folder_writable(out, f"--out {out}")
 
     @classmethod
     def create(cls, name: str, out: Path | None) -> RunFolder:

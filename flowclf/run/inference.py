@@ -1,30 +1,18 @@
-"""Evaluate finished models, classify images, and draw metamers and decision regions in planes."""
+"""Evaluate finished models, and draw their decision regions in planes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
-from flowclf.data import DataSet, Oracle, read_image
+from flowclf.classifier import Classifier, require_invertible
+from flowclf.data import Oracle
 from flowclf.errors import UsageError
-from flowclf.evaluation import MetricContext, evaluate, metamer_pictures, nuisance_probe
-from flowclf.evaluation.metamers import draw_pairs, metamer
+from flowclf.evaluation import MetricContext, evaluate, nuisance_probe
 from flowclf.evaluation.planes import plane_arrays
-from flowclf.figures import metamer_grid, plane_panels, save_figure
-from flowclf.modes import evaluating
-from flowclf.run.opening import check_png, image_shape, open_data, open_model, open_oracle
+from flowclf.figures import plane_panels, save_figure
+from flowclf.run.opening import check_png, open_data, open_model, open_oracle
 from flowclf.training import Progress
-
-_GRID_COLUMNS = 12
-
-
-def _read(classifier: Classifier, path: Path) -> Tensor:
-    """Read an image file as network inputs (1, C, H, W)."""
-    pixels = read_image(path, image_shape(classifier))[None].to(classifier.device)
-    return classifier.preprocessing(pixels.to(classifier.dtype) / 255)  # type: ignore[no-any-return]
 
 
 def evaluate_model(
@@ -70,81 +58,6 @@ def evaluate_model(
         probe=recipe.evaluate.probe if recipe else None,
         progress=progress,
     )
-
-
-def predict(model: str, images: list[Path], device: str = "auto") -> list[dict[str, Any]]:
-    """Classify image files.
-
-    Returns:
-        For each image ``file``, ``class`` and ``probability``; for an invertible classifier also ``log_likelihood_nats`` of the
-        network's input, and ``bits_per_dim``.
-
-    Raises:
-        DataError: if a file is not an image; nothing is returned for the others.
-    """
-    classifier = open_model(model, device).classifier
-    answers = []
-    with evaluating(classifier):
-        for path in images:
-            x = _read(classifier, path)
-            encoding = classifier(x)
-            probability, label = encoding.logits.softmax(1).max(1)
-            name = classifier.class_names[int(label)]
-            answer: dict[str, Any] = {"file": str(path), "class": name, "probability": float(probability)}
-            if isinstance(classifier, InvertibleClassifier):
-                log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
-                answer["log_likelihood_nats"] = float(log_prob)
-                answer["bits_per_dim"] = float(classifier.preprocessing.bits_per_dim(log_prob))
-            answers.append(answer)
-    return answers
-
-
-def metamers(
-    model: str,
-    logits_of: Path | None = None,
-    nuisance_of: Path | None = None,
-    out: Path = Path("metamers.png"),
-    device: str = "auto",
-) -> dict[str, Any]:
-    """Draw a grid of metamers of test images, or the metamer of two image files.
-
-    Args:
-        model, device: as for :func:`evaluate_model`.
-        logits_of: image that provides the logits; both images or neither.
-        nuisance_of: image that provides the nuisances.
-        out: PNG file to write, with its data beside it as ``.npz``.
-
-    Returns:
-        ``file``; for two images also ``logit_change``, the largest change of a logit, and ``prediction``, the predicted class
-        of the metamer as an 8-bit picture.
-
-    Raises:
-        UsageError: if only one image is given, ``out`` is not a .png file, or the model does not exist or is not invertible.
-    """
-    if (logits_of is None) != (nuisance_of is None):
-        raise UsageError("--logits-of and --nuisance-of belong together: give both images, or neither for a grid of test images")
-    check_png(out)
-    opened = open_model(model, device)
-    classifier = require_invertible(opened.classifier, "metamers")
-    if logits_of is None or nuisance_of is None:
-        return _grid(classifier, open_data(opened, None), out)
-    first, second = _read(classifier, logits_of), _read(classifier, nuisance_of)
-    arrays = metamer_pictures(classifier, first, second)
-    save_figure(metamer_grid(arrays, classifier.class_names), out, arrays)
-    with evaluating(classifier):
-        change = classifier.logits(metamer(classifier, first, second)) - classifier.logits(first)
-    prediction = classifier.class_names[int(arrays["metamer_prediction"][0])]
-    return {"file": str(out), "logit_change": float(change.abs().max()), "prediction": prediction}
-
-
-def _grid(classifier: InvertibleClassifier, data: DataSet, out: Path) -> dict[str, Any]:
-    test = data.test.to(classifier.device)
-    pairs = [indices.to(classifier.device) for indices in draw_pairs(test.labels, _GRID_COLUMNS)]
-    x1, x2 = (classifier.preprocessing(test.inputs[indices].to(classifier.dtype) / 255) for indices in pairs)
-    first, second = (test.labels[indices].cpu().numpy() for indices in pairs)
-    arrays = metamer_pictures(classifier, x1, x2) | {"logits_of_label": first, "nuisance_of_label": second}
-    save_figure(metamer_grid(arrays, classifier.class_names), out, arrays)
-    return {"file": str(out)}
 
 
 def planes(

@@ -27,6 +27,7 @@ from flowclf.training.optimizers import build_optimizer
 from flowclf.training.precision import subnet_dtype
 from flowclf.training.progress import Progress, SilentProgress
 from flowclf.training.schedules import build_schedule
+from flowclf.training.typical import typical_bits
 
 Row = dict[str, Any]
 _INITIALIZATION_SAMPLES = 512
@@ -222,10 +223,12 @@ class Trainer:
         return {**row, "seconds.train": round(self.seconds, 3)}
 
     def finish(self) -> None:
-        """Give the classifier the averaged weights if an average is kept, and put it in eval mode."""
+        """Give the classifier the averaged weights if an average is kept, put it in eval mode, and measure what is typical."""
         if self.ema is not None:
             self.classifier.load_state_dict(self.ema.average)
         self.classifier.eval()
+        if isinstance(self.classifier, InvertibleClassifier):
+            self.classifier.typical_bits = typical_bits(self.classifier, self.data)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that determines how the training goes on, as tensors, numbers and strings; raises as :meth:`run`."""

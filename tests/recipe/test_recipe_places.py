@@ -74,7 +74,7 @@ def test_a_record_of_changes_has_no_absolute_path_that_was_not_given(given: str,
 
 def test_data_that_moved(tmp_path: Path) -> None:
     assert with_data_at(at("photos"), tmp_path).data.arguments["root"] == str(tmp_path)
-    with pytest.raises(UsageError, match="--data-root: there is no file or directory .*absent"):
+    with pytest.raises(UsageError, match=r"--data-root: there is no file or directory .*absent"):
         with_data_at(at("photos"), tmp_path / "absent")
     with pytest.raises(UsageError, match="'mnist' is not read from a path"):
         with_data_at(load("mnist").recipe, tmp_path)
