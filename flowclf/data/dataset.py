@@ -12,8 +12,9 @@ from flowclf.data.augmentation import Augmentation
 from flowclf.data.conversion import check_positive, raw_data_from
 from flowclf.data.records import Batch, Oracle, RawData, Split, check_raw_data
 from flowclf.data.seeding import generator
-from flowclf.errors import UsageError
+from flowclf.errors import DataError, UsageError
 from flowclf.host_memory import moved
+from flowclf.labels import class_numbers
 from flowclf.settings import AugmentSettings
 
 
@@ -33,6 +34,7 @@ class DataSet:
         oracle: true class of any input, if known; it labels the metamers in an evaluation.
 
     Raises:
+        DataError: if a label is not a class, 0 to K - 1.
         UsageError: if the batch size is below 1, the seed is not an integer, the augmentation does not fit the data, or
             there are fewer than 2 training examples.
     """
@@ -51,6 +53,8 @@ class DataSet:
         check_positive(self.batch_size, "batch_size")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise UsageError(f"seed: expected an integer, found {self.seed!r}")
+        for part in ("train", "validation", "test"):
+            class_numbers(getattr(self, part).labels, self.classes, where=f"data set '{self.name}': {part} labels", error=DataError)
         if len(self.train) < 2:
             raise UsageError(f"data set '{self.name}': expected at least 2 training examples, found {len(self.train)}")
         self.augment.check(self.image_shape)

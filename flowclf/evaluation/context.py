@@ -39,7 +39,7 @@ class MetricContext:
         splits: ``train``, ``validation`` and ``test``.
 
     Raises:
-        UsageError: if the protocol does not exist, or the oracle does not fit the classifier.
+        UsageError: if an argument is of another type, the protocol does not exist, or the oracle does not fit the classifier.
     """
 
     def __init__(
@@ -53,8 +53,16 @@ class MetricContext:
         probe: ProbeSettings | None = None,
         progress: Progress | None = None,
     ) -> None:
+        for value, kind, instead in (
+            (classifier, Classifier, "flowclf.build_classifier, flowclf.plain_classifier or flowclf.load makes one"),
+            (data, DataSet, "flowclf.data.load or flowclf.data.DataSet.from_arrays makes one"),
+        ):
+            if not isinstance(value, kind):
+                raise UsageError(f"evaluate: expected a flowclf {kind.__name__}, found a {type(value).__name__}; {instead}")
         if protocol not in PROTOCOLS:
-            raise UsageError(f"unknown evaluation protocol '{protocol}'{nearest(protocol, PROTOCOLS)}")
+            raise UsageError(f"unknown evaluation protocol '{protocol}'{nearest(str(protocol), PROTOCOLS)}")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise UsageError(f"evaluate: seed: expected an integer, found {seed!r}")
         self.classifier, self.data, self.seed = classifier, data, seed
         self.protocol_name, self.protocol = protocol, PROTOCOLS[protocol]
         given = data.oracle if oracle is None else oracle

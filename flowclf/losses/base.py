@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
 from flowclf.errors import UsageError
+from flowclf.labels import class_numbers
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import Prior
 
@@ -101,6 +102,15 @@ class Loss(nn.Module):
 
     def build(self, binding: Binding) -> None:
         """Make the loss's own parameters; called once, when the dimensions are known."""
+
+    def __call__(self, encoding: Encoding, labels: Tensor) -> LossTerms:
+        """The loss of a batch, after a check of the labels.
+
+        Raises:
+            UsageError: if the labels are not B integers, or, where that can be seen without waiting for a GPU, out of range.
+        """
+        classes = encoding.logits.shape[1] if encoding.logits.dim() == 2 else None
+        return super().__call__(encoding, class_numbers(labels, classes, len(encoding.logits), sync=False))  # type: ignore[no-any-return]
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """The loss of a batch: an encoding of B samples and their labels (B,)."""

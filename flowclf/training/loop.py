@@ -177,7 +177,7 @@ class Trainer:
 
         terms = self.loss(encoding, batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()
+        terms.total.backward()  # type: ignore[no-untyped-call]
 
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         self.meters.record(self.step, {"loss": terms.total, **terms.parts, "gradient_norm": norm})
