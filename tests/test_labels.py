@@ -72,9 +72,9 @@ def test_one_class_for_all_samples(vector_classifier: InvertibleClassifier) -> N
     for label in (1, np.int8(1), torch.tensor(1), torch.tensor([1]), [1]):
         assert vector_classifier.sample(3, label).shape == (3, 3)
     for wrong in (1.0, "a", True):
-        with pytest.raises(UsageError, match="sample: labels: expected integers"):
+        with pytest.raises(UsageError, match="sample: expected integers"):
             vector_classifier.sample(3, wrong)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="sample: labels: expected class numbers from 0 to 1, found 2 to 2"):
+    with pytest.raises(UsageError, match="sample: expected class numbers from 0 to 1, found 2 to 2"):
         vector_classifier.sample(3, 2)
 
 

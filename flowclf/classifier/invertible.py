@@ -228,10 +228,11 @@ class InvertibleClassifier(Classifier):
             weights = self.prior.log_class_prior.exp().to("cpu" if generator is None else generator.device)
             chosen = torch.multinomial(weights, n, replacement=True, generator=generator)
         else:
-            chosen = class_numbers([labels] if np.ndim(labels) == 0 else labels, self.classes, where="sample: labels")
+            single = isinstance(labels, int | np.integer) or (isinstance(labels, Tensor) and labels.dim() == 0)
+            chosen = class_numbers([labels] if single else labels, self.classes, where="sample")
             chosen = chosen.expand(n) if len(chosen) == 1 else chosen
         if len(chosen) != n:
-            raise UsageError(f"sample: labels: expected one class or {n} classes, found {len(chosen)}")
+            raise UsageError(f"sample: expected one class or {n} classes, found {len(chosen)}")
         logits, nuisance = self.prior.sample(chosen.to(self.device, torch.int64), temperature, generator)
         return self.inverse(logits, nuisance)
 

@@ -109,8 +109,10 @@ class Loss(nn.Module):
         Raises:
             UsageError: if the labels are not B integers, or, where that can be seen without waiting for a GPU, out of range.
         """
-        classes = encoding.logits.shape[1] if encoding.logits.dim() == 2 else None
-        return super().__call__(encoding, class_numbers(labels, classes, len(encoding.logits), sync=False))  # type: ignore[no-any-return]
+        if isinstance(encoding, Encoding):
+            classes = encoding.logits.shape[1] if encoding.logits.dim() == 2 else None
+            labels = class_numbers(labels, classes, len(encoding.logits), sync=False)
+        return super().__call__(encoding, labels)  # type: ignore[no-any-return]
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """The loss of a batch: an encoding of B samples and their labels (B,)."""
