@@ -42,7 +42,7 @@ def class_numbers(
         Traceback (most recent call last):
         flowclf.errors.UsageError: labels: expected class numbers from 0 to 1, found 0 to 2
     """
-    expected = f"{where}: expected integers of shape ({'N' if length is None else length},), one per input"
+    expected = f"{where}: expected integer labels of shape ({'N' if length is None else length},), one per input"
     try:
         values = labels if isinstance(labels, Tensor) else torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as reason:
@@ -50,7 +50,7 @@ def class_numbers(
     if values.dtype not in _INTEGERS or values.dim() != 1 or len(values) != (len(values) if length is None else length):
         hint = "; argmax(1) makes class numbers of one-hot labels" if values.dim() == 2 else ""
         raise error(f"{expected}, found {values.dtype} of shape {tuple(values.shape)}{hint}")
-    if len(values) and not is_traced() and (sync or values.device.type == "cpu"):
+    if len(values) and not values.is_meta and not is_traced() and (sync or values.device.type == "cpu"):
         low, high = (int(value) for value in values.aminmax())
         if low < 0 or (classes is not None and high >= classes):
             up = "up" if classes is None else f"to {classes - 1}"

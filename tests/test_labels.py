@@ -28,7 +28,7 @@ RIGHT: dict[str, Any] = {
     "list": Y.tolist(),
 }
 WRONG: dict[str, tuple[Any, str]] = {
-    "floats": (Y.float(), "expected integers .*found torch.float32"),
+    "floats": (Y.float(), "expected integer labels .*found torch.float32"),
     "booleans": (Y.bool(), "found torch.bool"),
     "one-hot": (torch.nn.functional.one_hot(Y), r"found torch.int64 of shape \(20, 2\); argmax\(1\) makes class numbers"),
     "one-hot floats": (torch.nn.functional.one_hot(Y).float(), r"found torch.float32 of shape \(20, 2\); argmax"),
@@ -72,7 +72,7 @@ def test_one_class_for_all_samples(vector_classifier: InvertibleClassifier) -> N
     for label in (1, np.int8(1), torch.tensor(1), torch.tensor([1]), [1]):
         assert vector_classifier.sample(3, label).shape == (3, 3)
     for wrong in (1.0, "a", True):
-        with pytest.raises(UsageError, match="sample: expected integers"):
+        with pytest.raises(UsageError, match="sample: expected integer labels"):
             vector_classifier.sample(3, wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="sample: expected class numbers from 0 to 1, found 2 to 2"):
         vector_classifier.sample(3, 2)

@@ -54,7 +54,8 @@ class DataSet:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise UsageError(f"seed: expected an integer, found {self.seed!r}")
         for part in ("train", "validation", "test"):
-            class_numbers(getattr(self, part).labels, self.classes, where=f"data set '{self.name}': {part} labels", error=DataError)
+            if isinstance(split := getattr(self, part), Split):
+                class_numbers(split.labels, self.classes, where=f"data set '{self.name}': {part} labels", error=DataError)
         if len(self.train) < 2:
             raise UsageError(f"data set '{self.name}': expected at least 2 training examples, found {len(self.train)}")
         self.augment.check(self.image_shape)
