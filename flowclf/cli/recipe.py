@@ -109,9 +109,12 @@ def show(name: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file
     from flowclf.recipe.reader import read_text
 
     text = read_text(find(name))
-    sys.stdout.flush()
+    if (buffer := getattr(sys.stdout, "buffer", None)) is None:
+        sys.stdout.write(text)
+        return
     # The text of a file, in the encoding of the file.
-    sys.stdout.buffer.write(text.encode())
+    sys.stdout.flush()
+    buffer.write(text.encode())
 
 
 @app.command()

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flowclf import checkpoint, zoo
-from flowclf.classifier import Classifier, InvertibleClassifier
-from flowclf.classifier.typical import TypicalBits
+from flowclf.classifier import Classifier
 from flowclf.data import DataSet, Oracle
 from flowclf.data import load as load_data
-from flowclf.errors import CheckpointError, FlowclfError, UsageError
+from flowclf.errors import FlowclfError, UsageError
 from flowclf.evaluation import check_fits, ready_oracle
 from flowclf.files import check_writable
 from flowclf.recipe import Recipe, load
 from flowclf.recipe.building import build_data, build_trainer, resolve_device
 from flowclf.recipe.places import data_paths, located, with_data_at
 from flowclf.recipe.run_folder import RunFolder
-from flowclf.strict_json import json_object
 from flowclf.training import Trainer
 
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A classifier in eval mode, with what is known of it.
-
-    Attributes:
-        classifier: the classifier.
-        recipe: the recipe of its run directory or zoo entry; None for a bare checkpoint.
-        reported: the results of its run directory or zoo entry, if any.
-    """
+    """A classifier in eval mode, and the recipe of its run directory or zoo entry; None for a bare checkpoint."""
 
     classifier: Classifier
     recipe: Recipe | None
-    reported: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def typical_bits(self) -> TypicalBits | None:
-        """The bits per dimension of data like those of the training, measured or from the reported mean; None if unknown."""
-        if not isinstance(self.classifier, InvertibleClassifier):
-            return None
-        mean = self.reported.get("test.bits_per_dim")
-        if self.classifier.typical_bits is None and isinstance(mean, int | float) and math.isfinite(mean):
-            return TypicalBits.around(mean)
-        return self.classifier.typical_bits
 
 
 def prepare(recipe: Recipe, device: str = "auto") -> tuple[Trainer, Oracle | None]:
@@ -76,21 +53,16 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
     folder = RunFolder(path)
     if folder.resolved.is_file():
         folder.require(folder.model)
-        results: dict[str, Any] = {}
-        # Whether they can be read matters to no command.
-        with contextlib.suppress(CheckpointError):
-            results = json_object(folder.results, str(folder.results), CheckpointError)
-        return OpenedModel(checkpoint.load(folder.model, device=chosen), located(load(folder.resolved).recipe), results)
-    results = {}
+        return OpenedModel(checkpoint.load(folder.model, device=chosen), located(load(folder.resolved).recipe))
     if not path.exists():
         try:
-            path, results = zoo.model_folder(model), dict(zoo.info(model).reported)
+            path = zoo.model_folder(model)
         except UsageError as error:
             raise UsageError(f"there is no run directory or checkpoint at {path}, and {error}") from error
     recipe = path / "recipe.yaml"
     # The paths in a zoo begin at the zoo; in those of earlier versions, in the folder where the model was trained.
     known = located(load(recipe).recipe, path.parent, Path.cwd()) if recipe.is_file() else None
-    return OpenedModel(checkpoint.load(path, device=chosen), known, results)
+    return OpenedModel(checkpoint.load(path, device=chosen), known)
 
 
 def open_data(opened: OpenedModel, name: str | None, root: Path | None = None) -> DataSet:

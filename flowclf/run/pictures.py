@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +12,19 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from flowclf import zoo
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.classifier.typical import TypicalBits
 from flowclf.data import read_image
-from flowclf.errors import UsageError
+from flowclf.errors import CheckpointError, FlowclfError, UsageError
 from flowclf.evaluation import Arrays, check_fits, metamer_pictures
 from flowclf.evaluation.metamers import draw_pairs, metamer, quantized
 from flowclf.figures import metamer_grid, save_arrays, save_figure
 from flowclf.files import atomic_write, check_writable
 from flowclf.modes import evaluating
+from flowclf.recipe.run_folder import RunFolder
 from flowclf.run.opening import check_png, image_shape, open_data, open_model
+from flowclf.strict_json import json_object
 
 _GRID_COLUMNS = 12
 
@@ -41,8 +45,8 @@ def predict(model: str, images: Sequence[Path], device: str = "auto") -> list[di
     Raises:
         DataError: if a file is not an image; nothing is returned for the others.
     """
-    opened = open_model(model, device)
-    classifier = opened.classifier
+    classifier = open_model(model, device).classifier
+    typical = _typical_bits(model, classifier)
     names = classifier.class_names
     # A name may occur twice in a user's arrays.
     keys = names if len(set(names)) == len(names) else [f"{number}: {name}" for number, name in enumerate(names)]
@@ -58,7 +62,7 @@ def predict(model: str, images: Sequence[Path], device: str = "auto") -> list[di
             if isinstance(classifier, InvertibleClassifier):
                 log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
                 answer["log_likelihood_nats"] = float(log_prob)
-                answer |= _bits_per_dim(classifier, opened.typical_bits, pixels, path)
+                answer |= _bits_per_dim(classifier, typical, pixels, path)
             answers.append(answer)
     return answers
 
@@ -121,9 +125,10 @@ def metamers(
         labels = {name: test.labels[indices].cpu().numpy() for name, indices in zip(names, pairs, strict=True)}
     else:
         first, second = _read(classifier, logits_of), _read(classifier, nuisance_of)
+        typical = _typical_bits(model, classifier)
         with evaluating(classifier):
             for pixels, path in ((first, logits_of), (second, nuisance_of)):
-                _bits_per_dim(classifier, opened.typical_bits, pixels, path)
+                _bits_per_dim(classifier, typical, pixels, path)
     x1, x2 = classifier.preprocessing(first), classifier.preprocessing(second)
     arrays = metamer_pictures(classifier, x1, x2) | labels | _lossless(classifier, first, second)
     if bare:
@@ -152,6 +157,19 @@ def _read(classifier: Classifier, path: Path) -> Tensor:
     """Read an image file as an image in [0, 1], (1, C, H, W), of the classifier's size."""
     pixels = read_image(path, image_shape(classifier))[None].to(classifier.device)
     return pixels.to(classifier.dtype) / 255
+
+
+def _typical_bits(model: str, classifier: Classifier) -> TypicalBits | None:
+    """What the training measured, or else what the run or the zoo reports; None if nothing is known."""
+    if not isinstance(classifier, InvertibleClassifier) or classifier.typical_bits is not None:
+        return getattr(classifier, "typical_bits", None)
+    results = RunFolder(model).results
+    try:
+        reported = zoo.info(model).reported if not Path(model).exists() else json_object(results, str(results), CheckpointError)
+    except FlowclfError:
+        return None
+    mean = reported.get("test.bits_per_dim")
+    return TypicalBits.around(mean) if isinstance(mean, int | float) and math.isfinite(mean) else None
 
 
 def _lossless(classifier: InvertibleClassifier, first: Tensor, second: Tensor) -> Arrays:

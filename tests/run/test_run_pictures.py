@@ -16,6 +16,7 @@ from flowclf.classifier.typical import KEY, TypicalBits
 from flowclf.cli.main import main
 from flowclf.data import DataSet
 from flowclf.errors import UsageError
+from flowclf.recipe import load
 from flowclf.run import metamers, predict
 
 
@@ -76,6 +77,35 @@ def test_a_model_without_a_record_loads(folder: Path, tmp_path: Path) -> None:
         assert flowclf.load(tmp_path / name).typical_bits is None
         (answer,) = predict(str(tmp_path / name), [folder / "inverted-a.png"], "cpu")
         assert answer["unusual"] is answer["bits_per_dim_limit"] is None
+
+
+def test_a_finished_run_of_an_earlier_version_has_its_results(folder: Path, tmp_path: Path) -> None:
+    description = json.loads((folder / "model" / "model.json").read_text())
+    final = tmp_path / "checkpoints" / "final"
+    final.mkdir(parents=True)
+    (final / "model.json").write_text(json.dumps({**description, "metadata": {}}))
+    (final / "model.safetensors").write_bytes((folder / "model" / "model.safetensors").read_bytes())
+    (tmp_path / "resolved.yaml").write_text(load("mnist-ce").source_text)
+    for results in ({}, {"test.bits_per_dim": None}, {"test.bits_per_dim": "6"}, []):
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        (answer,) = predict(str(tmp_path), [folder / "inverted-a.png"], "cpu")
+        assert answer["unusual"] is None
+    (tmp_path / "results.json").write_text('{"test.bits_per_dim": 6.5}')
+    with pytest.warns(UserWarning, match="far above the 6.5 of"):
+        (answer,) = predict(str(tmp_path), [folder / "inverted-a.png"], "cpu")
+    assert answer["unusual"]
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_model_of_the_zoo_has_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digit = flowclf.data.load("mnist").test.inputs[0, 0].numpy()
+    for name, pixels in (("digit", digit), ("inverted", 255 - digit)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    files = [str(tmp_path / "digit.png"), str(tmp_path / "inverted.png")]
+    assert main(["predict", "mnist-ice", *files, "--device", "cpu"]) == 0
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "inverted.png: 5.09 bits/dim is far above the 1.44 of" in warning
+    assert "with light and dark exchanged it has 0.606" in warning
 
 
 def test_the_mean_that_a_zoo_reports_serves_too() -> None:
