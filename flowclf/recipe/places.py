@@ -67,27 +67,38 @@ def located(recipe: Recipe, *folders: Path) -> Recipe:
     return _everywhere(recipe, lambda path: _absolute(path, folders))
 
 
-def portable(recipe: Recipe, folder: Path) -> Recipe:
-    """The same recipe with its absolute paths made relative to a folder, which can move together with the data."""
+def portable(recipe: Recipe, folder: Path, given: Recipe) -> Recipe:
+    """The recipe of a run with paths relative to a folder, which can move together with the data.
+
+    Absolute paths of the recipe that was given stay.
+    """
+    kept = _texts(given)
 
     def relative(path: Path) -> Path:
+        if path in kept or not path.is_absolute():
+            return path
         # Where a folder is a link, ".." leads from its target.
         place = Path(os.path.realpath(path.parent), path.name)
-        return Path(os.path.relpath(place, os.path.realpath(folder))) if path.is_absolute() else path
+        return Path(os.path.relpath(place, os.path.realpath(folder)))
 
     return _everywhere(recipe, relative)
 
 
 def as_given(recipe: Recipe, given: Recipe) -> Recipe:
     """The recipe of a run with the paths of the recipe that was given, where they may be the same; of others the name alone."""
-    oracle = given.evaluate.oracle
-    texts = [path for path in (*data_paths(given.data).values(), oracle and Path(oracle)) if path]
+    texts = _texts(given)
 
     def may_be(text: Path, path: Path) -> bool:
         tail = tuple(part for part in text.expanduser().parts if part != "..")
         return not tail or path.parts[-len(tail) :] == tail
 
     return _everywhere(recipe, lambda path: next((text for text in texts if may_be(text, path)), Path(path.name)))
+
+
+def _texts(recipe: Recipe) -> list[Path]:
+    """The paths of a recipe as written."""
+    oracle = recipe.evaluate.oracle
+    return [path for path in (*data_paths(recipe.data).values(), oracle and Path(oracle)) if path]
 
 
 def with_data_at(recipe: Recipe, place: Path) -> Recipe:

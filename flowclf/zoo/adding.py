@@ -79,8 +79,8 @@ def add(
     with _staging(to) as staging:
         for file in (run.model / DESCRIPTION, run.model / WEIGHTS, *run.figures):
             shutil.copyfile(file, staging / file.name)
-        # The zoo and the data may move together, and an absolute path says nothing to others.
-        stored = portable(run.recipe, to)
+        # The zoo and the data may move together, and the place of a run says nothing to others.
+        stored = portable(run.recipe, to, run.given)
         write_text(staging / RECIPE, dump(stored))
         facts = _measured(staging, run, stored, progress)
         # Measuring takes a minute, in which other processes may add models; only now the lock is held.

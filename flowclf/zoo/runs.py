@@ -28,7 +28,8 @@ class FinishedRun:
 
     Attributes:
         model: folder of the trained model.
-        recipe: recipe with every default filled in.
+        recipe: recipe with every default filled in and absolute paths.
+        given: recipe as it was given, before any changes to it.
         record: origin of the recipe and changes to it.
         results: content of ``results.json``.
         training: command, machine, time.
@@ -37,6 +38,7 @@ class FinishedRun:
 
     model: Path
     recipe: Recipe
+    given: Recipe
     record: RecipeRecord
     results: dict[str, Any]
     training: Training
@@ -71,6 +73,7 @@ def read_run(path: str | Path) -> FinishedRun:
     return FinishedRun(
         model=folder.model,
         recipe=recipe,
+        given=given,
         record=record,
         results=results,
         training=Training(

@@ -43,7 +43,9 @@ def test_the_first_folder_in_which_a_path_exists_counts(tmp_path: Path) -> None:
 def test_a_zoo_and_its_data_move_together(tmp_path: Path) -> None:
     (tmp_path / "here" / "zoo").mkdir(parents=True)
     (tmp_path / "here" / "photos").mkdir()
-    stored = portable(at(tmp_path / "here" / "photos", "mnist-oracle"), tmp_path / "here" / "zoo")
+    recipe = at(tmp_path / "here" / "photos", "mnist-oracle")
+    assert portable(recipe, tmp_path / "here" / "zoo", recipe) == recipe
+    stored = portable(recipe, tmp_path / "here" / "zoo", at("photos"))
     assert stored.data.arguments["root"] == "../photos"
     assert stored.evaluate.oracle == "mnist-oracle"
     (tmp_path / "here").rename(tmp_path / "there")
@@ -54,7 +56,7 @@ def test_a_folder_that_is_a_link_has_its_data_in_reach(tmp_path: Path) -> None:
     for name in ("deep/zoo", "photos"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "deep" / "zoo")
-    stored = portable(at(tmp_path / "photos"), tmp_path / "link")
+    stored = portable(at(tmp_path / "photos"), tmp_path / "link", at("photos"))
     assert Path(located(stored, tmp_path / "link").data.arguments["root"]).samefile(tmp_path / "photos")
 
 
