@@ -185,6 +185,8 @@ class Preprocessing(nn.Module):
         return x[..., self.pad : -self.pad, self.pad : -self.pad] if self.pad else x
 
     def _check(self, data: Tensor) -> None:
+        if not isinstance(data, Tensor):
+            raise UsageError(f"expected a batch as a tensor, found a {type(data).__name__}; torch.as_tensor makes one of an array")
         if tuple(data.shape[1:]) != self.image_shape:
             expected = ", ".join(str(size) for size in self.image_shape)
             raise UsageError(f"expected a batch of shape (B, {expected}), found {tuple(data.shape)}")

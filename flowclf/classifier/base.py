@@ -117,6 +117,10 @@ class Classifier(nn.Module):
 
     def _checked(self, x: Tensor) -> Tensor:
         """Network inputs, feature maps in channels-last format, after a check of their shape and type."""
+        if not isinstance(x, Tensor):
+            raise UsageError(
+                f"expected network inputs as a tensor, found a {type(x).__name__}; torch.as_tensor makes one of an array"
+            )
         if tuple(x.shape[1:]) != self.input_shape or not x.is_floating_point():
             expected = ", ".join(map(str, self.input_shape))
             raise UsageError(f"expected floating-point inputs (B, {expected}), found {tuple(x.shape)} of {x.dtype}")

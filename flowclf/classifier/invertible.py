@@ -6,11 +6,13 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from flowclf import reversible
 from flowclf.classifier.base import Classifier, Encoding
+from flowclf.classifier.typical import TypicalBits
 from flowclf.errors import UsageError
 from flowclf.fixed_point import Peak, round_to_grid
 from flowclf.graph import (
@@ -28,6 +30,7 @@ from flowclf.graph import (
     readout_of,
 )
 from flowclf.graph.stream import GridPeak, Stream, grid_peak, set_stream
+from flowclf.labels import class_numbers
 from flowclf.nodes.actnorm import ChannelNorm, initialize
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import Prior, build_prior
@@ -37,7 +40,8 @@ class InvertibleClassifier(Classifier):
     """A classifier that can be run backwards: F(x) = (logits, nuisances), with F bijective (paper, section 2.2).
 
     Args:
-        graph: a ``FrEIA.framework.GraphINN``, or the list of FrEIA nodes for one, that ends with a ``SplitHead``.
+        graph: a ``FrEIA.framework.GraphINN``, or the list of FrEIA nodes for one, that ends with a ``SplitHead`` and an output node
+            for each of its two outputs. In a list, nodes that do not fit are named; FrEIA's own errors name none.
         preprocessing: as for :class:`Classifier`, like ``class_names``.
         prior: distribution of logits and nuisances: a registered name, a mapping of one name to its arguments, or a
             :class:`flowclf.priors.Prior`; by default the factorial prior with the head's m.
@@ -47,6 +51,8 @@ class InvertibleClassifier(Classifier):
         prior_spec: name and arguments of the prior; None if it was given as an object.
         activations: ``store`` activations for the backward pass, or ``recompute`` them, see :mod:`flowclf.reversible`.
         keep_every: with ``recompute``, also store the input of every k-th node; None for no node.
+        typical_bits: bits per dimension of data like those of the training, which a training measures at its end and a checkpoint
+            holds; None if unknown.
 
     Raises:
         GraphError: if the graph is not a classifier's, or a node does not support a fixed-point stream.
@@ -63,6 +69,7 @@ class InvertibleClassifier(Classifier):
     """
 
     kind = "invertible"
+    typical_bits: TypicalBits | None = None
 
     def __init__(
         self,
@@ -102,6 +109,9 @@ class InvertibleClassifier(Classifier):
         return self.prior.log_class_prior
 
     def _check_latents(self, logits: Tensor, nuisance: Tensor) -> None:
+        for name, value in (("logits", logits), ("nuisances", nuisance)):
+            if not isinstance(value, Tensor):
+                raise UsageError(f"expected {name} as a tensor, found a {type(value).__name__}")
         batch, size = logits.shape[0], self.dimensions - self.classes
         if tuple(logits.shape) != (batch, self.classes) or tuple(nuisance.shape) != (batch, size):
             raise UsageError(
@@ -182,8 +192,14 @@ class InvertibleClassifier(Classifier):
             return latents, readout.module.reading(latents)
 
     def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Log-density of network inputs, (B,), nats: log p(x | y) of labels (B,), or by default log sum_y pi_y p(x | y)."""
+        """Log-density of network inputs, (B,), nats: log p(x | y) of labels (B,), or by default log sum_y pi_y p(x | y).
+
+        Raises:
+            UsageError: if the inputs have another shape, or the labels are not B integers in 0..K-1.
+        """
         encoding = self(x)
+        if labels is not None:
+            labels = class_numbers(labels, self.classes, len(x)).to(x.device)
         return self.prior.log_prob(encoding.logits, encoding.nuisance, labels) + encoding.log_det  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -206,17 +222,17 @@ class InvertibleClassifier(Classifier):
         Raises:
             UsageError: if n is not positive, or the labels are not n classes.
         """
-        if n < 1:
-            raise UsageError(f"sample: expected n of at least 1, found {n}")
+        if not isinstance(n, int) or n < 1:
+            raise UsageError(f"sample: expected n of at least 1, found {n!r}")
         if labels is None:
             weights = self.prior.log_class_prior.exp().to("cpu" if generator is None else generator.device)
             chosen = torch.multinomial(weights, n, replacement=True, generator=generator)
         else:
-            chosen = torch.as_tensor(labels).flatten()
-            chosen = chosen.expand(n) if chosen.numel() == 1 else chosen
-        in_range = chosen.shape == (n,) and bool(((chosen >= 0) & (chosen < self.classes)).all())
-        if chosen.is_floating_point() or not in_range:
-            raise UsageError(f"sample: expected one class or {n} classes in 0..{self.classes - 1}, found {chosen.tolist()}")
+            single = isinstance(labels, int | np.integer) or (isinstance(labels, Tensor) and labels.dim() == 0)
+            chosen = class_numbers([labels] if single else labels, self.classes, where="sample")
+            chosen = chosen.expand(n) if len(chosen) == 1 else chosen
+        if len(chosen) != n:
+            raise UsageError(f"sample: expected one class or {n} classes, found {len(chosen)}")
         logits, nuisance = self.prior.sample(chosen.to(self.device, torch.int64), temperature, generator)
         return self.inverse(logits, nuisance)
 

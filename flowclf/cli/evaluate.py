@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flowclf.cli.options import DATA, DEVICE, JSON, MODEL, Device, Protocol, check_model
+from flowclf.cli.options import DATA, DATA_ROOT, DEVICE, JSON, MODEL, Device, Protocol, check_model
 
 
 def evaluate(
@@ -19,6 +19,7 @@ def evaluate(
         str | None,
         typer.Option("--oracle", metavar="MODEL", help="Classifier that labels metamers. Default: that of MODEL's recipe."),
     ] = None,
+    data_root: DATA_ROOT = None,
     limit: Annotated[
         int | None,
         typer.Option("--limit", metavar="N", min=1, help="Use N test examples, and the same fraction of the other data."),
@@ -45,6 +46,6 @@ def evaluate(
 
     with showing_progress() as progress:
         results = flowclf.run.evaluate_model(
-            model, data, protocol.value, device.value, progress, oracle, limit=limit, all_test=all_test
+            model, data, protocol.value, device.value, progress, oracle, data_root, limit=limit, all_test=all_test
         )
     print_results(results, as_json)

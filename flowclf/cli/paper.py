@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flowclf.cli.options import DATA, FIGURE, JSON
+from flowclf.cli.options import DATA, DATA_ROOT, FIGURE, JSON
 
 app = typer.Typer(help="Reproduce results of the paper (arXiv:1811.00401).", no_args_is_help=True, rich_markup_mode=None)
 
@@ -36,6 +36,7 @@ def figure6(
     oracle: Annotated[str, typer.Option("--oracle", metavar="MODEL", help="Independent classifier that labels every image.")],
     out: FIGURE = Path("figure6.png"),
     data: Annotated[str | None, DATA("Data set whose test images are used. Default: the data set of CE-MODEL.")] = None,
+    data_root: DATA_ROOT = None,
     rows: Annotated[int, typer.Option(metavar="N", min=1, help="Pairs of images per model.")] = 5,
     steps: Annotated[int, typer.Option(metavar="N", min=2, help="Images per row.")] = 7,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed for the pairs and the dequantisation noise.")] = 0,
@@ -47,7 +48,7 @@ def figure6(
     """
     from flowclf.paper.figure6 import draw
 
-    print(draw(ce, ice, oracle, out, data=data, rows=rows, steps=steps, seed=seed))
+    print(draw(ce, ice, oracle, out, data=data, rows=rows, steps=steps, seed=seed, data_root=data_root))
 
 
 @app.command()

@@ -112,6 +112,7 @@ def _recipe_and_seeds(recipe: str | None, seeds: str | None, further: list[str])
 def _check_resume(folder: Path, recipe: str | None, overrides: list[str], out: Path | None, dry_run: bool) -> None:
     """Check the arguments given with ``--resume``; a recipe must be that of the run."""
     from flowclf.recipe import load, resolved
+    from flowclf.recipe.places import located
 
     if out is not None or dry_run:
         other = "--out" if out else "--dry-run"
@@ -123,9 +124,9 @@ def _check_resume(folder: Path, recipe: str | None, overrides: list[str], out: P
         raise UsageError(f"expected a run directory, found {folder}, which has no resolved.yaml")
     if recipe is None:
         return
-    given = resolved(load(recipe, overrides).recipe)
+    given = resolved(located(load(recipe, overrides).recipe))
     try:
-        begun = resolved(load(stored).recipe)
+        begun = resolved(located(load(stored).recipe))
     except RecipeError as error:
         raise CheckpointError(f"the recipe of the run cannot be read: {error}") from error
     differing = [key for key in given if given[key] != begun[key]]
@@ -148,7 +149,13 @@ def show(name: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file
     from flowclf.recipe import find
     from flowclf.recipe.reader import read_text
 
-    sys.stdout.write(read_text(find(name)))
+    text = read_text(find(name))
+    if (buffer := getattr(sys.stdout, "buffer", None)) is None:
+        sys.stdout.write(text)
+        return
+    # The text of a file, in the encoding of the file.
+    sys.stdout.flush()
+    buffer.write(text.encode())
 
 
 @app.command()

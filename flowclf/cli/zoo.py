@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flowclf.cli.options import JSON
+from flowclf.cli.options import DATA_ROOT, JSON
 from flowclf.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def download(
 def verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Names of models. Default: all.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Also train the probes again, which takes minutes per model.")] = False,
+    data_root: DATA_ROOT = None,
     index: INDEX = None,
     as_json: JSON = False,
 ) -> None:
@@ -104,7 +105,7 @@ def verify(
     from flowclf.cli.progress import showing_progress
 
     with showing_progress() as progress:
-        verified = zoo.verify(names or None, full=full, index=index, progress=progress)
+        verified = zoo.verify(names or None, full=full, data_root=data_root, index=index, progress=progress)
     if as_json:
         print_json([_document(one) for one in verified])
     else:

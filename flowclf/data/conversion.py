@@ -208,4 +208,7 @@ def _array(values: Any) -> NDArray[Any]:
         values = values.detach().cpu()
         # numpy has no bfloat16
         return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"expected an array, found a {type(values).__name__} whose parts have several lengths") from error

@@ -15,6 +15,7 @@ from flowclf.data.seeding import generator
 from flowclf.data.torch_reading import MEMORY_GB, TorchData, read_torch
 from flowclf.errors import DataError, UsageError
 from flowclf.host_memory import moved
+from flowclf.labels import class_numbers
 from flowclf.settings import AugmentSettings
 
 
@@ -34,6 +35,7 @@ class DataSet:
         oracle: true class of any input, if known; it labels the metamers in an evaluation.
 
     Raises:
+        DataError: if a label is not a class, 0 to K - 1.
         UsageError: if the batch size is below 1, the seed is not an integer, the augmentation does not fit the data, or
             there are fewer than 2 training examples (or none, and validation examples).
     """
@@ -52,6 +54,9 @@ class DataSet:
         check_positive(self.batch_size, "batch_size")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise UsageError(f"seed: expected an integer, found {self.seed!r}")
+        for part in ("train", "validation", "test"):
+            if isinstance(split := getattr(self, part), Split):
+                class_numbers(split.labels, self.classes, where=f"data set '{self.name}': {part} labels", error=DataError)
         if len(self.train) < 2 and not self.all_test:
             raise UsageError(f"data set '{self.name}': expected at least 2 training examples, found {len(self.train)}")
         self.augment.check(self.image_shape)

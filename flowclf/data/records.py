@@ -38,6 +38,10 @@ class Split:
     labels: Tensor
 
     def __post_init__(self) -> None:
+        for name, value in (("inputs", self.inputs), ("labels", self.labels)):
+            if not isinstance(value, Tensor):
+                kind = type(value).__name__
+                raise DataError(f"{name}: expected a tensor, found a {kind}; DataSet.from_arrays takes arrays and lists")
         images = self.inputs.dim() == 4 and self.inputs.dtype == torch.uint8
         vectors = self.inputs.dim() in (2, 3) and self.inputs.dtype == torch.float32
         if not images and not vectors:

@@ -51,7 +51,8 @@ class MetricContext:
         splits: ``train``, ``validation`` and ``test``; only ``test`` if the data are all test.
 
     Raises:
-        UsageError: if the protocol does not exist, the limit is not valid, or the oracle does not fit the classifier.
+        UsageError: if an argument is of another type, the protocol does not exist, the limit is not valid, or the oracle does not
+            fit the classifier.
     """
 
     def __init__(
@@ -66,8 +67,16 @@ class MetricContext:
         limit: int | None = None,
         progress: Progress | None = None,
     ) -> None:
+        for value, kind, instead in (
+            (classifier, Classifier, "flowclf.build_classifier, flowclf.plain_classifier or flowclf.load makes one"),
+            (data, DataSet, "flowclf.data.load or flowclf.data.DataSet.from_arrays makes one"),
+        ):
+            if not isinstance(value, kind):
+                raise UsageError(f"evaluate: expected a flowclf {kind.__name__}, found a {type(value).__name__}; {instead}")
         if protocol not in PROTOCOLS:
-            raise UsageError(f"unknown evaluation protocol '{protocol}'{nearest(protocol, PROTOCOLS)}")
+            raise UsageError(f"unknown evaluation protocol '{protocol}'{nearest(str(protocol), PROTOCOLS)}")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise UsageError(f"evaluate: seed: expected an integer, found {seed!r}")
         self.whole, data = data, limited(data, limit)
         self.limit = len(data.test) if data is not self.whole else None
         self.classifier, self.data, self.seed = classifier, data, seed

@@ -38,14 +38,16 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
         if count > 1:
             readers = [node.name for node in node_list if (source, output) in map(tuple, node.inputs)]
             shape = source.output_dims[output]
-            raise GraphError(f"output {output} of node '{source.name}', shape {shape}, is used {count} times, by {readers}")
+            raise GraphError(
+                f"output {output} of node '{source.name}', shape {shape}, is used {count} times, by {readers}{_hint(source)}"
+            )
     for node in node_list:
         if isinstance(node, ConditionNode) or node.conditions:
             condition = node if isinstance(node, ConditionNode) else node.conditions[0]
             raise GraphError(f"condition '{condition.name}', shape {condition.dims}: a classifier's graph cannot have conditions")
         for output, shape in enumerate(node.output_dims):
             if not uses[node, output]:
-                raise GraphError(f"output {output} of node '{node.name}', shape {tuple(shape)}, is not used")
+                raise GraphError(f"output {output} of node '{node.name}', shape {tuple(shape)}, is not used{_hint(node)}")
     for name, count in Counter(node.name for node in node_list).items():
         if count > 1:
             raise GraphError(f"{count} nodes are named '{name}'; a checkpoint needs unique names")
@@ -69,6 +71,12 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
     graph.node_list = _ordered(graph.out_nodes)
     graph.module_list = nn.ModuleList(node.module for node in steps_of(graph))
     return graph
+
+
+def _hint(node: Node) -> str:
+    """What follows an error about an output of the head: FrEIA takes ``OutputNode(head)`` for the first output alone."""
+    ends = "OutputNode((head, 0)) for the logits, OutputNode((head, 1)) for the nuisances"
+    return f"; a classifier's graph has both outputs of its head: {ends}" if is_head(node) else ""
 
 
 def _ordered(ends: Sequence[Node]) -> list[Node]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
 from flowclf.errors import UsageError
+from flowclf.labels import class_numbers
 from flowclf.losses.class_weights import WeightedCrossEntropy
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import Prior
@@ -123,6 +124,17 @@ class Loss(nn.Module):
 
     def _weighted(self) -> list[WeightedCrossEntropy]:
         return [module for module in self.modules() if isinstance(module, WeightedCrossEntropy)]
+
+    def __call__(self, encoding: Encoding, labels: Tensor) -> LossTerms:
+        """The loss of a batch, after a check of the labels.
+
+        Raises:
+            UsageError: if the labels are not B integers, or, where that can be seen without waiting for a GPU, out of range.
+        """
+        if isinstance(encoding, Encoding):
+            classes = encoding.logits.shape[1] if encoding.logits.dim() == 2 else None
+            labels = class_numbers(labels, classes, len(encoding.logits), sync=False)
+        return super().__call__(encoding, labels)  # type: ignore[no-any-return]
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """The loss of a batch: an encoding of B samples and their labels (B,)."""

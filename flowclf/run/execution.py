@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import time
@@ -19,6 +20,7 @@ from flowclf.host_memory import keep_freed_memory
 from flowclf.losses import AdversarialLoss
 from flowclf.progress import forecast
 from flowclf.recipe import LoadedRecipe, Recipe, dump, load
+from flowclf.recipe.places import located
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.report import write_report
 from flowclf.run.opening import prepare
@@ -40,9 +42,13 @@ def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", pro
     """Run a recipe in ``out``, a new or empty folder, by default a new one under ``runs``, on auto, cpu or cuda.
 
     Raises:
+        UsageError: if ``out`` is not new or empty, or cannot be written to; nothing is trained then.
         InterruptedRunError: if SIGINT or SIGTERM stops the run; its state is saved.
         NonFiniteLossError: if training diverges; the last good state is kept.
     """
+    RunFolder.check_new(out)
+    # The run and its model are used from other folders too.
+    loaded = dataclasses.replace(loaded, recipe=located(loaded.recipe))
     # Everything is built before the folder is created, so that a recipe that cannot run leaves nothing behind.
     trainer, oracle = prepare(loaded.recipe, device)
     folder = RunFolder.create(loaded.recipe.name, out)

@@ -9,10 +9,12 @@ from flowclf import checkpoint, zoo
 from flowclf.classifier import Classifier
 from flowclf.data import DataSet, Oracle, labelled_images
 from flowclf.data import load as load_data
-from flowclf.errors import UsageError
+from flowclf.errors import FlowclfError, UsageError
 from flowclf.evaluation import check_fits, ready_oracle
+from flowclf.files import check_writable
 from flowclf.recipe import Recipe, load
 from flowclf.recipe.building import build_data, build_trainer, resolve_device
+from flowclf.recipe.places import data_paths, located, with_data_at
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.training import Trainer
 
@@ -53,22 +55,31 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
     folder = RunFolder(path)
     if folder.resolved.is_file():
         folder.require(folder.model)
-        return OpenedModel(checkpoint.load(folder.model, device=chosen), load(folder.resolved).recipe)
+        return OpenedModel(checkpoint.load(folder.model, device=chosen), located(load(folder.resolved).recipe))
     if not path.exists():
         try:
             path = zoo.model_folder(model)
         except UsageError as error:
             raise UsageError(f"there is no run directory or checkpoint at {path}, and {error}") from error
     recipe = path / "recipe.yaml"
-    if not recipe.is_file() and path.parent.name == folder.checkpoints.name:
-        recipe = RunFolder(path.parent.parent).resolved
-    return OpenedModel(checkpoint.load(path, device=chosen), load(recipe).recipe if recipe.is_file() else None)
+    known = None
+    if recipe.is_file():
+        # The paths in a zoo begin at the zoo; in those of earlier versions, in the folder where the model was trained.
+        known = located(load(recipe).recipe, path.parent, Path.cwd())
+    elif path.parent.name == folder.checkpoints.name and (resolved := RunFolder(path.parent.parent).resolved).is_file():
+        known = load(resolved).recipe
+    return OpenedModel(checkpoint.load(path, device=chosen), known)
 
 
-def open_data(opened: OpenedModel, name: str | None) -> DataSet:
+def open_data(opened: OpenedModel, name: str | None, root: Path | None = None) -> DataSet:
     """Load the data set with a registered name, a user's data at a path, or by default the data of the model's recipe.
 
     They are shuffled with the recipe's seed before a validation part is held out.
+
+    Args:
+        opened: the model with its recipe.
+        name: the name or path.
+        root: where the data of the model's recipe are now, if not where they were.
 
     Raises:
         UsageError: if the data do not exist; if no data are named and the model has no recipe; or if the class folders of a folder
@@ -77,7 +88,9 @@ def open_data(opened: OpenedModel, name: str | None) -> DataSet:
     if name is None:
         if opened.recipe is None:
             raise UsageError("a checkpoint without its run has no record of its data: name the data set with --data")
-        return build_data(opened.recipe)
+        return _own_data(opened.recipe, root)
+    if root is not None:
+        raise UsageError("--data-root is the place of the data of the model's recipe and cannot be combined with --data")
     path, seed = Path(name), 0 if opened.recipe is None else opened.recipe.seed
     if path.is_dir():
         channels, *size = image_shape(opened.classifier)
@@ -106,6 +119,19 @@ def open_test_data(opened: OpenedModel, folder: str) -> DataSet:
     return DataSet.from_split(images, class_names=names, name=Path(folder).name)
 
 
+def _own_data(recipe: Recipe, root: Path | None) -> DataSet:
+    if root is not None:
+        return build_data(with_data_at(recipe, root))
+    try:
+        return build_data(recipe)
+    except FlowclfError as error:
+        if all(path is None or path.exists() for path in data_paths(recipe.data).values()):
+            raise
+        raise UsageError(
+            f"the data of the model's recipe are not there any more: {error}; --data-root names where they are now"
+        ) from error
+
+
 def open_oracle(recipe: Recipe, classifier: Classifier) -> Oracle | None:
     """Open the oracle in a recipe's section ``evaluate``, which labels the metamers of its classifier; None if there is none.
 
@@ -121,9 +147,11 @@ def open_oracle(recipe: Recipe, classifier: Classifier) -> Oracle | None:
 
 
 def check_png(out: Path) -> None:
-    """Raise UsageError if the path of a figure does not end in ``.png``."""
+    """Raise UsageError if the path of a figure does not end in ``.png``, or the figure and its data could not be written."""
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out: expected a .png file, found {out}")
+    for path in (out, out.with_suffix(".npz")):
+        check_writable(path, "--out")
 
 
 def image_shape(classifier: Classifier) -> tuple[int, ...]:

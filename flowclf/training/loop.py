@@ -28,6 +28,7 @@ from flowclf.training.overfitting import first_signs
 from flowclf.training.precision import subnet_dtype
 from flowclf.training.progress import Progress, SilentProgress
 from flowclf.training.schedules import build_schedule
+from flowclf.training.typical import typical_bits
 from flowclf.training.validation import validate_adversary, validate_classifier
 
 Row = dict[str, Any]
@@ -191,7 +192,7 @@ class Trainer:
 
         terms = self.loss(encoding, batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()
+        terms.total.backward()  # type: ignore[no-untyped-call]
 
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         own = {name: value for name, value in played.items() if name not in terms.parts}
@@ -252,9 +253,11 @@ class Trainer:
         return self._best if which == "best" else self._averaged()
 
     def finish(self) -> None:
-        """Give the classifier the weights to keep, as ``train.keep`` says, and put it in eval mode."""
+        """Give the classifier the weights to keep, as ``train.keep`` says, put it in eval mode, and measure what is typical."""
         self.classifier.load_state_dict(self.weights(self.settings.keep))
         self.classifier.eval()
+        if isinstance(self.classifier, InvertibleClassifier):
+            self.classifier.typical_bits = typical_bits(self.classifier, self.data)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that determines how the training goes on, as tensors, numbers and strings; raises as :meth:`run`."""

@@ -314,7 +314,7 @@ def test_a_plain_network_runs_and_judges_the_metamers_of_another_run(
     image = tmp_path / "0.png"
     Image.fromarray(np.load(arrays)["images"][0]).save(image)
     (answer,) = predict(str(judge.folder), [image], "cpu")
-    assert set(answer) == {"file", "class", "probability"}
+    assert set(answer) == {"file", "class", "probability", "probabilities"}
     assert main(["metamers", str(judge.folder)]) == main(["planes", str(judge.folder)]) == 2
     assert capsys.readouterr().err.count("expected an invertible classifier, found a plain network") == 2
 

@@ -14,7 +14,7 @@ from flowclf.evaluation.metrics.error import check_outputs
 
 def cross_entropy_nats(logits: Tensor, labels: Tensor) -> float:
     """Mean of -log softmax(logits)[label], nats, summed in float64; raises as :func:`check_outputs`."""
-    check_outputs(logits, labels)
+    labels = check_outputs(logits, labels)
     return functional.cross_entropy(logits.double(), labels).item()
 
 
