@@ -25,6 +25,11 @@ def is_traced() -> bool:
     )
 
 
+def is_exported() -> bool:
+    """Whether operations are recorded to run elsewhere, by ``torch.export``, ``torch.onnx`` or ``torch.jit.trace``."""
+    return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+
+
 def cached_constant(make: Callable[P, R]) -> Callable[P, R]:
     """Decorator for a function that makes constant tensors: they are kept, except for those made while :func:`is_traced`.
 

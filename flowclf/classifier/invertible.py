@@ -125,7 +125,7 @@ class InvertibleClassifier(Classifier):
         return grid_peak(self.graph, self._input_peak) if self.stream == "fixed_point" else None
 
     def _run(
-        self, values: Sequence[Tensor], *, rev: bool, log_det: bool, left_out: NodeSet = frozenset()
+        self, values: Sequence[Tensor], *, rev: bool, log_det: bool, left_out: NodeSet = ()
     ) -> tuple[tuple[Tensor, ...], Tensor | None]:
         if self.stream == "fixed_point":
             values = self._on_grid(values, rev)
@@ -146,7 +146,7 @@ class InvertibleClassifier(Classifier):
             UsageError: if the shape is wrong or the type is not floating point.
         """
         (logits, nuisance), log_det = self._run((self._checked(x),), rev=False, log_det=True)
-        return Encoding(logits, nuisance, logits.new_zeros(len(x)) if log_det is None else log_det)
+        return Encoding(logits, nuisance, logits.new_zeros(x.shape[0]) if log_det is None else log_det)
 
     def latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits (B, K) and nuisances (B, D-K) of network inputs, without the log-determinant."""

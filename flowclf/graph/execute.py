@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
 from FrEIA.framework import Node
@@ -11,7 +11,7 @@ from torch import Tensor
 from flowclf.graph.check import Graph, is_head, steps_of
 from flowclf.nodes.base import FlowNode
 
-NodeSet: TypeAlias = frozenset[Node]
+NodeSet: TypeAlias = Collection[Node]
 
 
 def execute(
@@ -21,7 +21,7 @@ def execute(
     *,
     rev: bool = False,
     log_det: bool = True,
-    left_out: NodeSet = frozenset(),
+    left_out: NodeSet = (),
     until: Node | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Run a graph forward, or backward with ``rev``.
@@ -69,7 +69,7 @@ def execute(
         results = tuple(available[tuple((node.outputs if rev else node.inputs)[0])] for node in ends[1])
     if not log_det:
         return results, None
-    batch = len(results[0])
+    batch = results[0].shape[0]
     total = results[0].new_zeros(batch) if total is None else total
     return results, (total + scalar if scalar else total).expand(batch)
 
@@ -78,10 +78,11 @@ def after_the_logits(graph: Graph) -> NodeSet:
     """Find the final nodes, in a chain that ends at the head's first input, that do not change the logits."""
     end = next(filter(is_head, graph.node_list))
     if len(end.input_dims[0]) == 3 and not end.module.dct:
-        return frozenset()
+        return ()
     node = end.inputs[0][0]
-    found: set[Node] = set()
+    # torch.compile cannot carry a set of nodes over a part that it leaves to Python.
+    found: list[Node] = []
     while getattr(node.module, "preserves_logits_of", 0) == end.module.classes:
-        found.add(node)
+        found.append(node)
         node = node.inputs[0][0]
-    return frozenset(found)
+    return tuple(found)

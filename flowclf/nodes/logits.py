@@ -94,7 +94,7 @@ class _AffineAroundMeans(Transformer):
             log_scale = torch.cat((uniform, log_scale[:, n:]), dim=1)
             shift = torch.cat((shift[:, :n] - _mean_map(shift[:, :n]), shift[:, n:]), dim=1)
         means = _mean_map(x[:, :n])
-        means = torch.cat((means, means.new_zeros(len(means), x.shape[1] - n, *means.shape[2:])), dim=1)
+        means = torch.cat((means, means.new_zeros(means.shape[0], x.shape[1] - n, *means.shape[2:])), dim=1)
         return means, log_scale, shift
 
     def _log_det(self, log_scale: Tensor) -> Tensor:

@@ -14,6 +14,10 @@ from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
 from flowclf.subnets.building import starts_at_zero, takes_maps
 
 
+# Asked once: torch.compile cannot trace the question.
+_CONVOLVES_FASTER = "AVX512" in torch.backends.cpu.get_cpu_capability()
+
+
 class PointwiseConv2d(nn.Conv2d):
     """A 1x1 convolution by :func:`pointwise`."""
 
@@ -28,8 +32,7 @@ class PointwiseConv2d(nn.Conv2d):
 def pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply each pixel's channels by a matrix (channels_out, channels_in) and add a bias (channels_out,)."""
     # On a CPU with AVX2 a matrix product takes half of the time of torch's convolution; with AVX-512 the convolution is faster.
-    convolves_faster = x.device.type == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability()
-    if convolves_faster and x.dtype in (torch.float32, torch.bfloat16):
+    if _CONVOLVES_FASTER and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
         return functional.conv2d(x, matrix[:, :, None, None], bias)
     return functional.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
 
