@@ -21,6 +21,7 @@ WEIGHTS = "model.safetensors"
 _MAX_DEPTH = 32
 
 Size = Annotated[int, Ge(1), Le(2**24)]
+_Pixels = Annotated[int, Ge(0), Le(1024)]
 
 
 class Preprocessing(Section):
@@ -28,7 +29,7 @@ class Preprocessing(Section):
 
     image_shape: Annotated[list[Size], Len(1, 3)]
     bits: Annotated[int, Ge(1), Le(8)] | None
-    pad: Annotated[int, Ge(0), Le(1024)]
+    pad: _Pixels | Annotated[list[_Pixels], Len(4, 4)]
     fixed_point: bool = False
 
 

@@ -19,7 +19,7 @@ import flowclf
 from flowclf.checkpoint.allocation import limit_for, tensor_shapes
 from flowclf.checkpoint.comparison import check_same
 from flowclf.checkpoint.description import FORMAT, VERSION, check_description
-from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, plain_classifier
+from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, check_precision, plain_classifier
 from flowclf.component_schema.sections import plain
 from flowclf.component_schema.specs import name_and_arguments
 from flowclf.errors import CheckpointError, UsageError
@@ -172,6 +172,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return json_object(file, str(file), CheckpointError)
 
 
+@torch.inference_mode(False)
 def load(
     path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> InvertibleClassifier | PlainClassifier:
@@ -180,10 +181,10 @@ def load(
     Args:
         path: the model's folder, or the ``model.json`` in it.
         device: device to load the model to.
-        dtype: floating-point type to cast it to; by default as saved.
+        dtype: floating-point type to cast it to, for an invertible classifier float32 or float64; by default as saved.
 
     Raises:
-        UsageError: if there is no model at ``path``.
+        UsageError: if there is no model at ``path``, or it cannot compute in ``dtype``.
         ChecksumError: if the SHA-256 of the weights is not the one in the description.
         CheckpointError: if a file cannot be read, the description is invalid or needs more memory than its weights account for, or
             the weights do not fit it.
@@ -206,6 +207,10 @@ def load(
     except UsageError as error:
         raise CheckpointError(f"{where}: {error}") from error
     _load_weights(classifier, weights, shapes, description)
+    if isinstance(classifier, InvertibleClassifier):
+        check_precision(classifier.dtype if dtype is None else dtype, "its parameters")
+    elif dtype is not None and dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise UsageError(f"dtype: expected a floating-point type of 16 bits or more, found {dtype}")
     return classifier.to(device=device, dtype=dtype).eval()
 
 

@@ -123,7 +123,7 @@ class ConditionalNode(BijectiveNode):
             spread = [c if c.dim() == given.dim() else c[:, :, None, None].expand(-1, -1, *size) for c in conditions]
             given = torch.cat((given, *spread), dim=1)
         output = self._run_subnet(given)
-        output = output.view(output.shape[0], -1, *size) if self.whole_maps else output
+        output = output.view(output.shape[0], output.shape[1] // math.prod(size), *size) if self.whole_maps else output
         return round_to_grid(output) if self.fixed_point else output
 
     def _run_subnet(self, given: Tensor) -> Tensor:

@@ -84,7 +84,8 @@ class RationalQuadratic(Transformer):
     def _bin(self, values: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Whether values lie inside, the clamped values, and left end, width, lower end, height and slopes of their bins."""
         dtype = torch.promote_types(torch.promote_types(values.dtype, parameters.dtype), torch.float32)
-        each = parameters.to(dtype).view(parameters.shape[0], self.parameters_per_entry, -1, *parameters.shape[2:])
+        entries = parameters.shape[1] // self.parameters_per_entry
+        each = parameters.to(dtype).view(parameters.shape[0], self.parameters_per_entry, entries, *parameters.shape[2:])
         widths, heights, raw_slopes = torch.split(each, [self.bins, self.bins, self.bins - 1], dim=1)
         ends, levels = self._ends(widths), self._ends(heights)
         slopes = _pad(self.max_log_slope * torch.tanh(raw_slopes / self.max_log_slope), 0.0, 0.0).exp()

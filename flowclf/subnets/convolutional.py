@@ -13,7 +13,6 @@ from flowclf.errors import GraphError
 from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
 from flowclf.subnets.building import starts_at_zero, takes_maps
 
-
 # Asked once: torch.compile cannot trace the question.
 _CONVOLVES_FASTER = "AVX512" in torch.backends.cpu.get_cpu_capability()
 
