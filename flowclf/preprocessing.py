@@ -36,7 +36,7 @@ class Preprocessing(nn.Module):
     Args:
         image_shape: (C, H, W) of the images before padding, (D,) of vectors, or (C, L) of signals.
         bits: depth of the dequantisation, 1 to 8; None for continuous data.
-        pad: pixels added on each of the four sides.
+        pad: pixels added on each of the four sides; or four numbers: left, top, right, bottom.
         fixed_point: round to the grid.
         mean: D or C values that are subtracted from continuous data; None for none.
         std: D or C positive values by which they are then divided; given with ``mean``. :func:`standardization` computes both.
@@ -60,7 +60,7 @@ class Preprocessing(nn.Module):
         image_shape: Sequence[int],
         *,
         bits: int | None = 8,
-        pad: int = 0,
+        pad: int | Sequence[int] = 0,
         fixed_point: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -69,16 +69,18 @@ class Preprocessing(nn.Module):
         self.image_shape = tuple(int(size) for size in image_shape)
         if bits is not None and not 1 <= bits <= 8:
             raise UsageError(f"preprocessing: bits must be 1 to 8 or None, found {bits}")
-        if pad < 0:
-            raise UsageError(f"preprocessing: pad must be 0 or more pixels, found {pad}")
-        if len(self.image_shape) != 3 and (bits is not None or pad):
+        sides = (pad,) * 4 if isinstance(pad, int) else tuple(pad)
+        if len(sides) != 4 or not all(isinstance(side, int) and side >= 0 for side in sides):
+            raise UsageError(f"preprocessing: pad must be 0 or more pixels, or four such numbers, found {pad}")
+        if len(self.image_shape) != 3 and (bits is not None or any(sides)):
             raise UsageError(f"preprocessing: bits and pad need images (C, H, W), found data of shape {self.image_shape}")
         if bits is not None and mean is not None:
             raise UsageError("preprocessing: mean and std are for continuous data, whose bits are None; images become [-1, 1]")
-        if bits is None and pad:
+        if bits is None and any(sides):
             raise UsageError(f"preprocessing: padding consists of dequantisation noise and needs bits; found pad {pad}, bits None")
         self.bits = bits
-        self.pad = pad
+        self.pad: int | tuple[int, ...] = sides if len(set(sides)) > 1 else sides[0]
+        self._left, self._top, self._right, self._bottom = sides
         self.fixed_point = fixed_point
         self.mean, self.std = _checked(mean, std, self.image_shape)
         self._log2_std = sum(map(math.log2, self.std)) / len(self.std) if self.std else 0.0
@@ -92,11 +94,14 @@ class Preprocessing(nn.Module):
         """Shape of a network input, without the batch dimension."""
         if len(self.image_shape) == 2:
             return (math.prod(self.image_shape),)
-        return self.image_shape[:1] + tuple(size + 2 * self.pad for size in self.image_shape[1:])
+        channels, *size = self.image_shape
+        added = (self._top + self._bottom, self._left + self._right)
+        return (channels, *(pixels + more for pixels, more in zip(size, added, strict=False)))
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments as JSON."""
-        own = {"image_shape": list(self.image_shape), "bits": self.bits, "pad": self.pad, "fixed_point": self.fixed_point}
+        pad = self.pad if isinstance(self.pad, int) else list(self.pad)
+        own = {"image_shape": list(self.image_shape), "bits": self.bits, "pad": pad, "fixed_point": self.fixed_point}
         if self.mean is None or self.std is None:
             return own
         return {**own, "mean": list(self.mean), "std": list(self.std)}
@@ -120,7 +125,7 @@ class Preprocessing(nn.Module):
         x = (2 * images - 1) * (1 - 2.0**-self.bits)
         if self.fixed_point:
             x = round_to_grid(x)
-        return functional.pad(x, (self.pad,) * 4, value=2.0**-self.bits - 1) if self.pad else x
+        return functional.pad(x, self._sides, value=2.0**-self.bits - 1) if self.pad else x
 
     def inverse(self, x: Tensor) -> Tensor:
         """Map network inputs to images without the padding; x in [-1, 1] to values up to half a level beyond [0, 1].
@@ -160,7 +165,7 @@ class Preprocessing(nn.Module):
             parts = 2.0 ** (16 - self.bits)
             noise = (noise * parts).floor().add(0.5).div(parts)
         if self.pad:
-            levels = functional.pad(levels, (self.pad,) * 4)
+            levels = functional.pad(levels, self._sides)
         return (levels + noise) * 2.0 ** (1 - self.bits) - 1
 
     def bits_per_dim(self, log_prob: Tensor) -> Tensor:
@@ -181,8 +186,16 @@ class Preprocessing(nn.Module):
         data = data.flatten(1) if len(self.image_shape) == 2 else data
         return round_to_grid(data) if self.fixed_point else data
 
+    @property
+    def _sides(self) -> tuple[int, ...]:
+        """The padding in torch's order."""
+        return self._left, self._right, self._top, self._bottom
+
     def _without_padding(self, x: Tensor) -> Tensor:
-        return x[..., self.pad : -self.pad, self.pad : -self.pad] if self.pad else x
+        if not self.pad:
+            return x
+        height, width = self.image_shape[1:]
+        return x[..., self._top : self._top + height, self._left : self._left + width]
 
     def _check(self, data: Tensor) -> None:
         if not isinstance(data, Tensor):

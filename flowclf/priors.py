@@ -104,7 +104,7 @@ class FactorialPrior(Prior):
         device = self.mean.device if generator is None else generator.device
 
         def noise(size: int) -> Tensor:
-            return temperature * torch.randn(len(labels), size, generator=generator, device=device).to(self.mean)
+            return temperature * torch.randn(labels.shape[0], size, generator=generator, device=device).to(self.mean)
 
         one_hot = functional.one_hot(labels, self.classes).to(self.mean)
         logits = self.logit_mean * one_hot + self.logit_mean.sqrt() * noise(self.classes)

@@ -22,6 +22,7 @@ WEIGHTS = "model.safetensors"
 _MAX_DEPTH = 32
 
 Size = Annotated[int, Ge(1), Le(2**24)]
+_Pixels = Annotated[int, Ge(0), Le(1024)]
 
 
 class Preprocessing(Section):
@@ -29,7 +30,7 @@ class Preprocessing(Section):
 
     image_shape: Annotated[list[Size], Len(1, 3)]
     bits: Annotated[int, Ge(1), Le(8)] | None
-    pad: Annotated[int, Ge(0), Le(1024)]
+    pad: _Pixels | Annotated[list[_Pixels], Len(4, 4)]
     fixed_point: bool = False
     mean: Annotated[list[float], Len(1, 2**24)] | None = None
     std: Annotated[list[float], Len(1, 2**24)] | None = None

@@ -19,7 +19,7 @@ import flowclf
 from flowclf.checkpoint.allocation import limit_for, tensor_shapes
 from flowclf.checkpoint.comparison import check_same
 from flowclf.checkpoint.description import FORMAT, VERSION, check_description
-from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, plain_classifier
+from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, check_precision, plain_classifier
 from flowclf.classifier.typical import KEY as TYPICAL_BITS
 from flowclf.classifier.typical import TypicalBits
 from flowclf.component_schema.sections import plain
@@ -191,6 +191,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return json_object(file, str(file), CheckpointError)
 
 
+@torch.inference_mode(False)
 def load(
     path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> InvertibleClassifier | PlainClassifier:
@@ -199,10 +200,10 @@ def load(
     Args:
         path: the model's folder, or the ``model.json`` in it.
         device: device to load the model to.
-        dtype: floating-point type to cast it to; by default as saved.
+        dtype: floating-point type to cast it to, for an invertible classifier float32 or float64; by default as saved.
 
     Raises:
-        UsageError: if there is no model at ``path``, or torch does not have the device or floating-point type.
+        UsageError: if there is no model at ``path``, torch does not have the device, or the model cannot compute in ``dtype``.
         ChecksumError: if the SHA-256 of the weights is not the one in the description.
         CheckpointError: if a file cannot be read, the description is invalid or needs more memory than its weights account for, or
             the weights do not fit it.
@@ -227,6 +228,9 @@ def load(
     _load_weights(classifier, weights, shapes, description)
     if isinstance(classifier, InvertibleClassifier):
         classifier.typical_bits = TypicalBits.of_metadata(description.get("metadata"))
+        check_precision(classifier.dtype if dtype is None else dtype, "its parameters")
+    elif dtype is not None and dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise UsageError(f"dtype: expected a floating-point type of 16 bits or more, found {dtype}")
     try:
         return classifier.to(device=device, dtype=dtype).eval()
     except (TypeError, RuntimeError, AssertionError) as error:

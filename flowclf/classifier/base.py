@@ -36,7 +36,7 @@ class Encoding(NamedTuple):
     @classmethod
     def of_logits(cls, logits: Tensor) -> Encoding:
         """Encoding of a network that has logits only: no nuisances, and log-determinants of 0."""
-        return cls(logits, logits.new_zeros(len(logits), 0), logits.new_zeros(len(logits)))
+        return cls(logits, logits.new_zeros(logits.shape[0], 0), logits.new_zeros(logits.shape[0]))
 
 
 class Classifier(nn.Module):

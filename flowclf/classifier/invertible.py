@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +22,6 @@ from flowclf.graph import (
     after_the_logits,
     build_graph,
     checked_graph,
-    copy_nodes,
     execute,
     head_of,
     node_rows,
@@ -120,8 +118,6 @@ class InvertibleClassifier(Classifier):
             )
 
     def _on_grid(self, values: Sequence[Tensor], rev: bool) -> tuple[Tensor, ...]:
-        if values[0].element_size() < 4:
-            raise UsageError(f"a fixed-point stream needs float32 or float64, found {values[0].dtype}")
         if not rev:
             x = round_to_grid(values[0])
             self._input_peak.see(x)
@@ -135,8 +131,10 @@ class InvertibleClassifier(Classifier):
         return grid_peak(self.graph, self._input_peak) if self.stream == "fixed_point" else None
 
     def _run(
-        self, values: Sequence[Tensor], *, rev: bool, log_det: bool, left_out: NodeSet = frozenset()
+        self, values: Sequence[Tensor], *, rev: bool, log_det: bool, left_out: NodeSet = ()
     ) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        check_precision(values[0].dtype, "its inputs")
+        check_precision(self.dtype, "its parameters")
         if self.stream == "fixed_point":
             values = self._on_grid(values, rev)
         # The stream keeps its precision under a caller's autocast; couplings set the precision of their subnets.
@@ -156,7 +154,7 @@ class InvertibleClassifier(Classifier):
             UsageError: if the shape is wrong or the type is not floating point.
         """
         (logits, nuisance), log_det = self._run((self._checked(x),), rev=False, log_det=True)
-        return Encoding(logits, nuisance, logits.new_zeros(len(x)) if log_det is None else log_det)
+        return Encoding(logits, nuisance, logits.new_zeros(x.shape[0]) if log_det is None else log_det)
 
     def latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits (B, K) and nuisances (B, D-K) of network inputs, without the log-determinant."""
@@ -241,8 +239,10 @@ class InvertibleClassifier(Classifier):
         return head_of(self.graph).nuisance_maps(nuisance)
 
     def initialize(self, x: Tensor) -> None:
-        """Initialise every uninitialised ActNorm from a batch of network inputs."""
+        """Initialise every uninitialised ActNorm from a batch of network inputs; raises UsageError if it is empty."""
         self._checked(x)
+        if not len(x):
+            raise UsageError("initialize: expected at least one input, found none")
         with torch.autocast(x.device.type, enabled=False):
             initialize(self.graph, x)
 
@@ -255,17 +255,19 @@ class InvertibleClassifier(Classifier):
         """Rows of the node table: names, kinds, shapes and parameter counts, in order of execution."""
         return node_rows(self.graph)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copy_nodes(self.graph, memo)
-        again = type(self).__new__(type(self))
-        memo[id(self)] = again
-        again.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return again
-
     def __repr__(self) -> str:
         table = self._table(f"{self.classes} logits + {self.dimensions - self.classes} nuisances")
         stream = "" if self.stream == "float" else f"\n  stream: {self.stream}"
         return f"{table}{stream}\n  {self.prior}"
+
+
+def check_precision(dtype: torch.dtype, what: str) -> None:
+    """Raise UsageError if an invertible classifier cannot compute in a type: it can in float32 and float64 only."""
+    if dtype not in (torch.float32, torch.float64):
+        raise UsageError(
+            f"an invertible classifier computes in float32 or float64, found {dtype} for {what}: with fewer digits its inverse "
+            "does not restore the input; train with precision: bf16 to use bf16 where digits do not matter"
+        )
 
 
 def require_invertible(classifier: Classifier, what: str) -> InvertibleClassifier:

@@ -15,6 +15,9 @@ from flowclf.errors import GraphError
 from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
 from flowclf.subnets.building import makes_vectors, starts_at_zero, takes_maps
 
+# Asked once: torch.compile cannot trace the question.
+_CONVOLVES_FASTER = "AVX512" in torch.backends.cpu.get_cpu_capability()
+
 
 class PointwiseConv2d(nn.Conv2d):
     """A 1x1 convolution by :func:`pointwise`."""
@@ -30,8 +33,7 @@ class PointwiseConv2d(nn.Conv2d):
 def pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply each pixel's channels by a matrix (channels_out, channels_in) and add a bias (channels_out,)."""
     # On a CPU with AVX2 a matrix product takes half of the time of torch's convolution; with AVX-512 the convolution is faster.
-    convolves_faster = x.device.type == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability()
-    if convolves_faster and x.dtype in (torch.float32, torch.bfloat16):
+    if _CONVOLVES_FASTER and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
         return functional.conv2d(x, matrix[:, :, None, None], bias)
     return functional.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
 
@@ -101,7 +103,7 @@ class ConditionalBottleneck(nn.Module):
         """Compute feature maps (B, channels_out, H, W) from maps and vectors (B, context_channels)."""
         first, hidden, last = self.first, self.hidden, self.last
         if self.context is None:
-            shifts: Sequence[Tensor] = (context.new_zeros(len(context), 1),) * 2
+            shifts: Sequence[Tensor] = (context.new_zeros(context.shape[0], 1),) * 2
         else:
             shifts = self.context(context).chunk(2, dim=1)
         usable = is_fast(x, first.weight, last.weight) and not any(map(is_hooked, self.children()))

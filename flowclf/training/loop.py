@@ -16,7 +16,7 @@ from flowclf.data import Batch, DataSet, mix_seed
 from flowclf.errors import GridOverflowError, UsageError
 from flowclf.fixed_point import LIMIT
 from flowclf.losses import AdversarialLoss, Loss
-from flowclf.modes import repeatable
+from flowclf.modes import learning, repeatable
 from flowclf.nodes import set_subnet_dtype
 from flowclf.settings import TrainSettings
 from flowclf.training.cuda_graphs import Passes
@@ -28,6 +28,7 @@ from flowclf.training.overfitting import first_signs
 from flowclf.training.precision import subnet_dtype
 from flowclf.training.progress import Progress, SilentProgress
 from flowclf.training.schedules import build_schedule
+from flowclf.training.single_examples import check_single_examples
 from flowclf.training.typical import typical_bits
 from flowclf.training.validation import validate_adversary, validate_classifier
 
@@ -47,9 +48,11 @@ class Trainer:
         settings: the settings, or a mapping of their keys, which are those of a recipe's section ``train``.
 
     Raises:
-        UsageError: if a setting is not valid or needs another classifier, the data do not fit it, or the loss is bound to another.
+        UsageError: if a setting is not valid or needs another classifier, the data do not fit it, or the loss is bound to another;
+            or if batches are of a single example, and the classifier or the loss needs more.
     """
 
+    @learning()
     def __init__(self, classifier: Classifier, loss: Loss, data: DataSet, settings: TrainSettings | Mapping[str, Any]) -> None:
         settings = from_code(TrainSettings, settings, "train")
         for given, kind, instead in (
@@ -74,6 +77,8 @@ class Trainer:
             require_invertible(classifier, "train: activations: recompute")
         if settings.precision == "bf16":
             require_invertible(classifier, "train: precision: bf16, which applies to couplings' subnets,")
+        if any(tensor.is_inference() for tensor in (*classifier.parameters(), *classifier.buffers())):
+            raise UsageError("train: the classifier was built in torch.inference_mode, which forbids training; build it outside")
         self.classifier = classifier
         self.data = data.to(classifier.device)
         self.settings = settings
@@ -98,6 +103,8 @@ class Trainer:
             generator = torch.Generator().manual_seed(mix_seed(data.seed, "initialization"))
             with repeatable(classifier.device):
                 classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
+        if data.batch_size == 1:
+            check_single_examples(classifier, self.loss, self.data)
         self.ema = MovingAverage(classifier, settings.ema) if settings.ema else None
         self._passes = Passes(classifier, self.loss, data.batch_size, settings.cuda_graphs)
         self._freezing = Freezing(classifier, settings.freeze)
@@ -107,6 +114,7 @@ class Trainer:
         """Epochs completed."""
         return self.step // self.steps_per_epoch
 
+    @learning()
     def run(
         self,
         *,

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from flowclf.architectures.nuisance_classifiers import mlp
 from flowclf.errors import UsageError
-from flowclf.modes import evaluating
+from flowclf.modes import evaluating, learning
 
 
 class ProbeScore(NamedTuple):
@@ -47,6 +47,7 @@ class Probe(nn.Module):
         return logits
 
 
+@learning()
 def train_probe(
     train_features: Tensor,
     train_labels: Tensor,
@@ -86,11 +87,13 @@ def train_probe(
         The probe with the weights of the best epoch, in eval mode, on ``device``.
 
     Raises:
-        UsageError: if a split is empty, features and labels do not match, a label is outside 0..classes-1, a feature is
-            not finite, or ``epochs_max``, ``patience`` or ``batch_size`` is below 1.
+        UsageError: if a split is empty, or there is a single training example; if features and labels do not match, a label is
+            outside 0..classes-1, a feature is not finite, or ``epochs_max``, ``patience`` or ``batch_size`` is below 1.
     """
     check_features("training", train_features, train_labels, classes)
     check_features("validation", validation_features, validation_labels, classes)
+    if len(train_labels) < 2:
+        raise UsageError("a probe: expected at least 2 training examples, found 1")
     if min(epochs_max, patience, batch_size) < 1:
         raise UsageError(
             f"a probe's epochs_max, patience and batch_size are at least 1, found {epochs_max}, {patience}, {batch_size}"
@@ -98,10 +101,10 @@ def train_probe(
     features, labels = train_features.to(device, torch.float32), train_labels.to(device)
     mean, std = standardization(features)
     batch_size = min(batch_size, len(labels))
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         made = mlp(features.shape[1], classes) if network is None else network()
-        probe = Probe(made, mean, std).to(device)
+        probe = Probe(made, mean, std).to(device, torch.float32)
         order = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(probe.parameters(), lr=learning_rate)
         best: dict[str, Tensor] = {}
