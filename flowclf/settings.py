@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Len
 from pydantic import Field
 
-from flowclf.argument_types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ProperFraction
+from flowclf.argument_types import Decay, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ProperFraction
 from flowclf.component_schema.components import Named
 from flowclf.component_schema.sections import Section
 from flowclf.component_schema.signature import Component
@@ -22,8 +22,14 @@ class AugmentSettings(Section):
     elastic: NonNegativeFloat = Field(0.0, description="Standard deviation of smooth random displacements, in pixels.")
     unwarped: Fraction = Field(0.0, description="Fraction of the images that rotation, zoom and elastic leave unchanged.")
     interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="Interpolation in rotation, zoom and elastic.")
-    shift: NonNegativeInt = Field(0, description="Largest translation along each axis, in pixels.")
-    crop: NonNegativeInt = Field(0, description="Padding on each side before a random crop to the original size, in pixels.")
+    shift: NonNegativeInt | Decay = Field(
+        0, description="Largest translation along each axis, in pixels, or as a fraction of the smaller side, rounded down."
+    )
+    crop: NonNegativeInt | Decay = Field(
+        0,
+        description="Padding on each side before a random crop to the original size, in pixels, or as a fraction of the smaller "
+        "side, rounded down.",
+    )
     flip: bool = Field(False, description="Mirror left and right with probability 1/2.")
     noise: Fraction = Field(0.0, description="Largest standard deviation of Gaussian noise, as a fraction of the pixels' range.")
 
