@@ -113,9 +113,9 @@ def test_metamers_of_a_few_samples(image_classifier: InvertibleClassifier) -> No
     two = MetamerMatching(share=2 / 12).bind(image_classifier)(encoding, LABELS)
     assert two.total > 0
     assert torch.equal(loss(encoding, LABELS).total, two.total)
-    # One sample is its own donor.
-    alone = loss(Encoding(*(values[:1] for values in encoding)), LABELS[:1])
-    torch.testing.assert_close(alone.total, torch.tensor(0.0))
+    # One sample would be its own donor, and teach nothing.
+    with pytest.raises(UsageError, match="at least 2 samples, found 1"):
+        loss(Encoding(*(values[:1] for values in encoding)), LABELS[:1])
 
 
 def test_matching_teaches_the_readout_and_what_comes_after_it(image_classifier: InvertibleClassifier) -> None:
