@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from flowclf.argument_types import Decay, NonNegativeInt, PositiveFloat, PositiveInt, TransformerName
+from flowclf.argument_types import NonNegativeInt, PositiveFloat, PositiveInt, SubnetSpec, TransformerName
 from flowclf.errors import UsageError
 
 
@@ -21,9 +21,9 @@ def firevnet(
     normalization: Literal["none", "batch"] = "none",
     factor_out: bool = False,
     order: Literal["readout_last", "readout_first"] = "readout_last",
-    readout_width: NonNegativeInt | list[PositiveInt] = 0,
+    readout: SubnetSpec = "cnn",
+    readout_width: NonNegativeInt = 0,
     readout_blocks: NonNegativeInt = 2,
-    readout_dropout: Decay = 0.0,
     logit_couplings: NonNegativeInt = 0,
     logit_scale: PositiveFloat = 1.0,
     logit_mean: PositiveFloat = 25.0,
@@ -35,9 +35,9 @@ def firevnet(
     logits are read after the last stage, as in the paper. Optional before the head are a readout, a residual network from all other
     latents to an increment of the logits, and logit couplings.
 
-    With ``readout_first`` a convolutional classifier reads the image after the first squeeze and adds to what the head will read as
-    logits, which all blocks then keep; their scales, shifts and couplings depend on the class probabilities, without gradient. So
-    the likelihood trains a deep flow of the nuisances given the class, and not the classifier:
+    With ``readout_first`` a convolutional classifier reads the image, before the first squeeze, and adds to what the head will read
+    as logits, which all blocks then keep; their scales, shifts and couplings depend on the class probabilities, without gradient.
+    So the likelihood trains a deep flow of the nuisances given the class, and not the classifier:
     I(y; z_n) <= E_y KL(q(z_n | y) || p(z_n)) bounds what a probe can find.
 
     Args:
@@ -51,11 +51,9 @@ def firevnet(
         normalization: normalisation in the couplings' subnets.
         factor_out: factor half of the channels out after each stage except the last.
         order: place of the readout.
-        readout_width: channels of the readout's hidden layers; 0 for no readout. With ``readout_first`` a list of the channels of
-            the classifier's stages, or those of the first of two.
-        readout_blocks: residual blocks of the readout; with ``readout_first`` convolutions per stage of the classifier, whose first
-            has one.
-        readout_dropout: with ``readout_first``, fraction of the classifier's last activations dropped in training.
+        readout: the classifier of ``readout_first``: the spec of a subnet that returns vectors, such as ``cnn``.
+        readout_width: channels of the readout's hidden layers with ``readout_last``; 0 for no readout.
+        readout_blocks: residual blocks of that readout.
         logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
         logit_scale: factor on the logits inside the bijection.
         logit_mean: m of the prior N(m e_y, m I) on the logits.
@@ -76,19 +74,12 @@ def firevnet(
             ("mixing", mixing, {"orthogonal", "lu"}),
             ("normalization", normalization, {"none"}),
             ("factor_out", factor_out, {False}),
+            ("readout_width", readout_width, {0}),
             ("logit_couplings", logit_couplings, {0}),
         ):
             if given not in allowed:
                 raise UsageError(f"firevnet: {name}: {given!r} does not fit order: readout_first")
-        sizes = [readout_width, 2 * readout_width] if isinstance(readout_width, int) else list(readout_width)
-        if not all(sizes):
-            raise UsageError("firevnet: order: readout_first needs a readout_width of at least 1")
-        readout = {"cnn": {"widths": sizes, "convolutions": max(1, readout_blocks), "dropout": readout_dropout}}
         return [*_readout_first(counts, widths, readout, bound, mixing, actnorm, {"dct": dct}, logit_scale), head]
-    if readout_dropout:
-        raise UsageError(f"firevnet: readout_dropout: {readout_dropout} does not fit order: readout_last")
-    if isinstance(readout_width, list):
-        raise UsageError(f"firevnet: order: readout_last takes one number as readout_width, found {readout_width}")
     norm = ["actnorm"] if actnorm else []
     subnets = [{"conv": {"width": channels, "normalization": normalization}} for channels in widths]
     specs: list[Any] = []
@@ -108,23 +99,23 @@ def firevnet(
 def _readout_first(
     blocks: list[int],
     widths: list[int],
-    readout: Mapping[str, Any],
+    readout: SubnetSpec,
     bound: float,
     mixing: str,
     actnorm: bool,
     place: Mapping[str, Any],
     logit_scale: float,
 ) -> list[Any]:
-    """Squeeze, readout, and stages of blocks that keep the logits, squeezes between them."""
-    specs: list[Any] = ["squeeze"]
-    for stage, (count, width) in enumerate(zip(blocks, widths, strict=True)):
-        here = {**place, "squeezes": len(blocks) - 1 - stage}
-        scaled = {**here, "logit_scale": logit_scale}
-        specs += ["squeeze"] if stage else [{"logit_readout": {"subnet": readout, **scaled}}]
-        given = {**scaled, "detach_logits": True}
+    """Readout, and stages of a squeeze and blocks that keep the logits."""
+    scaled = {**place, "logit_scale": logit_scale}
+    specs: list[Any] = [{"logit_readout": {"subnet": readout, "squeezes": len(blocks), **scaled}}]
+    for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
+        here = {"squeezes": len(blocks) - stage}
+        given = {**scaled, **here, "detach_logits": True}
         norm = [{"logit_actnorm": given}] if actnorm else []
+        mixed = {"logit_conv1x1": {"parametrization": mixing, **place, **here}}
         coupling = {"logit_coupling": {"subnet": {"conditional_conv": {"width": width}}, "bound": bound, **given}}
-        specs.append({"repeat": count, "nodes": [*norm, {"logit_conv1x1": {"parametrization": mixing, **here}}, coupling]})
+        specs += ["squeeze", {"repeat": count, "nodes": [*norm, mixed, coupling]}]
     return specs
 
 

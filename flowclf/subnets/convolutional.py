@@ -195,10 +195,11 @@ def cnn(
     *,
     widths: Annotated[Sequence[PositiveInt], Len(1, 20)] = (32, 32, 64),
     convolutions: PositiveInt = 2,
+    grid: PositiveInt = 1,
     hidden: NonNegativeInt = 0,
     dropout: Decay = 0.0,
 ) -> nn.Module:
-    """A convolutional classifier, for a readout: the stages of ``plain_cnn``, global average pooling, and linear layers.
+    """A convolutional classifier, for a readout: the stages of ``plain_cnn``, average pooling to a grid, and linear layers.
 
     It does not start at zero.
 
@@ -207,12 +208,13 @@ def cnn(
         channels_out: numbers returned, (B, channels_out).
         widths: channels of each stage.
         convolutions: convolutions per stage; the first stage has one.
+        grid: pixels per side of the averages; 1 for one average per channel.
         hidden: units of a hidden layer after the pooling; 0 for no such layer.
         dropout: fraction of activations dropped before each linear layer, in training.
     """
     stages = pooling_stages(channels_in, widths, convolutions, partial=True)
-    layers = [*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout)]
-    size = widths[-1]
+    layers = [*stages, nn.AdaptiveAvgPool2d(grid), nn.Flatten(), nn.Dropout(dropout)]
+    size = widths[-1] * grid**2
     if hidden:
         layers += [nn.Linear(size, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout)]
         size = hidden

@@ -17,7 +17,7 @@ from flowclf.errors import GraphError, UsageError
 REGISTERED = registry.models.names()
 PLAIN = {"plain_cnn"}  # have a file of their own
 SMALL = {"blocks": 1, "width": 4}
-FIRST = {"order": "readout_first", "readout_width": 4, "readout_blocks": 1, "logit_scale": 2.0}
+FIRST = {"order": "readout_first", "readout": {"cnn": {"widths": [3, 4], "convolutions": 1}}, "logit_scale": 2.0}
 CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "default": ("firevnet", (1, 8, 8), {"width": 8}),
     "additive, lu": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "lu"}),
@@ -31,7 +31,12 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "readout first, corner": (
         "firevnet",
         (3, 8, 8),
-        {"blocks": [2, 1], "width": [4, 6], **FIRST, "dct": False, "readout_width": [3]},
+        {
+            "blocks": [2, 1],
+            "width": [4, 6],
+            **FIRST,
+            "dct": False,
+        },
     ),
     "permutations": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "permutation", "actnorm": False}),
     "splines": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "rational_quadratic"}),
