@@ -43,7 +43,8 @@ def evaluate(
 
     Args:
         clf: used in eval mode, and left in the mode it was in.
-        data: data of the classifier's shape and classes. The training part is encoded without augmentation.
+        data: data of the classifier's shape and classes. The training part is encoded without augmentation;
+            where the protocol trains probes on several draws, all draws but the first have it, and noise of their own.
         protocol: a key of :data:`PROTOCOLS`.
         seed: random seed of the dequantisation noise, the probes, the pairs and the samples.
         oracle: labels the metamers: another classifier, or a function; by default that of the data, if they have one.
