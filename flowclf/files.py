@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flowclf.errors import ChecksumError, UnreachableError
+from flowclf.errors import ChecksumError, UnreachableError, UsageError
 
 
 def sha256(path: str | Path) -> str:
@@ -75,6 +75,41 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path, what: str) -> None:
+    """Check, before long work, that a file can be written; nothing is created.
+
+    Args:
+        path: the file, which may exist; missing folders above it will be created.
+        what: what names the path, for the error.
+
+    Raises:
+        UsageError: if the path is a folder, a part of it is a file, or its folder cannot be written to.
+
+    Example:
+        >>> check_writable("/dev/null/figure.png", "--out")
+        Traceback (most recent call last):
+        flowclf.errors.UsageError: --out /dev/null/figure.png cannot be written: /dev/null is not a folder
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{what} {path} cannot be written: expected a file, found a folder")
+    check_folder_writable(path.parent, f"{what} {path}")
+
+
+def check_folder_writable(folder: str | Path, what: str) -> None:
+    """Check that files can be written to a folder, which may not exist yet; errors are those of :func:`check_writable`."""
+    folder = Path(folder).absolute()
+    try:
+        existing = next(part for part in (folder, *folder.parents) if part.exists())
+        if not existing.is_dir():
+            raise UsageError(f"{what} cannot be written: {existing} is not a folder")
+        # Permissions alone do not tell: the file system may be read-only or full.
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise UsageError(f"{what} cannot be written: {error.strerror or error}") from error
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

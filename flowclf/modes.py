@@ -25,6 +25,11 @@ def is_traced() -> bool:
     )
 
 
+def is_exported() -> bool:
+    """Whether operations are recorded to run elsewhere, by ``torch.export``, ``torch.onnx`` or ``torch.jit.trace``."""
+    return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+
+
 def cached_constant(make: Callable[P, R]) -> Callable[P, R]:
     """Decorator for a function that makes constant tensors: they are kept, except for those made while :func:`is_traced`.
 
@@ -44,8 +49,23 @@ def cached_constant(make: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextlib.contextmanager
+def learning() -> Iterator[None]:
+    """Context with gradients, also within a caller's ``torch.no_grad`` or ``torch.inference_mode``; a decorator, too.
+
+    Example:
+        >>> with torch.inference_mode(), learning():
+        ...     torch.ones(2, requires_grad=True).sum().backward()
+    """
+    # Leaving inference mode also sets whether there are gradients.
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Context with eval mode, no gradients and no TF32 in convolutions; all previous settings are restored afterwards.
+    """Context with eval mode, no gradients, no TF32 in convolutions, and outside of inference mode.
+
+    All previous settings are restored afterwards.
 
     TF32, torch's default for float32 convolutions on a GPU, has 10 bits of mantissa: inverse errors would be measured as 1e-3.
 
@@ -65,7 +85,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     try:
         setattr(owner, setting, full)
         module.eval()
-        with torch.no_grad():
+        # Probes are trained on what is computed here, which no tensor of inference mode allows.
+        with torch.inference_mode(False), torch.no_grad():
             yield
     finally:
         setattr(owner, setting, rounding)

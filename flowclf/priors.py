@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from flowclf.component_schema.components import build
 from flowclf.errors import UsageError
+from flowclf.labels import class_numbers
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -90,20 +91,20 @@ class FactorialPrior(Prior):
         return -standard.square().sum(1) / 2 - constant
 
     def log_prob(self, logits: Tensor, nuisance: Tensor, labels: Tensor | None = None) -> Tensor:
-        """As :meth:`Prior.log_prob`; a UsageError if labels are not (B,)."""
+        """As :meth:`Prior.log_prob`; a UsageError if labels are not B classes."""
         of_logits = self.logits_log_prob(logits)
         if labels is None:
             return torch.logsumexp(of_logits + self.log_class_prior, dim=1) + self.nuisance_log_prob(nuisance)
-        if labels.shape != logits.shape[:1]:
-            raise UsageError(f"expected labels of shape ({len(logits)},), found {tuple(labels.shape)}")
+        labels = class_numbers(labels, self.classes, len(logits), sync=False)
         return of_logits.gather(1, labels[:, None]).squeeze(1) + self.nuisance_log_prob(nuisance)
 
     def sample(self, labels: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw logits (B, K) and nuisances (B, D-K) given labels (B,); see :meth:`Prior.sample`."""
+        labels = class_numbers(labels, self.classes, sync=False)
         device = self.mean.device if generator is None else generator.device
 
         def noise(size: int) -> Tensor:
-            return temperature * torch.randn(len(labels), size, generator=generator, device=device).to(self.mean)
+            return temperature * torch.randn(labels.shape[0], size, generator=generator, device=device).to(self.mean)
 
         one_hot = functional.one_hot(labels, self.classes).to(self.mean)
         logits = self.logit_mean * one_hot + self.logit_mean.sqrt() * noise(self.classes)

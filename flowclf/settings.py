@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Len
 from pydantic import Field
 
-from flowclf.argument_types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ProperFraction
+from flowclf.argument_types import Decay, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ProperFraction
 from flowclf.component_schema.components import Named
 from flowclf.component_schema.sections import Section
 from flowclf.component_schema.signature import Component
@@ -22,8 +22,14 @@ class AugmentSettings(Section):
     elastic: NonNegativeFloat = Field(0.0, description="Standard deviation of smooth random displacements, in pixels.")
     unwarped: Fraction = Field(0.0, description="Fraction of the images that rotation, zoom and elastic leave unchanged.")
     interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="Interpolation in rotation, zoom and elastic.")
-    shift: NonNegativeInt = Field(0, description="Largest translation along each axis, in pixels.")
-    crop: NonNegativeInt = Field(0, description="Padding on each side before a random crop to the original size, in pixels.")
+    shift: NonNegativeInt | Decay = Field(
+        0, description="Largest translation along each axis, in pixels, or as a fraction of the smaller side, rounded down."
+    )
+    crop: NonNegativeInt | Decay = Field(
+        0,
+        description="Padding on each side before a random crop to the original size, in pixels, or as a fraction of the smaller "
+        "side, rounded down.",
+    )
     flip: bool = Field(False, description="Mirror left and right with probability 1/2.")
     noise: Fraction = Field(0.0, description="Largest standard deviation of Gaussian noise, as a fraction of the pixels' range.")
 
@@ -39,6 +45,12 @@ class ScheduleSettings(Component):
 
     name: str = Field(description="A registered schedule.")
     warmup_steps: NonNegativeInt = Field(0, description="Steps over which the learning rate first rises linearly from 0.")
+    restarts: Annotated[Sequence[ProperFraction], Len(0, 20)] = Field(
+        [], description="Fractions of the training at which the schedule begins again, for the stages of a training."
+    )
+    peaks: Annotated[Sequence[PositiveFloat], Len(0, 21)] = Field(
+        [], description="Factors on the learning rate of each part between restarts; empty for 1."
+    )
 
 
 class TrainSettings(Section):
@@ -48,8 +60,18 @@ class TrainSettings(Section):
     # Mappings, so that no component is imported before it is used.
     optimizer: Annotated[OptimizerSettings, Named("optimizers", "adamax")] = Field({"name": "adamax"}, validate_default=True)
     schedule: Annotated[ScheduleSettings, Named("schedules", "constant")] = Field({"name": "constant"}, validate_default=True)
+    freeze: dict[str, Fraction] = Field(
+        {},
+        description="Fractions of the training after which nodes keep their weights, by the nodes' kind or name, e.g. "
+        "{logit_readout: 0.3}.",
+    )
     gradient_clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient; null for no clipping.")
     ema: ProperFraction | None = Field(None, description="Decay rate of a running mean of the weights; null for none.")
+    keep: Literal["last", "best"] = Field(
+        "last",
+        description="Weights that are evaluated: those after the last epoch, or after the one with the lowest error on validation "
+        "data (if equal, the lowest cross-entropy) since all terms of the loss have their full weight. A run saves both.",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Precision of the couplings' subnets in training, and also afterwards if stream is fixed_point. auto: bf16 if "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Len
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from flowclf.component_schema.sections import Section
 from flowclf.errors import FlowclfError
@@ -21,6 +22,7 @@ WEIGHTS = "model.safetensors"
 _MAX_DEPTH = 32
 
 Size = Annotated[int, Ge(1), Le(2**24)]
+_Pixels = Annotated[int, Ge(0), Le(1024)]
 
 
 class Preprocessing(Section):
@@ -28,8 +30,15 @@ class Preprocessing(Section):
 
     image_shape: Annotated[list[Size], Len(1, 3)]
     bits: Annotated[int, Ge(1), Le(8)] | None
-    pad: Annotated[int, Ge(0), Le(1024)]
+    pad: _Pixels | Annotated[list[_Pixels], Len(4, 4)]
     fixed_point: bool = False
+    mean: Annotated[list[float], Len(1, 2**24)] | None = None
+    std: Annotated[list[float], Len(1, 2**24)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_earlier(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is absent, as in files of earlier versions."""
+        return {key: value for key, value in serialize(self).items() if value is not None or key not in ("mean", "std")}
 
 
 def json_object(source: str | bytes | Path, where: str, error: type[FlowclfError]) -> dict[str, Any]:

@@ -28,6 +28,11 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _no_decoded_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWCLF_DECODED_GB", "0")
+
+
 @pytest.fixture
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No cache, configuration or variable of the user's for downloads, and no long pauses between tries."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from flowclf import InvertibleClassifier, Preprocessing
 from flowclf.errors import UsageError
 from flowclf.nodes import ActNorm, BijectiveNode, SplitHead
+from flowclf.preprocessing import standardization
 
 depths = st.integers(1, 8)
 sizes = st.integers(1, 5)
@@ -289,3 +291,85 @@ def test_images_in_0_to_255_are_refused_and_metamers_are_not() -> None:
     # An oracle labels metamers as they come, however far an inverse threw them.
     assert preprocessing(torch.tensor([-90.0, 90.0] * 16).view(2, 1, 4, 4)).shape == (2, 1, 4, 4)
     assert preprocessing(torch.zeros(0, 1, 4, 4)).shape == (0, 1, 4, 4)
+
+
+# Standardised vectors and signals.
+
+
+def test_standardised_vectors_have_mean_0_and_std_1_and_come_back() -> None:
+    values = torch.randn(500, 4, dtype=torch.float64) * torch.tensor([1e-3, 1.0, 50.0, 1e6]) + torch.tensor([0.0, 3.0, -70.0, 5e6])
+    preprocessing = Preprocessing((4,), bits=None, **standardization(values)).double()
+    x = preprocessing(values)
+    assert x.mean(0).abs().max() < 1e-6
+    torch.testing.assert_close(x.std(0, correction=0), torch.ones(4).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(preprocessing.inverse(x), values)
+    assert torch.equal(preprocessing.dequantize(values), x)
+
+
+def test_signals_are_standardised_by_channel_and_become_vectors() -> None:
+    values = torch.randn(300, 3, 8) * torch.tensor([2.0, 5.0, 0.1])[:, None] + 4
+    preprocessing = Preprocessing((3, 8), bits=None, **standardization(values))
+    assert preprocessing.input_shape == (24,)
+    x = preprocessing(values)
+    assert x.shape == (300, 24)
+    torch.testing.assert_close(x.view(300, 3, 8).std((0, 2), correction=0), torch.ones(3))
+    torch.testing.assert_close(preprocessing.inverse(x), values)
+    with pytest.raises(UsageError, match=r"expected a batch of shape \(B, 3, 8\), found \(2, 24\)"):
+        preprocessing(torch.zeros(2, 24))
+    plain = Preprocessing((3, 8), bits=None)
+    assert torch.equal(plain(values), values.flatten(1))
+    assert torch.equal(plain.inverse(plain(values)), values)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -3e8, 1e-30])
+def test_a_constant_entry_stays_bounded(value: float) -> None:
+    values = torch.stack((torch.full((50,), value), torch.randn(50)), dim=1)
+    values[::2, 0] *= 1 + 1e-7
+    preprocessing = Preprocessing((2,), bits=None, **standardization(values))
+    unseen = torch.tensor([[2 * value, 0.0], [0.0, 0.0], [value + 1 if abs(value) < 10 else value, 0.0]])
+    assert preprocessing(values).abs().max() < 10
+    bound = 2 if abs(value) != 1e-30 else 1e31
+    assert preprocessing(unseen)[:, 0].abs().max() <= bound
+    torch.testing.assert_close(preprocessing.inverse(preprocessing(values)), values)
+
+
+def test_the_code_length_is_of_the_values_in_their_own_units() -> None:
+    values = 3 + 0.25 * torch.randn(64, 6, dtype=torch.float64)
+    raw = Preprocessing((6,), bits=None)
+    scaled = Preprocessing((6,), bits=None, mean=[3.0] * 6, std=[0.25] * 6)
+    expected = -scipy.stats.norm.logpdf(values.numpy(), loc=3, scale=0.25).mean(1) / math.log(2)
+    torch.testing.assert_close(code_length(gaussian_classifier(scaled), scaled(values)), torch.from_numpy(expected))
+    assert not torch.allclose(code_length(gaussian_classifier(raw), raw(values)), torch.from_numpy(expected))
+
+
+def test_a_configuration_keeps_the_units() -> None:
+    scaled = Preprocessing((2,), bits=None, mean=[1.0, 1 / 3], std=[0.5, 2.0])
+    again = Preprocessing(**json.loads(json.dumps(scaled.config())))
+    assert again.config() == scaled.config()
+    assert torch.equal(again(torch.ones(1, 2)), scaled(torch.ones(1, 2)))
+    assert "standardised" in repr(scaled)
+    assert scaled.state_dict() == {}
+    assert "mean" not in Preprocessing((2,), bits=None).config()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_shape": (2,), "mean": [0, 0]}, "expected mean and std together"),
+        ({"image_shape": (2,), "mean": [0], "std": [1]}, "of 2 finite values each"),
+        ({"image_shape": (2,), "mean": [0, 0], "std": [1, 0]}, "std positive; found 2 and 2 values from 0 to 1"),
+        ({"image_shape": (2,), "mean": [0, math.nan], "std": [1, 1]}, "of 2 finite values each"),
+        ({"image_shape": (1, 4, 4), "mean": [0], "std": [1]}, "expected mean and std together, for vectors"),
+        ({"image_shape": (1, 4, 4), "mean": [0], "std": [1], "bits": 8}, "are for continuous data"),
+        ({"image_shape": (2, 4), "bits": 8}, "bits and pad need images"),
+    ],
+)
+def test_units_that_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match="preprocessing: ") as caught:
+        Preprocessing(**{"bits": None, **arguments})
+    assert message in str(caught.value)
+
+
+def test_images_are_not_standardised() -> None:
+    with pytest.raises(UsageError, match=r"standardize: expected floating-point vectors .*, found torch.uint8"):
+        standardization(pixels((1, 4, 4)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from flowclf.argument_types import NonNegativeInt, PositiveFloat, PositiveInt, TransformerName
+from flowclf.argument_types import Decay, NonNegativeInt, PositiveFloat, PositiveInt, TransformerName
 from flowclf.errors import UsageError
 
 
@@ -23,6 +23,7 @@ def firevnet(
     order: Literal["readout_last", "readout_first"] = "readout_last",
     readout_width: NonNegativeInt | list[PositiveInt] = 0,
     readout_blocks: NonNegativeInt = 2,
+    readout_dropout: Decay = 0.0,
     logit_couplings: NonNegativeInt = 0,
     logit_scale: PositiveFloat = 1.0,
     logit_mean: PositiveFloat = 25.0,
@@ -52,7 +53,9 @@ def firevnet(
         order: place of the readout.
         readout_width: channels of the readout's hidden layers; 0 for no readout. With ``readout_first`` a list of the channels of
             the classifier's stages, or those of the first of two.
-        readout_blocks: residual blocks of the readout; with ``readout_first`` convolutions per stage of the classifier.
+        readout_blocks: residual blocks of the readout; with ``readout_first`` convolutions per stage of the classifier, whose first
+            has one.
+        readout_dropout: with ``readout_first``, fraction of the classifier's last activations dropped in training.
         logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
         logit_scale: factor on the logits inside the bijection.
         logit_mean: m of the prior N(m e_y, m I) on the logits.
@@ -80,8 +83,10 @@ def firevnet(
         sizes = [readout_width, 2 * readout_width] if isinstance(readout_width, int) else list(readout_width)
         if not all(sizes):
             raise UsageError("firevnet: order: readout_first needs a readout_width of at least 1")
-        readout = {"cnn": {"widths": sizes, "convolutions": max(1, readout_blocks)}}
+        readout = {"cnn": {"widths": sizes, "convolutions": max(1, readout_blocks), "dropout": readout_dropout}}
         return [*_readout_first(counts, widths, readout, bound, mixing, actnorm, {"dct": dct}, logit_scale), head]
+    if readout_dropout:
+        raise UsageError(f"firevnet: readout_dropout: {readout_dropout} does not fit order: readout_last")
     if isinstance(readout_width, list):
         raise UsageError(f"firevnet: order: readout_last takes one number as readout_width, found {readout_width}")
     norm = ["actnorm"] if actnorm else []

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from flowclf.errors import UsageError
+from flowclf.nodes.squeeze import space_to_channels
 
 if TYPE_CHECKING:
     from flowclf.classifier import InvertibleClassifier
 
 
-def mlp(dimensions: int, classes: int, hidden: Sequence[int] = (512, 512, 512)) -> nn.Sequential:
-    """Fully connected ReLU network from features (B, ``dimensions``) to logits (B, ``classes``); by default the paper's (B.2)."""
+def mlp(dimensions: int, classes: int, hidden: Sequence[int] = (512, 512, 512), dropout: float = 0.0) -> nn.Sequential:
+    """Fully connected ReLU network from features (B, ``dimensions``) to logits (B, ``classes``); by default the paper's (B.2).
+
+    A fraction ``dropout`` of the hidden units is dropped in training.
+    """
     layers: list[nn.Module] = []
     for units in hidden:
-        layers += [nn.Linear(dimensions, units), nn.ReLU()]
+        layers += [nn.Linear(dimensions, units), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
         dimensions = units
     return nn.Sequential(*layers, nn.Linear(dimensions, classes))
 
@@ -114,7 +117,7 @@ class ConvolutionalProbe(nn.Module):
         factors = [shape[1] // height for shape in shapes]
         if any(shape[1:] != (height * f, width * f) for shape, f in zip(shapes, factors, strict=True)):
             raise UsageError(f"a convolutional probe needs whole multiples of {height}x{width} pixels, found {shapes}")
-        return torch.cat([functional.pixel_unshuffle(part, f) for part, f in zip(maps, factors, strict=True)], dim=1)
+        return torch.cat([space_to_channels(part, f) for part, f in zip(maps, factors, strict=True)], dim=1)
 
     def forward(self, nuisance: Tensor) -> Tensor:
         """Compute logits (B, K) from nuisances (B, D-K)."""

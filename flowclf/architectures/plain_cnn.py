@@ -11,6 +11,7 @@ from torch.nn import functional
 from flowclf.argument_types import Decay, NonNegativeInt, PositiveInt
 from flowclf.classifier import NetworkFactory
 from flowclf.errors import UsageError
+from flowclf.subnets import pooling_stages
 
 _LARGEST = 2**16
 
@@ -68,14 +69,8 @@ def plain_cnn(
             raise UsageError(f"plain_cnn: expected images of at least {smallest} pixels per side, found {input_shape}")
         channels, height, width = input_shape
         layers: list[nn.Module] = [Binomial(channels)] if smooth else []
-        for stage, channels_out in enumerate(stages):
-            if stage:
-                layers.append(nn.MaxPool2d(2))
-                height, width = height // 2, width // 2
-            for _ in range(convolutions if stage else 1):
-                layers += [nn.Conv2d(channels, channels_out, 3, padding=1, bias=False), nn.BatchNorm2d(channels_out), nn.ReLU()]
-                channels = channels_out
-        size = channels * height * width
+        layers += pooling_stages(channels, stages, convolutions)
+        size = stages[-1] * (height // smallest) * (width // smallest)
         layers += [nn.Flatten(), nn.Dropout(dropout)]
         if hidden:
             layers += [nn.Linear(size, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout)]

@@ -19,11 +19,13 @@ import flowclf
 from flowclf.checkpoint.allocation import limit_for, tensor_shapes
 from flowclf.checkpoint.comparison import check_same
 from flowclf.checkpoint.description import FORMAT, VERSION, check_description
-from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, plain_classifier
+from flowclf.classifier import Classifier, InvertibleClassifier, PlainClassifier, check_precision, plain_classifier
+from flowclf.classifier.typical import KEY as TYPICAL_BITS
+from flowclf.classifier.typical import TypicalBits
 from flowclf.component_schema.sections import plain
 from flowclf.component_schema.specs import name_and_arguments
 from flowclf.errors import CheckpointError, UsageError
-from flowclf.files import atomic_write, check_sha256, sha256, write_json
+from flowclf.files import atomic_write, check_sha256, check_writable, sha256, write_json
 from flowclf.graph import describe_graph, graph_from_description, modules_by_name
 from flowclf.nodes import set_subnet_dtype
 from flowclf.preprocessing import Preprocessing
@@ -39,9 +41,12 @@ def describe(classifier: Classifier) -> dict[str, Any]:
 
     Raises:
         GraphError: if a node of the graph is not registered, or has an argument that JSON cannot hold.
+        UsageError: if it is not a classifier.
         CheckpointError: if the preprocessing or the prior is of your own class, or a plain network was not made by a registered
             architecture.
     """
+    if not isinstance(classifier, Classifier):
+        raise UsageError(f"cannot be saved: expected a flowclf Classifier, found a {type(classifier).__name__}")
     if type(classifier.preprocessing) is not Preprocessing:
         found = type(classifier.preprocessing).__qualname__
         raise CheckpointError(f"cannot be saved: expected a Preprocessing, found a {found}")
@@ -134,7 +139,9 @@ def save(classifier: Classifier, folder: str | Path, *, metadata: Mapping[str, A
 
     Raises:
         GraphError, CheckpointError: if :func:`check_savable` raises them; nothing is written.
+        UsageError: if the folder is a file or cannot be written to; nothing is written.
         ValueError: if JSON cannot hold the metadata; nothing is written.
+        CheckpointError: if writing fails, because the disk is full, for example.
 
     Example:
         >>> import tempfile
@@ -144,15 +151,27 @@ def save(classifier: Classifier, folder: str | Path, *, metadata: Mapping[str, A
         >>> again.input_shape
         (1, 8, 8)
     """
-    description = {**check_savable(classifier), "metadata": dict(metadata or {})}
-    json.dumps(description, allow_nan=False)
     folder = Path(folder)
+    for name in (WEIGHTS, DESCRIPTION):
+        check_writable(folder / name, "save:")
+    typical = getattr(classifier, "typical_bits", None)
+    measured = {} if typical is None else {TYPICAL_BITS: typical.model_dump()}
+    if not isinstance(metadata, Mapping | None):
+        raise UsageError(f"save: metadata: expected a mapping, found a {type(metadata).__name__}")
+    description = {**check_savable(classifier), "metadata": {**measured, **(metadata or {})}}
+    try:
+        json.dumps(description, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata: expected what JSON can hold: {error}") from error
     state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
-    with atomic_write(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_file(state, temporary)
-        digest, size = sha256(temporary), temporary.stat().st_size
-    weights = {"file": WEIGHTS, "sha256": digest, "bytes": size}
-    write_json(folder / DESCRIPTION, {**description, "weights": weights})
+    try:
+        with atomic_write(folder / WEIGHTS) as temporary:
+            safetensors.torch.save_file(state, temporary)
+            digest, size = sha256(temporary), temporary.stat().st_size
+        weights = {"file": WEIGHTS, "sha256": digest, "bytes": size}
+        write_json(folder / DESCRIPTION, {**description, "weights": weights})
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{folder} cannot be written: {error}") from error
     return folder
 
 
@@ -172,6 +191,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return json_object(file, str(file), CheckpointError)
 
 
+@torch.inference_mode(False)
 def load(
     path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> InvertibleClassifier | PlainClassifier:
@@ -180,10 +200,10 @@ def load(
     Args:
         path: the model's folder, or the ``model.json`` in it.
         device: device to load the model to.
-        dtype: floating-point type to cast it to; by default as saved.
+        dtype: floating-point type to cast it to, for an invertible classifier float32 or float64; by default as saved.
 
     Raises:
-        UsageError: if there is no model at ``path``.
+        UsageError: if there is no model at ``path``, torch does not have the device, or the model cannot compute in ``dtype``.
         ChecksumError: if the SHA-256 of the weights is not the one in the description.
         CheckpointError: if a file cannot be read, the description is invalid or needs more memory than its weights account for, or
             the weights do not fit it.
@@ -206,7 +226,16 @@ def load(
     except UsageError as error:
         raise CheckpointError(f"{where}: {error}") from error
     _load_weights(classifier, weights, shapes, description)
-    return classifier.to(device=device, dtype=dtype).eval()
+    if isinstance(classifier, InvertibleClassifier):
+        classifier.typical_bits = TypicalBits.of_metadata(description.get("metadata"))
+        check_precision(classifier.dtype if dtype is None else dtype, "its parameters")
+    elif dtype is not None and dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise UsageError(f"dtype: expected a floating-point type of 16 bits or more, found {dtype}")
+    try:
+        return classifier.to(device=device, dtype=dtype).eval()
+    except (TypeError, RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{where}: cannot be loaded to device {device!r} as {dtype or 'saved'}: {reason}") from error
 
 
 def _check_dimensions(description: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:

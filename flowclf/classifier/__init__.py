@@ -1,7 +1,7 @@
 """Classifiers: invertible ones, ordinary networks, and their common base class."""
 
 from flowclf.classifier.base import Classifier, Encoding, LogitsOnly
-from flowclf.classifier.invertible import InvertibleClassifier, build_classifier, require_invertible
+from flowclf.classifier.invertible import InvertibleClassifier, build_classifier, check_precision, require_invertible
 from flowclf.classifier.plain import NetworkFactory, PlainClassifier, plain_classifier
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "NetworkFactory",
     "PlainClassifier",
     "build_classifier",
+    "check_precision",
     "plain_classifier",
     "require_invertible",
 ]

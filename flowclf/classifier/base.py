@@ -36,7 +36,7 @@ class Encoding(NamedTuple):
     @classmethod
     def of_logits(cls, logits: Tensor) -> Encoding:
         """Encoding of a network that has logits only: no nuisances, and log-determinants of 0."""
-        return cls(logits, logits.new_zeros(len(logits), 0), logits.new_zeros(len(logits)))
+        return cls(logits, logits.new_zeros(logits.shape[0], 0), logits.new_zeros(logits.shape[0]))
 
 
 class Classifier(nn.Module):
@@ -117,6 +117,10 @@ class Classifier(nn.Module):
 
     def _checked(self, x: Tensor) -> Tensor:
         """Network inputs, feature maps in channels-last format, after a check of their shape and type."""
+        if not isinstance(x, Tensor):
+            raise UsageError(
+                f"expected network inputs as a tensor, found a {type(x).__name__}; torch.as_tensor makes one of an array"
+            )
         if tuple(x.shape[1:]) != self.input_shape or not x.is_floating_point():
             expected = ", ".join(map(str, self.input_shape))
             raise UsageError(f"expected floating-point inputs (B, {expected}), found {tuple(x.shape)} of {x.dtype}")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from flowclf import reversible
 from flowclf.classifier.base import Classifier, Encoding
+from flowclf.classifier.typical import TypicalBits
 from flowclf.errors import UsageError
 from flowclf.fixed_point import Peak, round_to_grid
 from flowclf.graph import (
@@ -21,13 +22,13 @@ from flowclf.graph import (
     after_the_logits,
     build_graph,
     checked_graph,
-    copy_nodes,
     execute,
     head_of,
     node_rows,
     readout_of,
 )
 from flowclf.graph.stream import GridPeak, Stream, grid_peak, set_stream
+from flowclf.labels import class_numbers
 from flowclf.nodes.actnorm import ChannelNorm, initialize
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import Prior, build_prior
@@ -37,7 +38,8 @@ class InvertibleClassifier(Classifier):
     """A classifier that can be run backwards: F(x) = (logits, nuisances), with F bijective (paper, section 2.2).
 
     Args:
-        graph: a ``FrEIA.framework.GraphINN``, or the list of FrEIA nodes for one, that ends with a ``SplitHead``.
+        graph: a ``FrEIA.framework.GraphINN``, or the list of FrEIA nodes for one, that ends with a ``SplitHead`` and an output node
+            for each of its two outputs. In a list, nodes that do not fit are named; FrEIA's own errors name none.
         preprocessing: as for :class:`Classifier`, like ``class_names``.
         prior: distribution of logits and nuisances: a registered name, a mapping of one name to its arguments, or a
             :class:`flowclf.priors.Prior`; by default the factorial prior with the head's m.
@@ -47,6 +49,8 @@ class InvertibleClassifier(Classifier):
         prior_spec: name and arguments of the prior; None if it was given as an object.
         activations: ``store`` activations for the backward pass, or ``recompute`` them, see :mod:`flowclf.reversible`.
         keep_every: with ``recompute``, also store the input of every k-th node; None for no node.
+        typical_bits: bits per dimension of data like those of the training, which a training measures at its end and a checkpoint
+            holds; None if unknown.
 
     Raises:
         GraphError: if the graph is not a classifier's, or a node does not support a fixed-point stream.
@@ -63,6 +67,7 @@ class InvertibleClassifier(Classifier):
     """
 
     kind = "invertible"
+    typical_bits: TypicalBits | None = None
 
     def __init__(
         self,
@@ -102,6 +107,9 @@ class InvertibleClassifier(Classifier):
         return self.prior.log_class_prior
 
     def _check_latents(self, logits: Tensor, nuisance: Tensor) -> None:
+        for name, value in (("logits", logits), ("nuisances", nuisance)):
+            if not isinstance(value, Tensor):
+                raise UsageError(f"expected {name} as a tensor, found a {type(value).__name__}")
         batch, size = logits.shape[0], self.dimensions - self.classes
         if tuple(logits.shape) != (batch, self.classes) or tuple(nuisance.shape) != (batch, size):
             raise UsageError(
@@ -110,8 +118,6 @@ class InvertibleClassifier(Classifier):
             )
 
     def _on_grid(self, values: Sequence[Tensor], rev: bool) -> tuple[Tensor, ...]:
-        if values[0].element_size() < 4:
-            raise UsageError(f"a fixed-point stream needs float32 or float64, found {values[0].dtype}")
         if not rev:
             x = round_to_grid(values[0])
             self._input_peak.see(x)
@@ -125,8 +131,10 @@ class InvertibleClassifier(Classifier):
         return grid_peak(self.graph, self._input_peak) if self.stream == "fixed_point" else None
 
     def _run(
-        self, values: Sequence[Tensor], *, rev: bool, log_det: bool, left_out: NodeSet = frozenset()
+        self, values: Sequence[Tensor], *, rev: bool, log_det: bool, left_out: NodeSet = ()
     ) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        check_precision(values[0].dtype, "its inputs")
+        check_precision(self.dtype, "its parameters")
         if self.stream == "fixed_point":
             values = self._on_grid(values, rev)
         # The stream keeps its precision under a caller's autocast; couplings set the precision of their subnets.
@@ -146,7 +154,7 @@ class InvertibleClassifier(Classifier):
             UsageError: if the shape is wrong or the type is not floating point.
         """
         (logits, nuisance), log_det = self._run((self._checked(x),), rev=False, log_det=True)
-        return Encoding(logits, nuisance, logits.new_zeros(len(x)) if log_det is None else log_det)
+        return Encoding(logits, nuisance, logits.new_zeros(x.shape[0]) if log_det is None else log_det)
 
     def latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits (B, K) and nuisances (B, D-K) of network inputs, without the log-determinant."""
@@ -182,8 +190,14 @@ class InvertibleClassifier(Classifier):
             return latents, readout.module.reading(latents)
 
     def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Log-density of network inputs, (B,), nats: log p(x | y) of labels (B,), or by default log sum_y pi_y p(x | y)."""
+        """Log-density of network inputs, (B,), nats: log p(x | y) of labels (B,), or by default log sum_y pi_y p(x | y).
+
+        Raises:
+            UsageError: if the inputs have another shape, or the labels are not B integers in 0..K-1.
+        """
         encoding = self(x)
+        if labels is not None:
+            labels = class_numbers(labels, self.classes, len(x)).to(x.device)
         return self.prior.log_prob(encoding.logits, encoding.nuisance, labels) + encoding.log_det  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -206,17 +220,17 @@ class InvertibleClassifier(Classifier):
         Raises:
             UsageError: if n is not positive, or the labels are not n classes.
         """
-        if n < 1:
-            raise UsageError(f"sample: expected n of at least 1, found {n}")
+        if not isinstance(n, int) or n < 1:
+            raise UsageError(f"sample: expected n of at least 1, found {n!r}")
         if labels is None:
             weights = self.prior.log_class_prior.exp().to("cpu" if generator is None else generator.device)
             chosen = torch.multinomial(weights, n, replacement=True, generator=generator)
         else:
-            chosen = torch.as_tensor(labels).flatten()
-            chosen = chosen.expand(n) if chosen.numel() == 1 else chosen
-        in_range = chosen.shape == (n,) and bool(((chosen >= 0) & (chosen < self.classes)).all())
-        if chosen.is_floating_point() or not in_range:
-            raise UsageError(f"sample: expected one class or {n} classes in 0..{self.classes - 1}, found {chosen.tolist()}")
+            single = isinstance(labels, int | np.integer) or (isinstance(labels, Tensor) and labels.dim() == 0)
+            chosen = class_numbers([labels] if single else labels, self.classes, where="sample")
+            chosen = chosen.expand(n) if len(chosen) == 1 else chosen
+        if len(chosen) != n:
+            raise UsageError(f"sample: expected one class or {n} classes, found {len(chosen)}")
         logits, nuisance = self.prior.sample(chosen.to(self.device, torch.int64), temperature, generator)
         return self.inverse(logits, nuisance)
 
@@ -225,8 +239,10 @@ class InvertibleClassifier(Classifier):
         return head_of(self.graph).nuisance_maps(nuisance)
 
     def initialize(self, x: Tensor) -> None:
-        """Initialise every uninitialised ActNorm from a batch of network inputs."""
+        """Initialise every uninitialised ActNorm from a batch of network inputs; raises UsageError if it is empty."""
         self._checked(x)
+        if not len(x):
+            raise UsageError("initialize: expected at least one input, found none")
         with torch.autocast(x.device.type, enabled=False):
             initialize(self.graph, x)
 
@@ -239,17 +255,19 @@ class InvertibleClassifier(Classifier):
         """Rows of the node table: names, kinds, shapes and parameter counts, in order of execution."""
         return node_rows(self.graph)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copy_nodes(self.graph, memo)
-        again = type(self).__new__(type(self))
-        memo[id(self)] = again
-        again.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return again
-
     def __repr__(self) -> str:
         table = self._table(f"{self.classes} logits + {self.dimensions - self.classes} nuisances")
         stream = "" if self.stream == "float" else f"\n  stream: {self.stream}"
         return f"{table}{stream}\n  {self.prior}"
+
+
+def check_precision(dtype: torch.dtype, what: str) -> None:
+    """Raise UsageError if an invertible classifier cannot compute in a type: it can in float32 and float64 only."""
+    if dtype not in (torch.float32, torch.float64):
+        raise UsageError(
+            f"an invertible classifier computes in float32 or float64, found {dtype} for {what}: with fewer digits its inverse "
+            "does not restore the input; train with precision: bf16 to use bf16 where digits do not matter"
+        )
 
 
 def require_invertible(classifier: Classifier, what: str) -> InvertibleClassifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import warnings
@@ -12,8 +13,10 @@ from typing import Annotated
 import typer
 
 import flowclf
-from flowclf.cli import evaluate, metamers, paper, planes, predict, recipe, zoo
+from flowclf.cli import cache, compare, evaluate, metamers, paper, planes, predict, recipe, zoo
+from flowclf.cli.progress import showing_progress
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
+from flowclf.progress import progress_shown_by
 
 # Without rich, --help takes half the time.
 app = typer.Typer(
@@ -28,10 +31,12 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(paper.app, name="paper")
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("metamers")(metamers.metamers)
 app.command("planes")(planes.planes)
 app.command("example6")(paper.example6)
+app.command("cache")(cache.cache)
 
 
 def _version(wanted: bool) -> None:
@@ -54,22 +59,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed at run time, 2 wrong usage or an invalid recipe, 3 a file or download that fails its
         checksum or cannot be reached, 130 (SIGINT) or 143 (SIGTERM) interrupted.
     """
+    _prepare_streams()
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr)
         code = _run(arguments)
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader closed the pipe; Python would report this once more when it flushes at exit.
+    except OSError as error:
+        # A reader that closed the pipe knows; Python would report either once more when it flushes at exit.
+        if not isinstance(error, BrokenPipeError):
+            print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
 
 
+def _prepare_streams() -> None:
+    """Make any text printable: what the terminal's encoding lacks is escaped, and a stream that is closed swallows it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the rest of the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="flowclf")
+        with progress_shown_by(showing_progress):
+            app(args=None if arguments is None else list(arguments), prog_name="flowclf")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except FlowclfError as error:
@@ -77,6 +96,13 @@ def _run(arguments: Sequence[str] | None) -> int:
         bare = isinstance(error, RecipeError | InterruptedRunError)
         print(str(error) if bare else f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        return FlowclfError.exit_code
+    except OSError as error:
+        # A file or disk that fails during the work; what can be checked before it, is.
+        place = f"{error.filename}: " if error.filename is not None else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        return FlowclfError.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -38,11 +38,27 @@ def DATA(use: str) -> Any:  # noqa: N802 - an option like the others
     return typer.Option("--data", metavar="NAME-or-path", help=use)
 
 
+DATA_ROOT = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root", metavar="PATH", help="Folder or file of the data of MODEL's recipe, if they are not where they were."
+    ),
+]
+
+
 def check_exists(*paths: str | Path) -> None:
     """Raise UsageError if a path does not exist, before heavy imports."""
     for path in paths:
         if not os.path.exists(path):
             raise UsageError(f"there is no file or directory {path}")
+
+
+def check_files(*paths: Path) -> None:
+    """Raise UsageError if a path is not that of a file, before heavy imports."""
+    check_exists(*paths)
+    for path in paths:
+        if path.is_dir():
+            raise UsageError(f"expected a file, found the folder {path}")
 
 
 def check_model(model: str) -> None:

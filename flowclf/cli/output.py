@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_LIST_WIDTH = 120
+
 
 def print_json(document: Any) -> None:
     """Print one JSON document; NaN and infinity, which JSON lacks, become null."""
@@ -43,4 +45,16 @@ def print_results(results: Mapping[str, Any], as_json: bool = False) -> None:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return _list_text(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _list_text(values: Sequence[Any]) -> str:
+    """The items of a list, or its rows, cut where they would fill more than a line or two."""
+    separator = "; " if values and isinstance(values[0], list) else " "
+    items = [" ".join(map(_text, item)) if isinstance(item, list) else _text(item) for item in values]
+    shown = len(items)
+    while shown and len(separator.join(items[:shown])) > _LIST_WIDTH:
+        shown -= 1
+    return separator.join(items[:shown]) + (f"{separator}... ({len(items)} in all)" if shown < len(items) else "")

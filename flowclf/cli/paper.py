@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flowclf.cli.options import DATA, FIGURE, JSON
+from flowclf.cli.options import DATA, DATA_ROOT, FIGURE, JSON
 
 app = typer.Typer(help="Reproduce results of the paper (arXiv:1811.00401).", no_args_is_help=True, rich_markup_mode=None)
 
@@ -23,7 +23,8 @@ def table2(
     ice: Annotated[str, typer.Argument(metavar="ICE-RUN", help="Run with independence cross-entropy, likewise.")],
 ) -> None:
     """Print Table 2: two runs beside the paper's results, in Markdown."""
-    from flowclf.paper.table2 import read_results, table
+    from flowclf.paper.table2 import table
+    from flowclf.recipe.results import read_results
 
     print(table(read_results(ce), read_results(ice)))
 
@@ -35,6 +36,7 @@ def figure6(
     oracle: Annotated[str, typer.Option("--oracle", metavar="MODEL", help="Independent classifier that labels every image.")],
     out: FIGURE = Path("figure6.png"),
     data: Annotated[str | None, DATA("Data set whose test images are used. Default: the data set of CE-MODEL.")] = None,
+    data_root: DATA_ROOT = None,
     rows: Annotated[int, typer.Option(metavar="N", min=1, help="Pairs of images per model.")] = 5,
     steps: Annotated[int, typer.Option(metavar="N", min=2, help="Images per row.")] = 7,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed for the pairs and the dequantisation noise.")] = 0,
@@ -42,11 +44,11 @@ def figure6(
     """Draw Figure 6: nuisances interpolated at fixed logits.
 
     Along each row the nuisances move from those of one test image to those of another, and the logits stay. Prints, in Markdown,
-    how often the oracle labels the end of a row with the class of the logits.
+    how often the oracle labels the end of a row with the class of the logits. Takes a few seconds.
     """
     from flowclf.paper.figure6 import draw
 
-    print(draw(ce, ice, oracle, out, data=data, rows=rows, steps=steps, seed=seed))
+    print(draw(ce, ice, oracle, out, data=data, rows=rows, steps=steps, seed=seed, data_root=data_root))
 
 
 @app.command()
@@ -58,7 +60,7 @@ def seeds(
     The table, in Markdown, has the mean and a 95 % prediction interval for another seed.
     """
     from flowclf.paper.seeds import table
-    from flowclf.paper.table2 import read_results
+    from flowclf.recipe.results import read_results
 
     print(table([read_results(run) for run in runs]))
 
@@ -74,7 +76,7 @@ def example6(
     """Measure a classifier that ignores one coordinate (Example 6).
 
     The classifier uses the norm of all coordinates but the last. Prints its error on two spheres, before and after a shift along
-    the ignored coordinate, beside the closed form.
+    the ignored coordinate, beside the closed form. Takes a few seconds per million points.
     """
     from flowclf.cli.output import print_results
     from flowclf.paper.example6 import example6

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flowclf.cli.options import DATA, DEVICE, FIGURE, JSON, MODEL, Device, check_model
+from flowclf.cli.options import DATA, DATA_ROOT, DEVICE, FIGURE, JSON, MODEL, Device, check_model
 
 
 def planes(
@@ -15,6 +15,7 @@ def planes(
     data: Annotated[str | None, DATA("Data set whose inputs span the planes. Default: the data set of MODEL.")] = None,
     out: FIGURE = Path("planes.png"),
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Random seed for the pair of inputs.")] = 0,
+    data_root: DATA_ROOT = None,
     device: DEVICE = Device.auto,
     as_json: JSON = False,
 ) -> None:
@@ -30,5 +31,5 @@ def planes(
     import flowclf.run
 
     with showing_progress() as progress:
-        results = flowclf.run.planes(model, data, out, seed, device.value, progress)
+        results = flowclf.run.planes(model, data, out, seed, device.value, progress, data_root)
     print_results(results, as_json)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from flowclf.data.arrays import arrays
 from flowclf.data.augmentation import Augmentation
 from flowclf.data.dataset import DataSet
-from flowclf.data.folders import image_folder, read_image
+from flowclf.data.folders import image_folder, labelled_images
+from flowclf.data.images import read_image
 from flowclf.data.loading import load
 from flowclf.data.mnist_bundled import mnist
 from flowclf.data.records import Batch, Oracle, RawData, Split
@@ -26,6 +27,7 @@ __all__ = [
     "Split",
     "arrays",
     "image_folder",
+    "labelled_images",
     "load",
     "mix_seed",
     "mnist",

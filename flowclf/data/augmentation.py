@@ -35,8 +35,10 @@ class Augmentation(AugmentSettings):
         unwarped: fraction of the images that rotation, zoom and elastic distortion leave unchanged. These soften images, and a flow
             that is trained on softened images alone gives others a low density.
         interpolation: ``bilinear``, or ``bicubic``, which softens less.
-        shift: largest translation along each axis, in pixels; every integer from -shift to shift is equally likely.
-        crop: padding on each side, by reflection, before a random crop to the original size, in pixels; 4 is usual for CIFAR.
+        shift: largest translation along each axis, in pixels; every integer from -shift to shift is equally likely. Below 1 it is a
+            fraction of the smaller side, rounded down to whole pixels.
+        crop: padding on each side, by reflection, before a random crop to the original size, in pixels or as a fraction, like
+            ``shift``; 4 pixels are usual for CIFAR.
         flip: mirror left and right with probability 1/2.
         noise: largest standard deviation of Gaussian noise, as a fraction of the pixels' range; an image's standard deviation is
             uniform from 0 to it. Results are clipped to the range.
@@ -90,14 +92,15 @@ class Augmentation(AugmentSettings):
         """
         self.check(images.shape[1:])
         height, width = images.shape[-2:]
+        crop, shift = (_pixels(value, min(height, width)) for value in (self.crop, self.shift))
         if self._warps:
             images = self._warped(images, generator)
-        if self.crop:
-            rows, columns = (moved(_reflected(size, self.crop), images.device) for size in (height, width))
+        if crop:
+            rows, columns = (moved(_reflected(size, crop), images.device) for size in (height, width))
             padded = images.index_select(2, rows).index_select(3, columns)
             images = _windows(padded, height, width, generator)
-        if self.shift:
-            padded = functional.pad(images, (self.shift,) * 4)
+        if shift:
+            padded = functional.pad(images, (shift,) * 4)
             images = _windows(padded, height, width, generator)
         if self.flip:
             mirrored = torch.rand(len(images), generator=generator) < 0.5
@@ -130,6 +133,11 @@ class Augmentation(AugmentSettings):
             grid = grid + pixels.permute(0, 2, 3, 1) * moved(torch.tensor([2 / width, 2 / height]), images.device)
         warped = functional.grid_sample(images.float(), grid, mode=self.interpolation, align_corners=False)
         return warped.round().clamp(0, 255).to(torch.uint8)
+
+
+def _pixels(value: float, side: int) -> int:
+    """Pixels, from pixels or a fraction of the side."""
+    return int(value * side) if isinstance(value, float) else value
 
 
 def _reflected(size: int, padding: int) -> Tensor:

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from flowclf.data.augmentation import Augmentation
-from flowclf.data.conversion import check_positive, raw_data_from
+from flowclf.data.conversion import Kind, check_positive, inputs_from, labels_from, raw_data_from
 from flowclf.data.records import Batch, Oracle, RawData, Split, check_raw_data
 from flowclf.data.seeding import generator
-from flowclf.errors import UsageError
+from flowclf.data.torch_reading import MEMORY_GB, TorchData, read_torch
+from flowclf.errors import DataError, UsageError
 from flowclf.host_memory import moved
+from flowclf.labels import class_numbers
 from flowclf.settings import AugmentSettings
 
 
@@ -33,8 +35,9 @@ class DataSet:
         oracle: true class of any input, if known; it labels the metamers in an evaluation.
 
     Raises:
+        DataError: if a label is not a class, 0 to K - 1.
         UsageError: if the batch size is below 1, the seed is not an integer, the augmentation does not fit the data, or
-            there are fewer than 2 training examples.
+            there are fewer than 2 training examples (or none, and validation examples).
     """
 
     name: str
@@ -51,7 +54,10 @@ class DataSet:
         check_positive(self.batch_size, "batch_size")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise UsageError(f"seed: expected an integer, found {self.seed!r}")
-        if len(self.train) < 2:
+        for part in ("train", "validation", "test"):
+            if isinstance(split := getattr(self, part), Split):
+                class_numbers(split.labels, self.classes, where=f"data set '{self.name}': {part} labels", error=DataError)
+        if len(self.train) < 2 and not self.all_test:
             raise UsageError(f"data set '{self.name}': expected at least 2 training examples, found {len(self.train)}")
         self.augment.check(self.image_shape)
 
@@ -99,6 +105,8 @@ class DataSet:
         test_images: Any = None,
         test_labels: Any = None,
         class_names: Sequence[str] | None = None,
+        kind: Kind | None = None,
+        pixel_max: float | None = None,
         test_fraction: float = 0.1,
         name: str = "arrays",
         batch_size: int = 128,
@@ -110,16 +118,20 @@ class DataSet:
         """Build a data set from numpy arrays or tensors, which are copied. Other arguments are those of :meth:`from_raw`.
 
         Args:
-            train_images: images, uint8, 0..255: (N, H, W) grey, (N, H, W, C) or (N, C, H, W) with C = 1 or 3 (an error if both
-                axes may be the channels); or vectors (N, D), floating point.
-            train_labels: class numbers (N,), integers that use every number from 0 to K - 1.
+            train_images: images, uint8, 0..255, or as ``pixel_max`` says: (N, H, W) grey, (N, H, W, C) or (N, C, H, W) with C = 1
+                or 3 (an error if both axes may be the channels); vectors (N, D) or signals (N, C, L), floating point.
+            train_labels: class numbers (N,), integers that use every number from 0 to K - 1; or strings, the names of the classes.
             test_images: like the training images; None takes part of the training set, the same for every seed.
             test_labels: class numbers of the test images.
-            class_names: one name per class; None uses the class numbers.
+            class_names: one name per class, in the order of the classes; None uses the class numbers, or the sorted strings.
+            kind: ``images``, ``vectors`` or ``signals``; needed for floating point of three dimensions, which may be both grey
+                images and signals.
+            pixel_max: value of white; by default 255 for uint8, 1 for floating point, and 65535 for uint16 unless all pixels are
+                below 4096. Other types have no default. Images are stored as uint8.
             test_fraction: fraction of each class that becomes test data, in (0, 1), if there are no test images.
 
         Raises:
-            DataError: if an array has the wrong type or shape, or the labels do not fit.
+            DataError: if an array has the wrong type, shape or range, or the labels do not fit.
             UsageError: if :meth:`from_raw` raises it.
 
         Example:
@@ -129,10 +141,98 @@ class DataSet:
         """
         train = {"train_images": train_images, "train_labels": train_labels}
         test = {"test_images": test_images, "test_labels": test_labels}
-        raw = raw_data_from(train, test, class_names, test_fraction=test_fraction)
+        raw = raw_data_from(train, test, class_names, test_fraction=test_fraction, kind=kind, pixel_max=pixel_max)
         return cls.from_raw(
             raw, name=name, batch_size=batch_size, validation=validation, augment=augment, seed=seed, train_limit=train_limit
         )
+
+    @classmethod
+    def from_torch(
+        cls,
+        train: TorchData,
+        *,
+        test: TorchData | None = None,
+        class_names: Sequence[str] | None = None,
+        kind: Kind | None = None,
+        pixel_max: float | None = None,
+        memory_gb: float = MEMORY_GB,
+        test_fraction: float = 0.1,
+        name: str = "torch",
+        batch_size: int = 128,
+        validation: int | float = 0.1,
+        augment: AugmentSettings | Mapping[str, Any] | None = None,
+        seed: int = 0,
+        train_limit: int | None = None,
+    ) -> DataSet:
+        """Build a data set from a ``torch.utils.data.Dataset`` or ``DataLoader``, which is read into memory, once.
+
+        Other arguments are those of :meth:`from_arrays`.
+
+        Args:
+            train: pairs (input, label), or a loader's batches of them. Inputs are tensors, arrays or PIL images, all of one shape.
+                What augments at random is read once like everything else, with a warning: use ``augment`` for that.
+            test: like the training data; None takes part of the training data.
+            class_names: one name per class; None uses the data set's own ``classes``, or the labels.
+            memory_gb: largest size of either part in memory, in gigabytes; reading takes twice as much.
+
+        Raises:
+            DataError: if something is not a pair, the inputs differ in shape, are not valid or are too many for the memory, or the
+                labels do not fit.
+            UsageError: if a loader draws examples by a sampler that may repeat them; or :meth:`from_raw` raises it.
+
+        Example:
+            >>> images, labels = torch.randint(0, 256, (100, 1, 12, 12), dtype=torch.uint8), torch.arange(100) % 4
+            >>> DataSet.from_torch(torch.utils.data.TensorDataset(images, labels))
+            DataSet('torch': 83 train, 9 validation, 8 test, (1, 12, 12), 4 classes, batch 128, cpu)
+        """
+        reading: dict[str, Any] = {"kind": kind, "pixel_max": pixel_max, "memory_gb": memory_gb}
+        read = read_torch(train, **reading, where="train")
+        tested = None if test is None else read_torch(test, **reading, where="test")
+        raw = raw_data_from(
+            {"train: inputs": read.inputs, "train: labels": read.labels},
+            {"test: inputs": tested and tested.inputs, "test: labels": tested and tested.labels},
+            class_names or read.class_names,
+            test_fraction=test_fraction,
+            kind=kind,
+        )
+        return cls.from_raw(
+            raw, name=name, batch_size=batch_size, validation=validation, augment=augment, seed=seed, train_limit=train_limit
+        )
+
+    @classmethod
+    def from_test(cls, images: Any, labels: Any, *, class_names: Sequence[str], name: str = "test") -> DataSet:
+        """Build a data set that is all test, from numpy arrays or tensors, which are copied: for evaluation, not for training.
+
+        Args:
+            images: images or vectors, as for :meth:`from_arrays`.
+            labels: class numbers (N,), integers from 0 to K - 1, or names of classes; classes may be missing.
+            class_names: K names, those of the classifier to evaluate.
+            name: name of the data set in reports.
+
+        Raises:
+            DataError: if an array has the wrong type or shape, or a label is not the number of a class.
+
+        Example:
+            >>> images, labels = torch.randint(0, 256, (100, 12, 12), dtype=torch.uint8), torch.arange(100) % 4
+            >>> DataSet.from_test(images, labels, class_names="abcd")
+            DataSet('test': 0 train, 0 validation, 100 test, (1, 12, 12), 4 classes, batch 128, cpu)
+        """
+        inputs = inputs_from(images, "images")
+        return cls.from_split(
+            Split(inputs, labels_from(labels, "labels", len(inputs), class_names)), class_names=class_names, name=name
+        )
+
+    @classmethod
+    def from_split(cls, test: Split, *, class_names: Sequence[str], name: str = "test") -> DataSet:
+        """Build a data set that is all test from a split, which is not copied; otherwise like :meth:`from_test`."""
+        if int(test.labels.max()) >= len(class_names):
+            raise DataError(f"labels: expected 0 to {len(class_names) - 1}, found {int(test.labels.max())}")
+        return cls(name, tuple(class_names), test.head(0), test.head(0), test)
+
+    @property
+    def all_test(self) -> bool:
+        """Whether there are neither training nor validation examples."""
+        return not len(self.train) and not len(self.validation)
 
     @property
     def classes(self) -> int:
@@ -141,7 +241,7 @@ class DataSet:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Shape of one input: (C, H, W) for images, (D,) for vectors."""
+        """Shape of one input: (C, H, W) for images, (D,) for vectors, (C, L) for signals."""
         return tuple(self.train.inputs.shape[1:])
 
     @property
@@ -151,7 +251,13 @@ class DataSet:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches per epoch; the last one is smaller, and left out if it has a single example."""
+        """Batches per epoch; the last one is smaller, and left out if it has a single example.
+
+        Raises:
+            UsageError: if the data are all test.
+        """
+        if self.all_test:
+            raise UsageError(f"data set '{self.name}': expected training data, found data that are all test")
         whole, rest = divmod(len(self.train), self.batch_size)
         return whole + (rest > 1)
 

@@ -1,134 +1,153 @@
-"""The registered data set ``image_folder``, a user's images in one folder per class, and the reader of one image."""
+"""The registered data set ``image_folder``, a user's images in one folder per class."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor
+from annotated_types import Ge, Len, Lt
+from PIL import Image
 
 from flowclf.argument_types import NonNegativeInt, PositiveInt, ProperFraction
 from flowclf.data.conversion import check_fraction, check_positive, split_by_class
+from flowclf.data.decoding import check_failures, check_skip_corrupt, decode_files
+from flowclf.data.images import check_shape
 from flowclf.data.records import RawData, Split
 from flowclf.data.seeding import generator
 from flowclf.errors import DataError, UsageError
 
-# file managers create these in folders of images
-_NOT_IMAGES = frozenset({"thumbs.db", "desktop.ini"})
+# file managers, archives and servers create these in folders of images
+_NOT_IMAGES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found", "$recycle.bin"})
 
 
 def image_folder(
     *,
     root: str,
-    size: PositiveInt = 28,
+    size: PositiveInt | Annotated[list[PositiveInt], Len(2, 2)] = 28,
     channels: Literal[1, 3] = 1,
     test_fraction: ProperFraction = 0.1,
     test_seed: NonNegativeInt = 0,
+    skip_corrupt: NonNegativeInt | Annotated[float, Ge(0), Lt(0.5)] = 0,
+    cache: bool = True,
 ) -> RawData:
     """Read a folder of images with one folder per class, named after the class.
 
     The class folders are in ``root/train`` and ``root/test`` (or ``val``, ``valid``, ``validation``; in any case); or in
     ``root/train`` alone, or in ``root``: then a part of each class becomes the test set. Classes and files are sorted by name,
-    then the examples shuffled with ``test_seed``. Every file in a class folder must be an image; hidden files are skipped.
+    then the examples shuffled with ``test_seed``. Every file in a class folder must be an image, whatever its name; hidden files
+    and those of file managers are skipped.
+
+    Images are decoded once: the result is kept in the folder ``decoded`` of the cache, and read again until a file changes.
+    ``$FLOWCLF_DECODED_GB`` limits its size (default 4 GB; 0 for no cache), ``flowclf cache --clear`` deletes it.
 
     Args:
         root: the folder.
-        size: height and width in pixels; other images are scaled and cropped as in :func:`read_image`.
+        size: height and width in pixels, one number for both or ``[H, W]``; other images are scaled and cropped as in
+            :func:`read_image`.
         channels: 1 for grey, 3 for RGB.
         test_fraction: fraction of each class that becomes the test set, in (0, 1), if there is no ``test`` folder.
         test_seed: random seed for that choice; independent of a run's seed, so that all runs have the same test set.
+        skip_corrupt: largest number of files, or fraction of the files below 0.5, that are skipped with a warning if they cannot be
+            read as images; with more it is an error, which lists them all. 0 skips none.
+        cache: keep the decoded images.
 
     Raises:
         UsageError: if the folder does not exist, or an argument is out of range.
         DataError: if folders beside ``train`` leave open which is the test set, there are fewer than two classes, a class has no
-            images, a class folder contains a folder, the test folder has a class that the training folder lacks, or a file cannot
-            be read as an image.
+            images, a class folder contains a folder, the test folder has a class that the training folder lacks, or more files than
+            ``skip_corrupt`` allows, or half of them, cannot be read as images.
     """
-    check_positive(size, "image_folder: size")
+    shape = (channels, *_height_and_width(size))
+    check_shape(shape, "image_folder")
     check_fraction(test_fraction, "image_folder: test_fraction")
+    check_skip_corrupt(skip_corrupt, "image_folder: skip_corrupt")
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise UsageError(f"image_folder: root: there is no folder {folder}")
     train_folder, test_folder = _parts(folder)
-    class_names = [path.name for path in _class_folders(train_folder)]
-    for name in class_names:
-        if not name.isprintable():
-            raise DataError(f"{train_folder}: expected names of classes in printable UTF-8, found {name!r}")
-    if len(class_names) < 2:
-        found = ", ".join(class_names) or "none"
-        raise DataError(f"{train_folder}: expected at least 2 folders, one per class, found {found}")
-    shape = (channels, size, size)
-    train = _read_split(train_folder, class_names, shape)
-    if test_folder is not None:
-        test = _read_split(test_folder, class_names, shape)
-        order = torch.randperm(len(test), generator=generator(test_seed, "test"))
-        return RawData(train, test.take(order), tuple(class_names))
-    kept, held_out = split_by_class(train.labels, test_fraction, test_seed)
+    class_names = _class_names(train_folder)
+    parts = [train_folder] if test_folder is None else [train_folder, test_folder]
+    train, *test = _read(folder, parts, class_names, shape, skip_corrupt=skip_corrupt, cached=cache)
+    if test:
+        order = torch.randperm(len(test[0]), generator=generator(test_seed, "test"))
+        return RawData(train, test[0].take(order), tuple(class_names))
+    kept, held_out = split_by_class(train.labels, test_fraction, test_seed, class_names)
     return RawData(train.take(kept), train.take(held_out), tuple(class_names))
 
 
-def read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
-    """Read one image, in any format that Pillow reads, as uint8 (C, H, W), 0..255.
-
-    The image is rotated according to its EXIF orientation, put on white where it is transparent, scaled (bicubic) to
-    cover the target and cropped at the centre; an image of the target size is not changed. The first frame of an
-    animation is used; 16-bit grey is reduced to its upper 8 bits.
+def labelled_images(root: str | Path, shape: Sequence[int], class_names: Sequence[str]) -> Split:
+    """Read all images of a folder with one folder per class, with labels in the order of ``class_names``, in random order.
 
     Args:
-        path: path of the file.
-        shape: (C, H, W), with C = 1 for grey or 3 for RGB.
+        root: the folder; folders of some classes may be missing.
+        shape: (C, H, W); images are scaled and cropped as in :func:`read_image`.
+        class_names: names of the class folders.
 
     Raises:
-        UsageError: if the file does not exist, or the shape is not that of a grey or RGB image.
-        DataError: if the file is not a complete image, has channels of other than 8 or 16 bits, or is so large that
-            Pillow considers it a decompression bomb.
+        UsageError: if the folder does not exist.
+        DataError: if there are no images, a folder has the name of no class, or a file cannot be read as an image.
     """
-    if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
-        raise UsageError(f"read_image: expected a shape (1, H, W) or (3, H, W), found {tuple(shape)}")
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
-    channels, height, width = shape
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    (found,) = _read(folder, [folder], class_names, shape)
+    return found.take(torch.randperm(len(found), generator=generator(0, "test")))
+
+
+def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    if len(sides) != 2:
+        raise UsageError(f"image_folder: size: expected one number or [height, width], found {size!r}")
+    for side in sides:
+        check_positive(side, "image_folder: size")
+    return sides
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = [path.name for path in _class_folders(folder)]
+    for name in names:
+        if not name.isprintable():
+            raise DataError(f"{folder}: expected names of classes in printable UTF-8, found {name!r}")
+    if len(names) < 2:
+        raise DataError(f"{folder}: expected at least 2 folders, one per class, found {', '.join(names) or 'none'}")
+    same = [_normalized(name) for name in names]
+    for name, normalized in zip(names, same, strict=True):
+        if same.count(normalized) > 1:
+            raise DataError(f"{folder}: expected one folder per class, found two named '{name}', written in different characters")
+    suffixes = Image.registered_extensions()
+    loose = [one.name for one in _visible(folder) if os.path.splitext(one.name)[1].lower() in suffixes and not _is_folder(one)]
+    if loose:
+        shown = ", ".join(loose[:3]) + (", ..." if len(loose) > 3 else "")
+        warnings.warn(f"{folder}: {len(loose)} images beside the folders of the classes are left out: {shown}", stacklevel=3)
+    return names
+
+
+def _normalized(name: str) -> str:
+    # Some systems store an accent as a character of its own.
+    return unicodedata.normalize("NFC", name)
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image)
-                pixels = ImageOps.fit(_with_channels(upright, channels), (width, height))
-    except Exception as error:  # Pillow's readers raise exceptions of any type on malformed files
-        raise DataError(f"{path}: expected an image, found a file that cannot be read as one: {error}") from error
-    return torch.from_numpy(np.array(pixels).reshape(height, width, channels)).permute(2, 0, 1).contiguous()
-
-
-def _with_channels(image: Image.Image, channels: int) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        values, transparent = np.asarray(image).astype(np.uint16), image.info.get("transparency")
-        if values.max(initial=0) < 2**12:
-            raise ValueError(f"16-bit pixels up to {values.max(initial=0)} only, whose range is unknown; rescale them to 0..65535")
-        grey = (values >> 8).astype(np.uint8)
-        if isinstance(transparent, int):
-            grey[values == transparent] = 255
-        image = Image.fromarray(grey)
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode}, 32 bits each, have no known range; expected 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
-
-
-def _visible(folder: Path) -> list[Path]:
-    try:
-        names = sorted(os.listdir(folder))
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if _is_visible(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: expected a folder that can be read: {error.strerror}") from error
-    return [folder / name for name in names if not name.startswith(".") and name.lower() not in _NOT_IMAGES]
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in _NOT_IMAGES
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # The entry's own answer needs no access to the disk, but is an error for a link to itself.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _parts(folder: Path) -> tuple[Path, Path | None]:
@@ -147,27 +166,47 @@ def _parts(folder: Path) -> tuple[Path, Path | None]:
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.is_dir()]
+    return [Path(entry.path) for entry in _visible(folder) if _is_folder(entry)]
 
 
-def _read_split(folder: Path, class_names: list[str], shape: tuple[int, int, int]) -> Split:
-    """Read all images below a folder, ordered by class and file name; class folders may be missing, but not unknown."""
-    files: list[Path] = []
-    labels: list[int] = []
+def _read(
+    root: Path,
+    parts: Sequence[Path],
+    class_names: Sequence[str],
+    shape: Sequence[int],
+    *,
+    skip_corrupt: int | float = 0,
+    cached: bool = True,
+) -> list[Split]:
+    """Read all images below each part of a folder, ordered by class and file name."""
+    files, labels, ends = [], [], []
+    for part in parts:
+        for path, label in _labelled_files(part, class_names):
+            files.append(path)
+            labels.append(label)
+        ends.append(len(files))
+    decoded = decode_files(root, files, shape, cached=cached)
+    check_failures(decoded, files, skip_corrupt)
+    sizes = [end - start - sum(start <= index < end for index in decoded.failures) for start, end in pairwise([0, *ends])]
+    read = torch.tensor([label for index, label in enumerate(labels) if index not in decoded.failures])
+    return [Split(*both) for both in zip(torch.split(decoded.images, sizes), torch.split(read, sizes), strict=True)]
+
+
+def _labelled_files(folder: Path, class_names: Sequence[str]) -> list[tuple[str, int]]:
+    """All files below a folder with their labels; class folders may be missing, but not unknown."""
+    labels = {_normalized(name): label for label, name in enumerate(class_names)}
+    files: list[tuple[str, int]] = []
     for class_folder in _class_folders(folder):
-        if class_folder.name not in class_names:
+        label = labels.get(_normalized(class_folder.name))
+        if label is None:
             raise DataError(f"{class_folder}: expected a class of the training folder ({', '.join(class_names)})")
         members = _visible(class_folder)
         if not members:
             raise DataError(f"{class_folder}: expected at least one image of class '{class_folder.name}', found none")
-        for path in members:
-            if path.is_dir():
-                raise DataError(f"{path}: expected only images in a class folder, found a folder")
-        files.extend(members)
-        labels.extend([class_names.index(class_folder.name)] * len(members))
+        for entry in members:
+            if _is_folder(entry):
+                raise DataError(f"{entry.path}: expected only images in a class folder, found a folder")
+        files += [(entry.path, label) for entry in members]
     if not files:
         raise DataError(f"{folder}: expected folders of images, found none")
-    inputs = torch.empty(len(files), *shape, dtype=torch.uint8)
-    for position, path in enumerate(files):
-        inputs[position] = read_image(path, shape)
-    return Split(inputs, torch.tensor(labels))
+    return files

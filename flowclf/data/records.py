@@ -22,7 +22,7 @@ class Split:
     """Inputs and labels, both on one device.
 
     Attributes:
-        inputs: images (N, C, H, W), uint8, 0..255; or vectors (N, D), float32.
+        inputs: images (N, C, H, W), uint8, 0..255; or vectors (N, D) or signals (N, C, L), float32.
         labels: class numbers (N,), int64, from 0.
 
     Raises:
@@ -38,11 +38,15 @@ class Split:
     labels: Tensor
 
     def __post_init__(self) -> None:
+        for name, value in (("inputs", self.inputs), ("labels", self.labels)):
+            if not isinstance(value, Tensor):
+                kind = type(value).__name__
+                raise DataError(f"{name}: expected a tensor, found a {kind}; DataSet.from_arrays takes arrays and lists")
         images = self.inputs.dim() == 4 and self.inputs.dtype == torch.uint8
-        vectors = self.inputs.dim() == 2 and self.inputs.dtype == torch.float32
+        vectors = self.inputs.dim() in (2, 3) and self.inputs.dtype == torch.float32
         if not images and not vectors:
             raise DataError(
-                "inputs: expected uint8 images (N, C, H, W) or float32 vectors (N, D), "
+                "inputs: expected uint8 images (N, C, H, W), or float32 vectors (N, D) or signals (N, C, L), "
                 f"found {self.inputs.dtype} of shape {tuple(self.inputs.shape)}"
             )
         if self.labels.dtype != torch.int64 or self.labels.shape != self.inputs.shape[:1]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.encoding import check_fits
-from flowclf.evaluation.evaluate import Evaluation, evaluate, evaluate_with_artifacts, measure
+from flowclf.evaluation.evaluate import Evaluation, evaluate, evaluate_with_artifacts, expected_seconds, measure
 from flowclf.evaluation.figure_data import Arrays, metamer_pictures
 from flowclf.evaluation.metric import Metric, metric
 from flowclf.evaluation.oracles import ready_oracle
@@ -29,6 +29,7 @@ __all__ = [
     "check_fits",
     "evaluate",
     "evaluate_with_artifacts",
+    "expected_seconds",
     "measure",
     "metamer_pictures",
     "metric",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -13,33 +15,44 @@ from flowclf.classifier import Classifier, InvertibleClassifier, require_inverti
 from flowclf.data import DataSet, Oracle, Split
 from flowclf.errors import FlowclfError, UsageError
 from flowclf.evaluation.encoding import Encoded, encode, network_inputs
+from flowclf.evaluation.limiting import limited
 from flowclf.evaluation.oracles import ready_oracle
 from flowclf.evaluation.protocols import PROTOCOLS
+from flowclf.progress import Progress, SilentProgress
 from flowclf.registry import nearest
 from flowclf.settings import ProbeSettings
-from flowclf.training.progress import Progress, SilentProgress
 
 T = TypeVar("T")
-Need = Literal["inverse", "images", "oracle", "truth", "fixed_point"]
+Need = Literal["inverse", "images", "oracle", "truth", "fixed_point", "training", "pairs", "limit", "gaps", "few_classes"]
 
 _METAMER_IMAGES = 10_000
+_FEW_CLASSES = 100
+_INVERTED = 1000
+_FEWEST_INVERTED = 100
+
+GAPS: Mapping[Need, str] = {"training": "the data are all test", "pairs": "the test data are of a single class"}
+"""Needs that a model would meet on other data, and what to say where these data do not meet them."""
 
 
 class MetricContext:
     """A model on data, under a protocol. Use it in eval mode, as :func:`flowclf.evaluate` does.
 
     Args:
-        classifier, data, protocol, seed, oracle, probe, progress: as for :func:`flowclf.evaluate`.
+        classifier, data, protocol, seed, oracle, probe, limit, progress: as for :func:`flowclf.evaluate`.
 
     Attributes:
-        classifier, data, seed, progress: as given.
+        classifier, seed, progress: as given.
+        data: the data, or the part of them that the limit leaves.
+        limit: number of test examples, if there are more without the limit; otherwise None.
+        whole: the data without the limit.
         protocol_name, protocol: the protocol's name, and the protocol.
         oracle: the oracle as a function, see :data:`flowclf.data.Oracle`, or None.
         probe_settings: settings of the probes.
-        splits: ``train``, ``validation`` and ``test``.
+        splits: ``train``, ``validation`` and ``test``; only ``test`` if the data are all test.
 
     Raises:
-        UsageError: if the protocol does not exist, or the oracle does not fit the classifier.
+        UsageError: if an argument is of another type, the protocol does not exist, the limit is not valid, or the oracle does not
+            fit the classifier.
     """
 
     def __init__(
@@ -51,17 +64,37 @@ class MetricContext:
         seed: int = 0,
         oracle: Oracle | Classifier | None = None,
         probe: ProbeSettings | None = None,
+        limit: int | None = None,
         progress: Progress | None = None,
     ) -> None:
+        for value, kind, instead in (
+            (classifier, Classifier, "flowclf.build_classifier, flowclf.plain_classifier or flowclf.load makes one"),
+            (data, DataSet, "flowclf.data.load or flowclf.data.DataSet.from_arrays makes one"),
+        ):
+            if not isinstance(value, kind):
+                raise UsageError(f"evaluate: expected a flowclf {kind.__name__}, found a {type(value).__name__}; {instead}")
         if protocol not in PROTOCOLS:
-            raise UsageError(f"unknown evaluation protocol '{protocol}'{nearest(protocol, PROTOCOLS)}")
+            raise UsageError(f"unknown evaluation protocol '{protocol}'{nearest(str(protocol), PROTOCOLS)}")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise UsageError(f"evaluate: seed: expected an integer, found {seed!r}")
+        self.whole, data = data, limited(data, limit)
+        self.limit = len(data.test) if data is not self.whole else None
         self.classifier, self.data, self.seed = classifier, data, seed
         self.protocol_name, self.protocol = protocol, PROTOCOLS[protocol]
+        if self.limit is not None:
+            share = self.limit / len(self.whole.test)
+            self.protocol = dataclasses.replace(
+                self.protocol,
+                pairs=min(self.protocol.pairs, self.limit),
+                paths=math.ceil(share * self.protocol.paths),
+                samples=math.ceil(share * self.protocol.samples),
+            )
         given = data.oracle if oracle is None else oracle
         self.oracle = None if given is None else ready_oracle(given, classifier)
         self.probe_settings = probe or ProbeSettings()
         self.progress = progress or SilentProgress()
-        self.splits: Mapping[str, Split] = {"train": data.train, "validation": data.validation, "test": data.test}
+        parts = ("test",) if data.all_test else ("train", "validation", "test")
+        self.splits: Mapping[str, Split] = {name: getattr(data, name) for name in parts}
         self._encoded: dict[str, Encoded] = {}
         self._shared: dict[Callable[[MetricContext], Any], Any] = {}
 
@@ -87,6 +120,10 @@ class MetricContext:
             FlowclfError: if an output is not finite.
         """
         missing = [name for name in names or self.splits if name not in self._encoded]
+        if lacking := [name for name in missing if name not in self.splits]:
+            raise UsageError(
+                f"expected {lacking[0]} data, found data that are all test; a metric that requires them needs 'training'"
+            )
         if not missing:
             return
         what, batch_size = ("encoding", 128) if self.has("inverse") else ("classifying", 256)
@@ -104,7 +141,8 @@ class MetricContext:
 
     def labels(self, split: str) -> Tensor:
         """Labels (N,) of a split, on the CPU."""
-        return self.splits[split].labels.cpu()
+        part: Split = getattr(self.data, split)
+        return part.labels.cpu()
 
     def logits(self, split: str) -> Tensor:
         """Logits (N, K) of a split, on the CPU; also for a plain network."""
@@ -116,6 +154,14 @@ class MetricContext:
         _ = self.invertible
         self.encode(split)
         return self._encoded[split]
+
+    @property
+    def inverted_examples(self) -> int:
+        """Number of test inputs whose inverse error is measured; in a limited evaluation fewer, in proportion."""
+        wanted = _INVERTED
+        if self.limit is not None:
+            wanted = max(_FEWEST_INVERTED, _INVERTED * self.limit // len(self.whole.test))
+        return min(wanted, len(self.data.test))
 
     @cached_property
     def test_sample(self) -> tuple[Tensor, Tensor]:
@@ -129,5 +175,10 @@ NEEDS: Mapping[Need, Callable[[MetricContext], bool]] = {
     "images": lambda context: context.classifier.preprocessing.bits is not None,
     "oracle": lambda context: context.oracle is not None,
     "truth": lambda context: context.data.oracle is not None,
+    "training": lambda context: not context.data.all_test,
+    "pairs": lambda context: bool((context.data.test.labels != context.data.test.labels[0]).any()),
+    "limit": lambda context: context.limit is not None,
+    "gaps": lambda context: not all(map(context.has, GAPS)),
+    "few_classes": lambda context: context.classifier.classes <= _FEW_CLASSES,
     "fixed_point": lambda context: getattr(context.classifier, "stream", "float") == "fixed_point",
 }

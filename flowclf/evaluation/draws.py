@@ -55,10 +55,17 @@ def nuisance_draws(context: MetricContext, examples: int | None = None) -> Draws
     Continuous data without augmentation would be the same each time, so there is only one.
     """
     first = context.encoded("train").nuisance[:examples]
-    random = bool(context.data.augment) or context.has("images")
-    fitting = _MEMORY_BYTES // max(1, first.numel() * first.element_size())
-    count = max(1, min(context.protocol.probe_draws, fitting)) if random else 1
+    count = draw_count(context, len(first))
     return Draws(functools.cache(lambda draw: _nuisances(context, draw, len(first)) if draw else first), count)
+
+
+def draw_count(context: MetricContext, examples: int) -> int:
+    """Number of draws of this many training examples."""
+    if not (context.data.augment or context.has("images")):
+        return 1
+    clf = context.invertible
+    bytes_per_draw = examples * (clf.dimensions - clf.classes) * clf.dtype.itemsize
+    return max(1, min(context.protocol.probe_draws, _MEMORY_BYTES // max(1, bytes_per_draw)))
 
 
 def _nuisances(context: MetricContext, draw: int, examples: int) -> Tensor:

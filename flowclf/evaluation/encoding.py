@@ -28,12 +28,13 @@ class Encoded(NamedTuple):
     log_prob: Tensor
 
 
-def check_fits(clf: Classifier, data: DataSet, parts: Sequence[str] = ("train", "validation", "test")) -> None:
+def check_fits(clf: Classifier, data: DataSet, parts: Sequence[str] | None = None) -> None:
     """Check that a classifier can be evaluated on data.
 
     Raises:
         UsageError: if the data have another shape, number of classes or names of classes (unless one side has numbers for names);
-            if one of these parts is empty, or the test data are of a single class, which allows no metamers.
+            if one of these parts is empty, by default of all three, or of the test part alone if the data are all test; or if the
+            data are not all test, and the test part is of a single class, which allows no metamers.
     """
     if tuple(data.image_shape) != clf.preprocessing.image_shape or data.classes != clf.classes:
         raise UsageError(
@@ -43,11 +44,16 @@ def check_fits(clf: Classifier, data: DataSet, parts: Sequence[str] = ("train", 
     unnamed = tuple(map(str, range(clf.classes)))
     if data.class_names != clf.class_names and unnamed not in (data.class_names, clf.class_names):
         raise UsageError(f"data set '{data.name}' has the classes {data.class_names}; the classifier's are {clf.class_names}")
-    for name in parts:
+    for name in parts or (("test",) if data.all_test else ("train", "validation", "test")):
         split: Split = getattr(data, name)
         if not len(split):
             raise UsageError(f"data set '{data.name}': expected {name} data to evaluate on, found none")
-        if name == "test" and isinstance(clf, InvertibleClassifier) and bool((split.labels == split.labels[0]).all()):
+        if (
+            name == "test"
+            and not data.all_test
+            and isinstance(clf, InvertibleClassifier)
+            and bool((split.labels == split.labels[0]).all())
+        ):
             raise UsageError(f"data set '{data.name}': expected test data of at least two classes, for metamers")
 
 

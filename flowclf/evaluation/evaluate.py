@@ -11,13 +11,14 @@ from typing import Any
 from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.data import DataSet, Oracle
 from flowclf.evaluation.context import MetricContext
+from flowclf.evaluation.duration import evaluation_seconds
 from flowclf.evaluation.encoding import check_fits
 from flowclf.evaluation.figure_data import Arrays, figure_arrays
-from flowclf.evaluation.metric import Metric, registered_metrics
+from flowclf.evaluation.metric import Metric, left_out, registered_metrics
 from flowclf.evaluation.probes import probe_kinds
 from flowclf.modes import evaluating, repeatable
+from flowclf.progress import Progress, forecast
 from flowclf.settings import ProbeSettings
-from flowclf.training.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,23 @@ def evaluate(
     seed: int = 0,
     oracle: Oracle | Classifier | None = None,
     probe: ProbeSettings | None = None,
+    limit: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate a classifier: error and calibration; with an inverse also likelihood, inverse errors, probes and metamers.
 
     Args:
         clf: used in eval mode, and left in the mode it was in.
-        data: data of the classifier's shape and classes. The training part is encoded without augmentation;
-            where the protocol trains probes on several draws, all draws but the first have it, and noise of their own.
+        data: data of the classifier's shape and classes. The training part is encoded without augmentation; where the protocol
+            trains probes on several draws, all draws but the first have it, and noise of their own. Of data that are all
+            test (:meth:`flowclf.data.DataSet.from_test`), everything is measured that needs no training data; the result
+            ``evaluation.left_out`` lists the rest.
         protocol: a key of :data:`PROTOCOLS`.
         seed: random seed of the dequantisation noise, the probes, the pairs and the samples.
         oracle: labels the metamers: another classifier, or a function; by default that of the data, if they have one.
         probe: settings of the probes; by default those of the paper's appendix B.2 on all training examples.
+        limit: number of test examples to use, with the same fraction of the training and validation data, to save time; see
+            :func:`flowclf.evaluation.limiting.limited`. The results then contain ``evaluation.limit``.
         progress: receives updates.
 
     Returns:
@@ -57,8 +63,8 @@ def evaluate(
         ``numerics.*``, ``probe.*``, ``metamers.*`` and ``planes.*``.
 
     Raises:
-        UsageError: if the protocol is unknown; the data have another shape, number or names of classes, an empty part, or a test
-            part of a single class; or the oracle does not fit this classifier.
+        UsageError: if the protocol is unknown; the limit is below 1; the data have another shape, number or names of classes, an
+            empty part (unless they are all test), or a test part of a single class; or the oracle does not fit this classifier.
         FlowclfError: if the classifier's outputs on the data are not finite, or a metric fails; the message names the metric.
 
     Example:
@@ -70,14 +76,16 @@ def evaluate(
         >>> results["test.chance_error"]
         0.5
     """
-    return evaluate_with_artifacts(clf, data, protocol=protocol, seed=seed, oracle=oracle, probe=probe, progress=progress).results
+    options: dict[str, Any] = {"protocol": protocol, "seed": seed, "oracle": oracle, "probe": probe, "limit": limit}
+    return evaluate_with_artifacts(clf, data, progress=progress, **options).results
 
 
 def evaluate_with_artifacts(clf: Classifier, data: DataSet, **options: Any) -> Evaluation:
     """As :func:`evaluate`, with the same options, and with the arrays for figures."""
     started = time.perf_counter()
     context = MetricContext(clf, data, **options)
-    check_fits(clf, data)
+    check_fits(clf, context.data)
+    _announce(context)
     with repeatable(clf.device), evaluating(clf):
         results = measure(context)
         arrays = figure_arrays(context)
@@ -86,12 +94,29 @@ def evaluate_with_artifacts(clf: Classifier, data: DataSet, **options: Any) -> E
     return Evaluation(results, arrays, data.class_names)
 
 
+def _announce(context: MetricContext) -> None:
+    """Say in words what an evaluation leaves out, so that no one takes it for a full one."""
+    if context.limit is not None:
+        sizes = (f"{len(context.splits[name]):,} of {len(getattr(context.whole, name)):,} {name}" for name in context.splits)
+        weaker = "; probes find less than with all training examples" if context.has("inverse") and context.has("training") else ""
+        context.progress.message(f"limited evaluation: {', '.join(sizes)} examples{weaker}")
+    if context.has("gaps"):
+        context.progress.message(f"left out: {left_out(context)}")
+
+
 def _warn_of_inverse(results: Mapping[str, Any], clf: Classifier) -> None:
     """Warn where the inverse is off by more than half a level of the pixels, or 1 % of continuous data's unit."""
     worst = max((results.get(f"numerics.{name}inverse_error_max") or 0.0 for name in ("", "forward_")), default=0.0)
     bits = clf.preprocessing.bits
     if worst > (0.01 if bits is None else 2.0**-bits):
         warnings.warn(f"the inverse is off by up to {worst:.2g}: metamers and samples are not what they should be", stacklevel=3)
+
+
+def expected_seconds(clf: Classifier, data: DataSet, **options: Any) -> tuple[float, float]:
+    """The shortest and the longest time that :func:`evaluate` with these options would take, seconds, measured on a few inputs."""
+    context = MetricContext(clf, data, **options)
+    with repeatable(clf.device), evaluating(clf):
+        return evaluation_seconds(context, _planned(context))
 
 
 def measure(context: MetricContext, only: Collection[str] | None = None) -> dict[str, Any]:
@@ -108,6 +133,7 @@ def measure(context: MetricContext, only: Collection[str] | None = None) -> dict
         FlowclfError: if the classifier's outputs are not finite, or a metric fails.
     """
     plan = {key: what for key, what in _planned(context).items() if only is None or key in only}
+    forecast(context.progress, "evaluation", lambda: evaluation_seconds(context, plan))
     if isinstance(context.classifier, InvertibleClassifier):
         context.classifier.grid_peak()  # Forgets magnitudes from before this evaluation.
     if only is None:

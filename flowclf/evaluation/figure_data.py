@@ -13,12 +13,14 @@ from flowclf.classifier import InvertibleClassifier
 from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.metamers import interpolate, metamer, quantized
 from flowclf.evaluation.metrics.calibration import reliability_bins
-from flowclf.evaluation.metrics.planes import planes_of
+from flowclf.evaluation.metrics.confusion import confusion_of
+from flowclf.evaluation.metrics.planes import PLANES_NEED, planes_of
 from flowclf.modes import evaluating
 
 Arrays = dict[str, NDArray[Any]]
 
 _COLUMNS = 12
+_CONFUSION_CLASSES = 25
 _INTERPOLATION_STEPS = 7
 _SAMPLES_PER_CLASS = 10
 
@@ -47,13 +49,16 @@ def metamer_pictures(clf: InvertibleClassifier, x1: Tensor, x2: Tensor) -> Array
 
 
 def figure_arrays(context: MetricContext) -> dict[str, Arrays]:
-    """Arrays by figure: ``calibration``; for invertible classifiers of images ``metamers``, ``interpolations`` and ``samples``,
-    their pictures (columns, C, H, W) or (rows, columns, C, H, W) in uint8; and ``planes`` if the truth is known."""
+    """Arrays by figure: ``calibration``; ``confusion`` for at most 25 classes; for invertible classifiers of images ``metamers``,
+    ``interpolations`` and ``samples``, their pictures (columns, C, H, W) or (rows, columns, C, H, W) in uint8; and ``planes`` if
+    the truth is known."""
     bins = reliability_bins(context.logits("test"), context.labels("test"))
     arrays: dict[str, Arrays] = {"calibration": {name: value.numpy() for name, value in bins._asdict().items()}}
-    if context.has("inverse") and context.has("images"):
+    if context.classifier.classes <= _CONFUSION_CLASSES:
+        arrays["confusion"] = {"counts": context.once(confusion_of).numpy()}
+    if context.has("inverse") and context.has("images") and context.has("pairs"):
         arrays |= _picture_arrays(context.invertible, *context.test_sample, context.seed)
-    if context.has("inverse") and context.has("truth"):
+    if all(context.has(need) for need in PLANES_NEED):
         arrays["planes"] = context.once(planes_of)[0]
     return arrays
 

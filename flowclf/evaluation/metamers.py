@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flowclf.classifier import InvertibleClassifier, require_invertible
 from flowclf.data import Oracle
 from flowclf.errors import UsageError
+from flowclf.labels import class_numbers
 from flowclf.modes import evaluating
 
 
@@ -91,9 +92,9 @@ def draw_pairs(labels: Tensor, n: int, *, seed: int = 0) -> tuple[Tensor, Tensor
     The first of a pair is uniform over all examples, the second over those of any other class.
 
     Raises:
-        UsageError: if n is below 1, or there are not two classes.
+        UsageError: if n is below 1, the labels are not integers (N,) from 0 up, or there are not two classes.
     """
-    labels = labels.cpu()
+    labels = class_numbers(labels, None).cpu()
     if n < 1:
         raise UsageError(f"draw_pairs: expected at least 1 pair, found {n}")
     counts = torch.bincount(labels)
@@ -141,8 +142,9 @@ def metamer_statistics(
         with an oracle.
 
     Raises:
-        UsageError: if there is less than one pair, or fewer than two classes.
+        UsageError: if there is less than one pair, the labels are not N classes, or there are fewer than two.
     """
+    labels = class_numbers(labels, clf.classes, len(x))
     first, second = draw_pairs(labels, pairs, seed=seed)
     x, labels = x.to(clf.device, clf.dtype), labels.to(clf.device)
     total: dict[str, float] = {}
@@ -187,5 +189,8 @@ def metamer_statistics(
 
 
 def _check_pair(x1: Tensor, x2: Tensor) -> None:
+    for x in (x1, x2):
+        if not isinstance(x, Tensor):
+            raise UsageError(f"expected two batches of network inputs as tensors, found a {type(x).__name__}")
     if x1.shape != x2.shape:
         raise UsageError(f"expected two batches of one shape, found {tuple(x1.shape)} and {tuple(x2.shape)}")

@@ -28,12 +28,13 @@ from torch import Tensor
 
 from flowclf import registry
 from flowclf.errors import FlowclfError, UsageError
-from flowclf.evaluation.context import NEEDS, MetricContext, Need
+from flowclf.evaluation.context import GAPS, NEEDS, MetricContext, Need
 from flowclf.evaluation.interval import error_interval
 from flowclf.evaluation.protocols import PROTOCOLS
 
-Unit = Literal["share", "count", "nats", "bits", "seconds", "number", "text"]
-"""``share``: a fraction of 1, shown in percent; ``bits``: also bits per dimension; ``number``: in a unit that the meaning says."""
+Unit = Literal["share", "count", "nats", "bits", "seconds", "number", "text", "list"]
+"""``share``: a fraction of 1, shown in percent; ``bits``: also bits per dimension; ``number``: in a unit that the meaning says;
+``list``: a list of values, or of rows."""
 
 _NAME = re.compile(r"(([a-z0-9_]+|\{probe\})\.)*[a-z0-9_]+")
 _ENDS = {"_low": "lower end of the 95 % interval (Wilson)", "_high": "upper end of the 95 % interval (Wilson)"}
@@ -52,7 +53,9 @@ class Metric:
             None for a value that only the run that trained the model has, and adds to its results.
         protocols: the protocols that compute it.
         needs: what it requires: ``inverse`` (not a plain network), ``images`` (not continuous data), ``oracle``, ``truth`` (an
-            oracle supplied by the data), ``fixed_point`` (a stream on a grid).
+            oracle supplied by the data), ``fixed_point`` (a stream on a grid), ``training`` (not data that are all test), ``pairs``
+            (test examples of two classes), ``few_classes`` (at most 100), ``limit`` (a limited evaluation), ``gaps`` (something
+            is left out).
         trials: the number of independent trials of a share, as a function of the context; Wilson's 95 % interval then follows the
             value, as ``<name>_low`` and ``<name>_high``.
         headline: a short title, if it should stand out at the top of the report.
@@ -83,13 +86,16 @@ class Metric:
         """The value under its key, followed by its interval; a value that is not finite becomes None.
 
         Raises:
-            FlowclfError: if the function fails, or returns anything but a number, a text or None; the message names the metric.
+            FlowclfError: if the function fails, or returns anything but a number, a text or None, or, if its unit is ``list``, a
+                list; the message names the metric.
         """
         try:
             value = self.function(context, *arguments) if self.function else None
-            value = value.item() if isinstance(value, Tensor | np.generic) else value
-            if not isinstance(value, int | float | str | None):
-                raise TypeError(f"expected a number, a text or None, found {type(value).__name__}")
+            if isinstance(value, Tensor | np.generic):
+                value = value.tolist() if self.unit == "list" else value.item()
+            if not isinstance(value, list if self.unit == "list" else int | float | str | None):
+                expected = "a list" if self.unit == "list" else "a number, a text or None"
+                raise TypeError(f"expected {expected}, found {type(value).__name__}")
             values = {key: value}
             if self.trials is not None and isinstance(value, int | float):
                 values |= zip((f"{key}_low", f"{key}_high"), error_interval(value, self.trials(context)), strict=True)
@@ -137,3 +143,13 @@ def describe(key: str) -> tuple[Unit, str]:
         if match is not None:
             return one.unit, _ENDS[match["end"]] if match["end"] else one.meaning.format(**match.groupdict())
     return next((unit for ending, unit in _UNITS.items() if key.endswith(ending)), "number"), ""
+
+
+def left_out(context: MetricContext) -> str:
+    """The groups of results that the data do not allow, with the reasons: ``probe.*, train.* (the data are all test)``."""
+    groups: dict[str, list[str]] = {}
+    for one in registered_metrics():
+        missing = [need for need in one.needs if not context.has(need)]
+        if one.function and context.protocol_name in one.protocols and missing and set(missing) <= set(GAPS):
+            groups.setdefault(GAPS[missing[0]], []).append(f"{one.name.split('.')[0]}.*")
+    return "; ".join(f"{', '.join(sorted(set(names)))} ({reason})" for reason, names in groups.items())

@@ -20,6 +20,8 @@ def ready_oracle(oracle: Oracle | Classifier, clf: Classifier) -> Oracle:
             has no metamers.
     """
     if not isinstance(oracle, Classifier):
+        if not callable(oracle):
+            raise UsageError(f"the oracle: expected a classifier or a function, found a {type(oracle).__name__}")
         return oracle
     require_invertible(clf, "an oracle, which labels metamers")
     wanted, found = (clf.preprocessing.image_shape, clf.classes), (oracle.preprocessing.image_shape, oracle.classes)

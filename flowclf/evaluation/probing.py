@@ -16,10 +16,12 @@ from flowclf.data import DataSet
 from flowclf.data.seeding import generator
 from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.draws import Draws, nuisance_draws
+from flowclf.evaluation.duration import evaluation_seconds
 from flowclf.evaluation.encoding import check_fits
 from flowclf.evaluation.interval import error_interval
 from flowclf.evaluation.probes import Probe, ProbeKind, ProbeScore, probe_kinds, score_probe
 from flowclf.modes import evaluating, repeatable
+from flowclf.progress import forecast
 from flowclf.settings import ProbeSettings
 
 _GAIN = 0.01
@@ -61,6 +63,7 @@ def nuisance_probe(clf: InvertibleClassifier, data: DataSet, *, probe: ProbeSett
     context = MetricContext(clf, data, probe=probe, **options)
     check_fits(clf, data, ("train", "validation"))
     with repeatable(clf.device), evaluating(clf):
+        forecast(context.progress, "probe", lambda: evaluation_seconds(context, ("probe.name",)))
         context.encode("train", "validation")
         probes = _train(context, nuisance_draws(context, context.probe_settings.examples))
     return probes[_best_on_validation(probes)]

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+PATH_STEPS = 9
+"""Pictures of a path to a metamer, both ends included."""
+
 
 @dataclass(frozen=True)
 class EvaluationProtocol:

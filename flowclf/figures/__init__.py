@@ -5,7 +5,7 @@ from __future__ import annotations
 from flowclf.figures.charts import calibration_diagram, training_curves
 from flowclf.figures.grids import PictureRow, interpolation_grid, metamer_grid, picture_grid, sample_grid
 from flowclf.figures.planes import plane_panels
-from flowclf.figures.style import FigureFile, save_figure
+from flowclf.figures.style import FigureFile, save_arrays, save_figure
 from flowclf.figures.writing import write_figures
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "picture_grid",
     "plane_panels",
     "sample_grid",
+    "save_arrays",
     "save_figure",
     "training_curves",
     "write_figures",

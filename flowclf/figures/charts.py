@@ -1,18 +1,20 @@
-"""Charts: calibration, and training curves."""
+"""Charts: calibration, confusions, and training curves."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from flowclf.errors import UsageError
 from flowclf.evaluation import Arrays
 from flowclf.evaluation.metric import describe
-from flowclf.figures.style import BLUE, INK, MUTED, ORANGE, PURPLE, new_figure, tidy
+from flowclf.figures.style import BLUE, INK, MUTED, ORANGE, PURPLE, new_figure, short, tidy
 
 _STYLES = {"train": (ORANGE, "training"), "validation": (BLUE, "validation")}
 _FIRST = ("error", "cross_entropy_nats", "bits_per_dim", "nuisance_cross_entropy_nats")
@@ -41,8 +43,41 @@ def calibration_diagram(arrays: Arrays) -> Figure:
     return figure
 
 
-def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def confusion_chart(arrays: Arrays, class_names: Sequence[str]) -> Figure:
+    """The confusion matrix ``counts`` (K, K), classes in rows, predicted classes in columns, with the numbers in the cells."""
+    counts, classes = arrays["counts"], len(class_names)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    wrong = np.where(np.eye(classes, dtype=bool), np.nan, shares)
+    side = max(3.6, 1.4 + 0.36 * classes)
+    figure = new_figure(side + 0.4, side)
+    axis = figure.subplots()
+    axis.set_facecolor("#e5e7eb")
+    # The root shows one error in a hundred beside one in two.
+    norm = PowerNorm(0.5, vmin=0, vmax=max(0.01, float(np.nanmax(wrong))))
+    image = axis.imshow(wrong, cmap="Oranges", norm=norm)
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        strong = row != column and norm(wrong[row, column]) > 0.6
+        colour, size = "white" if strong else INK, 7 if counts.max() < 10_000 else 6
+        axis.text(column, row, f"{counts[row, column]}", fontsize=size, color=colour, ha="center", va="center")
+    names = [short(name) for name in class_names]
+    long = max(map(len, names)) > 3
+    axis.set_xticks(range(classes), names, rotation=90 if long else 0)
+    axis.set_yticks(range(classes), names)
+    axis.set(xlabel="predicted class", ylabel="class")
+    axis.tick_params(labelsize=8, colors=INK, length=0)
+    axis.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axis, shrink=0.7, format=lambda share, _: f"{100 * share:g} %")
+    bar.ax.tick_params(labelsize=7, colors=INK)
+    bar.set_label("share of the class's examples", fontsize=8)
+    return figure
+
+
+def training_curves(rows: Sequence[Mapping[str, Any]], classes: int | None = None) -> Figure:
     """Metrics over epochs (one row each), a panel per quantity: ``train.error`` and ``validation.error`` share one.
+
+    Args:
+        rows: metrics, one row per epoch.
+        classes: K; cross-entropies then have a line at chance, log K nats, which all classes with equal probability give.
 
     Raises:
         UsageError: if there are no rows.
@@ -64,6 +99,8 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
             colour, label = _STYLES.get(key.rpartition(".")[0], (PURPLE, key))
             scaled = 100 * values if unit == "share" else values
             axis.plot(epochs, scaled, marker="o", markersize=3, linewidth=1.5, color=colour, label=label)
+        if classes and quantity.endswith("cross_entropy_nats"):
+            axis.axhline(math.log(classes), color=MUTED, linewidth=1, linestyle="--", label="chance")
         if unit == "share":
             axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
         titles = {"share": f"{name}, %", "nats": f"{name.removesuffix(' nats')}, nats"}

@@ -50,15 +50,24 @@ def save_figure(figure: Figure, path: Path, data: Arrays | Sequence[Mapping[str,
     """
     if isinstance(data, Sequence):
         write_json(path.with_suffix(".json"), [dict(row) for row in data])
-    elif pickled := sorted(name for name, array in data.items() if array.dtype.hasobject):
-        raise UsageError(f"figure {path.name}: expected arrays of numbers or text, found objects in {pickled}")
     else:
-        with atomic_write(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **data)  # type: ignore[arg-type]
+        save_arrays(data, path.with_suffix(".npz"))
     with atomic_write(path) as temporary, warnings.catch_warnings():
         FigureCanvasAgg(figure)
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(temporary, format="png", dpi=DPI, facecolor="white")
+
+
+def save_arrays(arrays: Arrays, path: Path) -> None:
+    """Write arrays as .npz, atomically.
+
+    Raises:
+        UsageError: if an array contains Python objects, which only a pickle could store.
+    """
+    if pickled := sorted(name for name, array in arrays.items() if array.dtype.hasobject):
+        raise UsageError(f"figure {path.stem}: expected arrays of numbers or text, found objects in {pickled}")
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from flowclf.evaluation import Arrays, Evaluation
-from flowclf.figures.charts import calibration_diagram, training_curves
+from flowclf.figures.charts import calibration_diagram, confusion_chart, training_curves
 from flowclf.figures.grids import interpolation_grid, metamer_grid, sample_grid
 from flowclf.figures.planes import plane_panels
 from flowclf.figures.style import FigureFile, save_figure
@@ -51,6 +51,12 @@ _FIGURES: Mapping[str, tuple[Draw, str, str]] = {
         "path from x to its metamer, which need not stay in the plane and is projected onto it, no logit changes: if the metamer "
         "is on the other side of the oracle's boundary, it is an invariance-based adversarial example.",
     ),
+    "confusion": (
+        confusion_chart,
+        "Confusion matrix",
+        "Test examples by class (rows) and predicted class (columns). The colour is the share of the class's examples, on a scale "
+        "that shows rare confusions too; the diagonal, where the prediction is right, is grey.",
+    ),
     "calibration": (
         lambda arrays, names: calibration_diagram(arrays),
         "Calibration",
@@ -62,7 +68,8 @@ _FIGURES: Mapping[str, tuple[Draw, str, str]] = {
 _TRAINING = (
     "Training",
     "Measured during training: means over each epoch on the training data, with augmentation; and values on the "
-    "validation data after each epoch.",
+    "validation data after each epoch. The nuisance cross-entropy is the adversary's: at chance, log K nats for K classes, it "
+    "finds nothing. If it is low on the training data alone, the adversary knows them by heart.",
 )
 
 
@@ -92,5 +99,6 @@ def write_figures(folder: Path, evaluation: Evaluation | None, rows: Sequence[Ma
             if arrays and all(part.shape[-3] in (1, 3) for part in arrays.values() if part.ndim >= 4):
                 write(name, title, caption, functools.partial(draw, arrays, evaluation.class_names), arrays)
     if rows:
-        write("training", *_TRAINING, functools.partial(training_curves, rows), list(rows))
+        classes = len(evaluation.class_names) if evaluation is not None else None
+        write("training", *_TRAINING, functools.partial(training_curves, rows, classes), list(rows))
     return files

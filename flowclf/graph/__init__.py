@@ -1,6 +1,6 @@
 """Graphs: FrEIA ``GraphINN``s from lists of node specs, checked, executed, described, and with a stream in fixed point."""
 
-from flowclf.graph.check import Graph, checked_graph, copy_nodes, head_of, modules_by_name, readout_of
+from flowclf.graph.check import Graph, checked_graph, head_of, modules_by_name, readout_of
 from flowclf.graph.describe import NodeRow, describe_graph, graph_from_description, node_rows, parameter_count
 from flowclf.graph.execute import NodeSet, after_the_logits, execute
 from flowclf.graph.specs import Specs, build_graph
@@ -16,7 +16,6 @@ __all__ = [
     "after_the_logits",
     "build_graph",
     "checked_graph",
-    "copy_nodes",
     "describe_graph",
     "execute",
     "graph_from_description",

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from FrEIA.framework import ConditionNode, GraphINN, InputNode, Node, OutputNode
 from torch import nn
 
 from flowclf.errors import GraphError, UsageError
+from flowclf.graph.flat import FlatGraph
 from flowclf.nodes.split_head import SplitHead
 
 Graph: TypeAlias = GraphINN
 
 
 def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
-    """Check that a FrEIA graph, or the list of nodes for one, is a classifier's; return it as a GraphINN.
+    """Check that a FrEIA graph, or the list of nodes for one, is a classifier's; return a GraphINN of the same nodes.
 
     Raises:
         GraphError: if an output is used twice or not at all; two nodes have the same name; there is not exactly one input; there
@@ -38,14 +38,16 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
         if count > 1:
             readers = [node.name for node in node_list if (source, output) in map(tuple, node.inputs)]
             shape = source.output_dims[output]
-            raise GraphError(f"output {output} of node '{source.name}', shape {shape}, is used {count} times, by {readers}")
+            raise GraphError(
+                f"output {output} of node '{source.name}', shape {shape}, is used {count} times, by {readers}{_hint(source)}"
+            )
     for node in node_list:
         if isinstance(node, ConditionNode) or node.conditions:
             condition = node if isinstance(node, ConditionNode) else node.conditions[0]
             raise GraphError(f"condition '{condition.name}', shape {condition.dims}: a classifier's graph cannot have conditions")
         for output, shape in enumerate(node.output_dims):
             if not uses[node, output]:
-                raise GraphError(f"output {output} of node '{node.name}', shape {tuple(shape)}, is not used")
+                raise GraphError(f"output {output} of node '{node.name}', shape {tuple(shape)}, is not used{_hint(node)}")
     for name, count in Counter(node.name for node in node_list).items():
         if count > 1:
             raise GraphError(f"{count} nodes are named '{name}'; a checkpoint needs unique names")
@@ -61,14 +63,19 @@ def checked_graph(graph: Graph | Iterable[Node]) -> Graph:
     if [tuple(node.inputs[0]) for node in outputs] != [(heads[0], 0), (heads[0], 1)]:
         ends = [f"output {node.inputs[0][1]} of '{node.inputs[0][0].name}'" for node in outputs]
         raise GraphError(f"the graph's outputs must be outputs 0 and 1 of SplitHead '{heads[0].name}', found {ends}")
-    if not isinstance(graph, GraphINN):
-        try:
-            graph = GraphINN(node_list)
-        except (ValueError, TypeError) as error:
-            raise GraphError(f"FrEIA refuses the graph: {error}") from error
-    graph.node_list = _ordered(graph.out_nodes)
-    graph.module_list = nn.ModuleList(node.module for node in steps_of(graph))
-    return graph
+    try:
+        made = FlatGraph([*(node for node in node_list if not isinstance(node, OutputNode)), *outputs])
+    except (ValueError, TypeError) as error:
+        raise GraphError(f"FrEIA refuses the graph: {error}") from error
+    made.node_list = _ordered(made.out_nodes)
+    made.module_list = nn.ModuleList(node.module for node in steps_of(made))
+    return made
+
+
+def _hint(node: Node) -> str:
+    """What follows an error about an output of the head: FrEIA takes ``OutputNode(head)`` for the first output alone."""
+    ends = "OutputNode((head, 0)) for the logits, OutputNode((head, 1)) for the nuisances"
+    return f"; a classifier's graph has both outputs of its head: {ends}" if is_head(node) else ""
 
 
 def _ordered(ends: Sequence[Node]) -> list[Node]:
@@ -97,14 +104,6 @@ def _reached(ends: Sequence[Node]) -> set[Node]:
         found |= new
         open_ += new
     return found
-
-
-def copy_nodes(graph: Graph, memo: dict[int, Any]) -> None:
-    """Put deep copies of a graph's nodes into ``memo``; without them deepcopy recurses along it, and fails on a long one."""
-    copies = [(node, object.__new__(type(node))) for node in graph.node_list]
-    memo.update({id(node): again for node, again in copies})
-    for node, again in copies:
-        again.__dict__.update(copy.deepcopy(node.__dict__, memo))
 
 
 def is_head(node: Node) -> bool:

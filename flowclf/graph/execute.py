@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
 from FrEIA.framework import Node
@@ -12,7 +12,7 @@ from flowclf.graph.check import Graph, is_head, steps_of
 from flowclf.nodes.base import FlowNode
 from flowclf.nodes.squeeze import Squeeze
 
-NodeSet: TypeAlias = frozenset[Node]
+NodeSet: TypeAlias = Collection[Node]
 
 
 def execute(
@@ -22,7 +22,7 @@ def execute(
     *,
     rev: bool = False,
     log_det: bool = True,
-    left_out: NodeSet = frozenset(),
+    left_out: NodeSet = (),
     until: Node | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Run a graph forward, or backward with ``rev``.
@@ -70,7 +70,7 @@ def execute(
         results = tuple(available[tuple((node.outputs if rev else node.inputs)[0])] for node in ends[1])
     if not log_det:
         return results, None
-    batch = len(results[0])
+    batch = results[0].shape[0]
     total = results[0].new_zeros(batch) if total is None else total
     return results, (total + scalar if scalar else total).expand(batch)
 
@@ -80,13 +80,14 @@ def after_the_logits(graph: Graph) -> NodeSet:
     end = next(filter(is_head, graph.node_list))
     maps = len(end.input_dims[0]) == 3
     node, squeezes = end.inputs[0][0], 0
-    found: set[Node] = set()
+    # torch.compile cannot carry a set of nodes over a part that it leaves to Python.
+    found: list[Node] = []
     while True:
         place = getattr(node.module, "preserves_logits", None)
         if isinstance(node.module, Squeeze) and node.module.factor == 2:
             squeezes += 1
         elif place is not None and place == (end.module.classes, end.module.dct if maps else place.dct, squeezes):
-            found.add(node)
+            found.append(node)
         else:
-            return frozenset(found)
+            return tuple(found)
         node = node.inputs[0][0]

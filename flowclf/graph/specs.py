@@ -13,9 +13,11 @@ from pydantic import ValidationError
 from flowclf import registry
 from flowclf.component_schema.components import as_declared
 from flowclf.component_schema.sections import first_problem
-from flowclf.component_schema.specs import read_nodes, shown, unrolled
+from flowclf.component_schema.specs import NodeSpec, read_nodes, shown, unrolled
 from flowclf.errors import GraphError, RegistryError
 from flowclf.graph.check import Graph, checked_graph, is_head
+from flowclf.nodes.base import Shape
+from flowclf.nodes.squeeze import Squeeze
 
 Specs: TypeAlias = Sequence[Any]
 
@@ -58,7 +60,10 @@ def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph
         ends = getattr(component, "is_head", False)
         if ends and index < len(flat):
             raise GraphError(f"node '{name}': a SplitHead ends the graph, but {len(flat) - index} nodes follow it")
-        node = make_node([stream, *parts] if ends else [stream], kind, arguments, name)
+        try:
+            node = make_node([stream, *parts] if ends else [stream], kind, arguments, name)
+        except GraphError as error:
+            raise GraphError(f"{error}{_missing_pixels(shape, flat) if component is Squeeze else ''}") from error
         node_list.append(node)
         stream = (node, 0)
         branches = [(node, output) for output in range(1, len(node.output_dims))]
@@ -75,6 +80,23 @@ def build_graph(input_shape: Sequence[int], nodes: Specs, classes: int) -> Graph
         )
     node_list += [OutputNode((head, 0), name="logits"), OutputNode((head, 1), name="nuisance")]
     return checked_graph(node_list)
+
+
+def _missing_pixels(shape: Shape, specs: Sequence[NodeSpec]) -> str:
+    """What padding would let all squeezes of a list divide inputs of a shape, as the end of an error; empty if none is missing."""
+    factors = [spec.arguments.get("factor", 2) for spec in specs if registry.nodes.get(spec.name) is Squeeze]
+    if len(shape) != 3 or not all(isinstance(factor, int) and factor > 0 for factor in factors):
+        return ""
+    factor = math.prod(factors)
+    rows, columns = (-size % factor for size in shape[1:])
+    if not rows + columns:
+        return ""
+    sides = [columns // 2, rows // 2, columns - columns // 2, rows - rows // 2]
+    needed = f"{shape[1] + rows} x {shape[2] + columns}"
+    return (
+        f"; all squeezes together divide by {factor}: pad the inputs of {shape[1]} x {shape[2]} pixels to {needed}, "
+        f"with pad: {sides} (left, top, right, bottom) if they are not padded yet"
+    )
 
 
 def make_node(inputs: Any, kind: str, arguments: dict[str, Any], name: str) -> Node:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
 from flowclf.errors import UsageError
+from flowclf.labels import class_numbers
+from flowclf.losses.class_weights import WeightedCrossEntropy
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import Prior
 
@@ -57,8 +59,8 @@ class Loss(nn.Module):
     Attributes:
         progress: fraction of the training that is done; the training loop sets it before each step.
         invertible_only: whether the loss needs nuisances or a likelihood, which a plain network does not have.
-        logits_only: whether the loss uses the logits alone; a training then runs no node that only transforms nuisances, and the
-            encodings have no nuisances, (B, 0).
+        logits_only: whether the loss uses the logits alone, now; a training then runs no node that only transforms nuisances, and
+            the encodings have no nuisances, (B, 0).
 
     Example:
         >>> class Margin(Loss):
@@ -102,6 +104,38 @@ class Loss(nn.Module):
     def build(self, binding: Binding) -> None:
         """Make the loss's own parameters; called once, when the dimensions are known."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether every term has its full weight now, so that validation scores of later epochs can be compared with this one's."""
+        return True
+
+    def set_class_counts(self, counts: Tensor) -> None:
+        """Take the numbers of training examples of the classes, (K,), for class weights; the trainer calls it.
+
+        Raises:
+            UsageError: if there are class weights for another number of classes, or a class to be balanced has no examples.
+        """
+        for weighted in self._weighted():
+            weighted.set_class_counts(counts)
+
+    def class_weights(self) -> str | None:
+        """The class weights as a text for the record of a run; None if the classes count the same."""
+        return "; ".join(filter(None, (weighted.describe() for weighted in self._weighted()))) or None
+
+    def _weighted(self) -> list[WeightedCrossEntropy]:
+        return [module for module in self.modules() if isinstance(module, WeightedCrossEntropy)]
+
+    def __call__(self, encoding: Encoding, labels: Tensor) -> LossTerms:
+        """The loss of a batch, after a check of the labels.
+
+        Raises:
+            UsageError: if the labels are not B integers, or, where that can be seen without waiting for a GPU, out of range.
+        """
+        if isinstance(encoding, Encoding):
+            classes = encoding.logits.shape[1] if encoding.logits.dim() == 2 else None
+            labels = class_numbers(labels, classes, len(encoding.logits), sync=False)
+        return super().__call__(encoding, labels)  # type: ignore[no-any-return]
+
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """The loss of a batch: an encoding of B samples and their labels (B,)."""
         raise NotImplementedError(f"{type(self).__name__} does not implement forward")
@@ -124,6 +158,11 @@ class AdversarialLoss(Loss):
 
     A subclass implements :meth:`adversary_loss` and :meth:`adversary_parameters`; the training loop uses nothing else of it.
 
+    Attributes:
+        adversary_loss_name: name of :meth:`adversary_loss` in the metrics of an epoch, which have its mean in training and its
+            value on validation data; of a part of the loss, if that is the same quantity. It ends with its unit, and with
+            ``cross_entropy_nats`` if it is a cross-entropy.
+
     Example:
         >>> class Hide(AdversarialLoss):
         ...     def build(self, binding):
@@ -140,6 +179,8 @@ class AdversarialLoss(Loss):
         >>> loss.adversary_steps, len(list(loss.main_parameters())), len(list(loss.adversary_parameters()))
         (1, 0, 2)
     """
+
+    adversary_loss_name: str = "adversary_loss"
 
     @property
     def adversary_steps(self) -> int:
@@ -205,7 +246,11 @@ class WeightedSum(Loss):
         super().__init__()
         self.weights = [weight for weight, _ in terms]
         self.losses = nn.ModuleList(loss for _, loss in terms)
-        self.logits_only = all(loss.logits_only for _, loss in terms)
+
+    @property
+    def logits_only(self) -> bool:  # type: ignore[override]
+        """Whether every loss of the sum uses the logits alone."""
+        return all(loss.logits_only for _, loss in self.terms)
 
     @property
     def terms(self) -> list[tuple[float, Loss]]:
@@ -217,6 +262,11 @@ class WeightedSum(Loss):
         super().set_progress(progress)
         for _, loss in self.terms:
             loss.set_progress(progress)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every loss of the sum is settled."""
+        return all(loss.settled for _, loss in self.terms)
 
     def bind(self, classifier: Classifier) -> Self:
         """Bind every loss of the sum."""
@@ -243,6 +293,11 @@ class AdversarialSum(WeightedSum, AdversarialLoss):
     @property
     def _adversarial(self) -> AdversarialLoss:
         return next(loss for loss in self.losses if isinstance(loss, AdversarialLoss))
+
+    @property
+    def adversary_loss_name(self) -> str:  # type: ignore[override]
+        """Name of the adversarial term's."""
+        return self._adversarial.adversary_loss_name
 
     @property
     def adversary_steps(self) -> int:

@@ -43,6 +43,16 @@ class MetamerCrossEntropy(Loss):
         super().__init__()
         self.share, self.samples, self.delay, self.warmup = share, samples, delay, warmup
 
+    @property
+    def logits_only(self) -> bool:  # type: ignore[override]
+        """Whether the term has no weight yet."""
+        return not warmed_up(self.progress, self.delay, self.warmup)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the term has its full weight."""
+        return warmed_up(self.progress, self.delay, self.warmup) >= 1
+
     def build(self, binding: Binding) -> None:
         """Raise UsageError if the graph has no readout."""
         readout_of(require_invertible(binding.classifier, type(self).__name__).graph)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from flowclf.argument_types import Fraction, NonNegativeFloat
 from flowclf.classifier import Encoding, require_invertible
+from flowclf.errors import UsageError
 from flowclf.graph import readout_of
 from flowclf.losses.base import Binding, Loss, LossTerms, warmed_up
 
@@ -64,16 +65,27 @@ class MetamerMatching(Loss):
         self.reading_weight, self.moment_weight = reading_weight, moment_weight
         self.share, self.delay, self.warmup = share, delay, warmup
 
+    @property
+    def settled(self) -> bool:
+        """Whether the terms' weights have grown to their values."""
+        return warmed_up(self.progress, self.delay, self.warmup) >= 1
+
     def build(self, binding: Binding) -> None:
         """Raise UsageError if the graph has no readout."""
         readout_of(require_invertible(binding.classifier, type(self).__name__).graph)
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
-        """Parts, after the delay: ``reading_distance_nats``, ``moment_divergence_nats``."""
+        """Parts, after the delay: ``reading_distance_nats``, ``moment_divergence_nats``.
+
+        Raises:
+            UsageError: if the batch has a single sample, which has no other to be matched with.
+        """
+        if len(labels) < 2:
+            raise UsageError(f"{type(self).__name__}: expected batches of at least 2 samples, found {len(labels)}")
         grown = warmed_up(self.progress, self.delay, self.warmup)
         if not grown:
             return LossTerms(0.0 * encoding.logits.sum(), {})
-        count = max(min(2, len(labels)), round(self.share * len(labels)))
+        count = max(2, round(self.share * len(labels)))
         # Batches are in random order: the next sample is as good a donor as any.
         logits, own = (values.detach().roll(1, 0)[:count] for values in (encoding.logits, encoding.nuisance))
         classifier = require_invertible(self.binding.classifier, type(self).__name__)

@@ -128,7 +128,7 @@ class BijectiveNode(FlowNode):
         """FrEIA's convention: a tuple of one tensor in, a tuple of one tensor and the log-determinant out."""
         (value,) = x_or_z
         result, log_det = (self.invert if rev else self.transform)(value, tuple(c or ()), jac)
-        return (result,), value.new_zeros(len(value)) if jac and log_det is None else log_det
+        return (result,), value.new_zeros(value.shape[0]) if jac and log_det is None else log_det
 
     def output_dims(self, input_dims: Shapes) -> list[Shape]:
         """FrEIA's shape inference."""

@@ -134,12 +134,12 @@ class ConditionalNode(BijectiveNode):
         elif self.vectors_apart:
             maps, vectors = ([c for c in conditions if (c.dim() == 2) is flat] for flat in (False, True))
             given = torch.cat((given, *maps), dim=1) if maps else given
-            context = (torch.cat(vectors, dim=1) if vectors else given.new_zeros(len(given), 0),)
+            context = (torch.cat(vectors, dim=1) if vectors else given.new_zeros(given.shape[0], 0),)
         elif conditions:
             spread = [c if c.dim() == given.dim() else c[:, :, None, None].expand(-1, -1, *size) for c in conditions]
             given = torch.cat((given, *spread), dim=1)
         output = self._run_subnet(given, *context)
-        output = output.view(len(output), -1, *size) if self.whole_maps else output
+        output = output.view(output.shape[0], output.shape[1] // math.prod(size), *size) if self.whole_maps else output
         return round_to_grid(output) if self.fixed_point else output
 
     def _run_subnet(self, *inputs: Tensor) -> Tensor:

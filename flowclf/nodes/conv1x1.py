@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flowclf.modes import is_exported
 from flowclf.nodes.base import BijectiveNode, Shapes, positions, single_shape
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.subnets import pointwise
@@ -46,8 +47,9 @@ class Mixing(BijectiveNode):
         self.log_diagonal = nn.Parameter(diagonal.abs().log().to(dtype))
 
     def _triangles(self) -> tuple[Tensor, Tensor]:
-        lower = self.lower.tril(-1) + torch.eye(len(self.lower), dtype=self.lower.dtype, device=self.lower.device)
-        upper = self.upper.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
+        identity = torch.eye(len(self.lower), dtype=self.lower.dtype, device=self.lower.device)
+        lower = self.lower.tril(-1) + identity
+        upper = self.upper.triu(1) + identity * (self.sign * self.log_diagonal.exp())
         return lower, upper
 
     def matrix(self) -> Tensor:
@@ -62,6 +64,8 @@ class Mixing(BijectiveNode):
         if self.parametrization == "orthogonal":
             return _rotation(self.skew).T
         lower, upper = self._triangles()
+        if is_exported():
+            return _inverse_by_products(self.matrix())
         identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
         # W = P L U, so W^-1 = U^-1 L^-1 P^T; the rows of P are the permuted rows of the identity.
         solved = torch.linalg.solve_triangular(lower, identity[self.permutation].T, upper=False, unitriangular=True)
@@ -127,8 +131,22 @@ def _rotation(generator: Tensor) -> Tensor:
     # The Cayley transform takes half the time of a matrix exponential and is as orthogonal.
     skew = generator - generator.T
     identity = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
+    if is_exported():
+        return _inverse_by_products(identity + skew) @ (identity - skew)
     result: Tensor = torch.linalg.solve_ex(identity + skew, identity - skew)[0]
     return result
+
+
+def _inverse_by_products(matrix: Tensor) -> Tensor:
+    """The inverse of a matrix of condition number up to 1e5, by matrix products alone (Newton's iteration; Schulz, 1933).
+
+    Formats for other runtimes, such as ONNX, have no operator that solves linear equations.
+    """
+    given = matrix.double()
+    inverse = given.T / (given.abs().sum(0).amax() * given.abs().sum(1).amax())
+    for _ in range(40):
+        inverse = 2 * inverse - inverse @ given @ inverse
+    return inverse.to(matrix.dtype)
 
 
 def mix(x: Tensor, matrix: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class FactorOut(FlowNode):
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """One tensor to two, or with ``rev`` two to one."""
         values = tuple(x_or_z)
-        log_det = values[0].new_zeros(len(values[0]))
+        log_det = values[0].new_zeros(values[0].shape[0])
         if rev:
             return (torch.cat(values, dim=1),), log_det
         (x,) = values

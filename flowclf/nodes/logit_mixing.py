@@ -87,13 +87,13 @@ class LogitActNorm(ChannelNorm):
             self._initialize(x)
         log_scale, shift = self._parameters_at(x)
         z = torch.addcmul(self._at_pixels(shift), x, self._at_pixels(log_scale.exp()))
-        return self.space.restore(z, x), (log_scale @ self.space.free.to(x)).expand(len(x)) if log_det else None
+        return self.space.restore(z, x), (log_scale @ self.space.free.to(x)).expand(x.shape[0]) if log_det else None
 
     def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Unshift, then unscale."""
         log_scale, shift = self._parameters_at(z)
         x = (z - self._at_pixels(shift)) * self._at_pixels((-log_scale).exp())
-        return self.space.restore(x, z), -(log_scale @ self.space.free.to(z)).expand(len(z)) if log_det else None
+        return self.space.restore(x, z), -(log_scale @ self.space.free.to(z)).expand(z.shape[0]) if log_det else None
 
 
 class LogitConv1x1(Mixing):

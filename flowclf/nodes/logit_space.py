@@ -92,7 +92,7 @@ class LogitSpace(nn.Module):
         """x with other values (B, K) for what :meth:`read` returns."""
         if len(self.shape) == 1:
             return torch.cat((values, x[:, self.place.classes :]), dim=1)
-        lattice = values.new_zeros(len(values), self.kept.numel()).index_copy(1, self.order, values / self.scale)
+        lattice = values.new_zeros(values.shape[0], self.kept.numel()).index_copy(1, self.order, values / self.scale)
         return self.restore(x, self._spread(lattice.view(-1, *self.kept.shape)))
 
     def restore(self, y: Tensor, x: Tensor) -> Tensor:

@@ -84,14 +84,16 @@ class RationalQuadratic(Transformer):
     def _bin(self, values: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Whether values lie inside, the clamped values, and left end, width, lower end, height and slopes of their bins."""
         dtype = torch.promote_types(torch.promote_types(values.dtype, parameters.dtype), torch.float32)
-        each = parameters.to(dtype).view(len(parameters), self.parameters_per_entry, -1, *parameters.shape[2:])
+        entries = parameters.shape[1] // self.parameters_per_entry
+        each = parameters.to(dtype).view(parameters.shape[0], self.parameters_per_entry, entries, *parameters.shape[2:])
         widths, heights, raw_slopes = torch.split(each, [self.bins, self.bins, self.bins - 1], dim=1)
         ends, levels = self._ends(widths), self._ends(heights)
         slopes = _pad(self.max_log_slope * torch.tanh(raw_slopes / self.max_log_slope), 0.0, 0.0).exp()
         inside = values.abs() <= self.bound
         point = values.to(dtype).clamp(-self.bound, self.bound)
         index = (point.unsqueeze(1) >= (levels if inverse else ends)[:, 1:-1]).sum(1, keepdim=True)
-        tables = (ends, ends.diff(dim=1), levels, levels.diff(dim=1), slopes, slopes[:, 1:])
+        widths, heights = (values[:, 1:] - values[:, :-1] for values in (ends, levels))
+        tables = (ends, widths, levels, heights, slopes, slopes[:, 1:])
         return inside, point, [table.gather(1, index).squeeze(1) for table in tables]
 
     def _ends(self, raw: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ class RationalQuadratic(Transformer):
 
 def _pad(values: Tensor, first: float, last: float) -> Tensor:
     """Values (B, K - 1, C, ...) between two constants, (B, K + 1, C, ...)."""
-    shape = (len(values), 1, *values.shape[2:])
+    shape = (values.shape[0], 1, *values.shape[2:])
     return torch.cat((values.new_full(shape, first), values, values.new_full(shape, last)), dim=1)
 
 

@@ -113,7 +113,7 @@ class SplitHead(FlowNode):
         """Maps to (logits, nuisances), or with ``rev`` back."""
         values = tuple(x_or_z)
         log_scale = self.classes * math.log(self.logit_scale)
-        log_det = values[0].new_full((len(values[0]),), -log_scale if rev else log_scale)
+        log_det = values[0].new_full(values[0].shape[:1], -log_scale if rev else log_scale)
         k, in_last = self.classes, math.prod(self.dims_in[0])
         if rev:
             logits, nuisance = values

@@ -12,6 +12,14 @@ from flowclf.errors import GraphError
 from flowclf.nodes.base import BijectiveNode, Shape, Shapes
 
 
+def space_to_channels(x: Tensor, factor: int) -> Tensor:
+    """Rearrange (B, C, H, W) as (B, C f^2, H/f, W/f), see :class:`Squeeze`."""
+    if not x.shape[0]:
+        # torch leaves the shape of an empty batch as it is.
+        return x.reshape(0, x.shape[1] * factor**2, x.shape[2] // factor, x.shape[3] // factor)
+    return functional.pixel_unshuffle(x, factor)
+
+
 class Squeeze(BijectiveNode):
     """(C, H, W) -> (C f^2, H/f, W/f), a permutation of the entries (Dinh et al., Real NVP, 2017, section 3.6).
 
@@ -39,16 +47,15 @@ class Squeeze(BijectiveNode):
     def output_shape(self, shape: Shape) -> Shape:
         """Shape of the output for an input of ``shape``."""
         if len(shape) != 3 or shape[1] % self.factor or shape[2] % self.factor:
-            raise GraphError(
-                f"Squeeze needs feature maps (C, H, W) with H and W divisible by {self.factor}, found {shape}; padding may help"
-            )
+            raise GraphError(f"Squeeze needs feature maps (C, H, W) with H and W divisible by {self.factor}, found {shape}")
         channels, height, width = shape
         return channels * self.factor**2, height // self.factor, width // self.factor
 
     def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Space to channels."""
-        return functional.pixel_unshuffle(x, self.factor), None
+        return space_to_channels(x, self.factor), None
 
     def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Channels to space."""
-        return functional.pixel_shuffle(z, self.factor), None
+        # As in space_to_channels.
+        return functional.pixel_shuffle(z, self.factor) if z.shape[0] else z.reshape(0, *self.shape), None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from scipy.special import betainc
 from torch import Tensor, nn
 
-from flowclf.data import SpheresOracle, sphere_chunks
+from flowclf.data import SpheresOracle, Split, sphere_chunks
 from flowclf.errors import UsageError
 from flowclf.evaluation.interval import error_interval
+from flowclf.progress import shown_progress
 
 
 class MisalignedClassifier(nn.Module):
@@ -66,6 +68,13 @@ def predicted_error(dimension: int, oracle: SpheresOracle) -> float:
     return float(betainc(a, 0.5, t)) / 2
 
 
+def _reported(chunks: Iterable[Split], points: int) -> Iterator[Split]:
+    with shown_progress() as progress, progress.task("points", points) as task:
+        for chunk in chunks:
+            yield chunk
+            task.advance(len(chunk))
+
+
 def example6(
     *, dimension: int = 100, points: int = 200_000, inner: float = 1.0, outer: float = 10.0, seed: int = 0
 ) -> dict[str, Any]:
@@ -97,7 +106,7 @@ def example6(
     oracle = SpheresOracle(inner, outer)
     classifier = MisalignedClassifier(oracle)
     wrong, logit_change = {"data": 0, "shifted": 0}, 0.0
-    for chunk in sphere_chunks(oracle, dimension, points, seed=seed):
+    for chunk in _reported(sphere_chunks(oracle, dimension, points, seed=seed), points):
         x, shifted, inner_ones = chunk.inputs, chunk.inputs.clone(), chunk.labels == 0
         shifted[inner_ones] = moved_outward(x[inner_ones], outer)
         before, after = classifier(x), classifier(shifted)

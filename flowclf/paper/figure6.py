@@ -52,7 +52,18 @@ def interpolations(
     return pictures.cpu().numpy(), readings.cpu().numpy()
 
 
-def draw(ce: str, ice: str, oracle: str, out: Path, *, data: str | None, rows: int, steps: int, seed: int) -> str:
+def draw(
+    ce: str,
+    ice: str,
+    oracle: str,
+    out: Path,
+    *,
+    data: str | None,
+    rows: int,
+    steps: int,
+    seed: int,
+    data_root: Path | None = None,
+) -> str:
     """Write the figure and its data; return a Markdown table of the classes that the oracle assigns at the ends of the rows.
 
     Raises:
@@ -61,7 +72,7 @@ def draw(ce: str, ice: str, oracle: str, out: Path, *, data: str | None, rows: i
     check_png(out)
     independent = open_model(oracle, "cpu").classifier
     opened = [open_model(model, "cpu") for model in (ce, ice)]
-    chosen = open_data(opened[0], data)
+    chosen = open_data(opened[0], data, data_root)
     labels, names = chosen.test.labels, chosen.class_names
     pairs = pairs_by_class(labels, rows, seed)
     arrays: dict[str, NDArray[np.generic]] = {"first": pairs[0].numpy(), "second": pairs[1].numpy()}

@@ -8,7 +8,6 @@ Student's t for n - 1 degrees of freedom. For two runs it would be meaninglessly
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +15,9 @@ from scipy import stats
 
 from flowclf.errors import UsageError
 from flowclf.paper.table2 import ROWS, about, share
+from flowclf.recipe.results import differing, spread
 
-SAME = ("recipe", "protocol", "model.parameters", "data.bits")
+SAME = ("recipe", "protocol", "evaluation.limit", "model.parameters", "data.bits")
 
 
 def expected(values: Sequence[float]) -> tuple[float, float]:
@@ -28,8 +28,9 @@ def expected(values: Sequence[float]) -> tuple[float, float]:
         >>> f"{low:.2f} to {high:.2f}"
         '-2.97 to 6.97'
     """
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) * math.sqrt(1 + 1 / len(values))
-    return statistics.mean(values) - half, statistics.mean(values) + half
+    of = spread(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * of.standard_deviation * math.sqrt(1 + 1 / len(values))
+    return of.mean - half, of.mean + half
 
 
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -42,16 +43,15 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
     names = [f"seed {results['seed']}" if "seed" in results else f"run {place}" for place, results in enumerate(runs)]
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"expected at least two runs with different seeds, found {', '.join(names)}")
-    for key in SAME:
-        if len(found := {results.get(key) for results in runs}) > 1:
-            raise UsageError(f"expected runs of one recipe, found {key} {', '.join(sorted(map(str, found)))}")
+    for key, found in differing(runs, SAME).items():
+        raise UsageError(f"expected runs of one recipe, found {key} {', '.join(sorted(set(map(str, found))))}")
     lines = [f"| | {' | '.join(names)} | mean | another seed, 95 % |", "|---" * (len(runs) + 3) + "|"]
     for words, key, written in ROWS:
         values = [results[key] for results in runs if results.get(key) is not None]
         if len(values) < len(runs):
             continue
         # The runs' own intervals are left out: they measure something else.
-        shown = [written({key: value}, key) for value in (*values, statistics.mean(values))]
+        shown = [written({key: value}, key) for value in (*values, spread(values).mean)]
         interval = "–"
         if len(runs) > 2:
             # No result can be below 0, and no fraction above 1.

@@ -5,12 +5,8 @@ A run is a run directory, or a file with the output of ``flowclf evaluate RUN --
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from flowclf.errors import UsageError
 
 PAPER: Mapping[str, tuple[str, str]] = {
     "test.error": ("0.39 %", "0.38 %"),
@@ -49,25 +45,6 @@ ROWS: Sequence[tuple[str, str, Callable[[Mapping[str, Any], str], str]]] = (
 )
 
 
-def read_results(run: str) -> dict[str, Any]:
-    """Read the results in a run directory or a file.
-
-    Raises:
-        UsageError: if there are none, or they are not a JSON object.
-    """
-    path = Path(run)
-    file = path / "results.json" if path.is_dir() else path
-    if not file.is_file():
-        raise UsageError(f"{run}: expected a finished run directory or a file of results, found no {file.name}")
-    try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{file} is not JSON: {error}") from error
-    if not isinstance(results, dict):
-        raise UsageError(f"{file}: expected a JSON object, found {type(results).__name__}")
-    return results
-
-
 def about(results: Mapping[str, Any]) -> str:
     """Describe a column: recipe, seed, parameters, bits, protocol."""
     phrases = {
@@ -76,6 +53,7 @@ def about(results: Mapping[str, Any]) -> str:
         "model.parameters": "{:,} parameters",
         "data.bits": "{} bits",
         "protocol": "protocol {}",
+        "evaluation.limit": "limited to {} test examples",
         "probe.name": "probe {}",
     }
     known = {"protocol": "unknown", **results}

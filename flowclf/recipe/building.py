@@ -13,7 +13,7 @@ from flowclf.data import DataSet
 from flowclf.data import load as load_data
 from flowclf.errors import UsageError
 from flowclf.losses import Loss, weighted_sum
-from flowclf.preprocessing import Preprocessing
+from flowclf.preprocessing import Preprocessing, standardization
 from flowclf.recipe import Recipe, schema
 from flowclf.training import Trainer
 
@@ -53,7 +53,8 @@ def build_model(recipe: Recipe, data: DataSet) -> InvertibleClassifier | PlainCl
     """Build the recipe's classifier; its initial weights depend on the recipe's seed alone. Raises as :func:`build_trainer`."""
     model, stream = recipe.model, recipe.train.stream
     bits = recipe.data.bits if len(data.image_shape) == 3 else None
-    preprocessing = Preprocessing(data.image_shape, bits=bits, pad=recipe.data.pad, fixed_point=stream == "fixed_point")
+    scaling = standardization(data.train.inputs) if recipe.data.standardize else {}
+    preprocessing = Preprocessing(data.image_shape, bits=bits, pad=recipe.data.pad, fixed_point=stream == "fixed_point", **scaling)
     specs = model if isinstance(model, list) else registry.models.get(model.name)(**model.arguments)
     shape = preprocessing.input_shape
     about: dict[str, Any] = {"preprocessing": preprocessing, "class_names": data.class_names}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import flowclf
 from flowclf.errors import UsageError
-from flowclf.files import write_json, write_text
+from flowclf.files import check_folder_writable, write_json, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,19 @@ class RunFolder:
         self.figures = self.path / "figures"
         self.report = self.path / "report.html"
 
+    @staticmethod
+    def check_new(out: Path | None) -> None:
+        """Check that a run directory can be created, as :meth:`create` does; nothing is created."""
+        if out is None:
+            return check_folder_writable("runs", "the run directory, runs/NAME/TIME-ID,")
+        try:
+            taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        except OSError as error:
+            raise UsageError(f"--out {out} cannot be read: {error.strerror}") from error
+        if taken:
+            raise UsageError(f"--out {out}: expected a new or empty folder, found {'files in it' if out.is_dir() else 'a file'}")
+        return check_folder_writable(out, f"--out {out}")
+
     @classmethod
     def create(cls, name: str, out: Path | None) -> RunFolder:
         """Create a run directory: ``out``, which must be new or empty, or ``runs/<name>/<UTC time>-<id>``.
@@ -44,8 +57,7 @@ class RunFolder:
         if out is None:
             now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
             out = Path("runs") / name / f"{now}-{secrets.token_hex(3)}"
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"--out {out}: expected a new or empty folder, found {'files in it' if out.is_dir() else 'a file'}")
+        cls.check_new(out)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -60,7 +60,12 @@ class Data(Component):
     name: str = Field(description="A registered data set.")
     batch_size: PositiveInt = Field(128, description="Examples per training step.")
     bits: Annotated[int, Ge(1), Le(8)] | None = Field(8, description="Depth of the dequantisation; null for continuous data.")
-    pad: NonNegativeInt = Field(0, description="Pixels added on each of the four sides.")
+    pad: NonNegativeInt | Annotated[list[NonNegativeInt], Len(4, 4)] = Field(
+        0, description="Pixels added on each of the four sides, or a list of four numbers: left, top, right, bottom."
+    )
+    standardize: bool = Field(
+        False, description="Scale vectors and signals by the mean and std of the training part; they are kept in the model."
+    )
     validation: PositiveInt | ProperFraction = Field(5000, description="Training examples held out: a count, or a fraction.")
     augment: AugmentSettings = AugmentSettings()
     train_limit: PositiveInt | None = Field(None, description="Number of training examples to use; null for all.")

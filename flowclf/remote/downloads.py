@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from flowclf.errors import ChecksumError, UnreachableError
 from flowclf.files import Content, atomic_write
+from flowclf.progress import shown_progress
 from flowclf.remote.settings import Settings
 from flowclf.remote.transport import TransferError, pieces
 
@@ -101,16 +102,15 @@ def _first(sources: Sequence[str | Path], attempt: Callable[[str | Path], T]) ->
 
 def _receive(target: Path, expected: Content, source: str | Path, settings: Settings, what: str) -> None:
     digest, size = hashlib.sha256(), 0
-    shown = settings.progress.task(what, expected.size) if settings.progress else contextlib.nullcontext()
-    with shown as task, atomic_write(target) as temporary:
+    given = contextlib.nullcontext(settings.progress) if settings.progress else shown_progress()
+    with given as progress, progress.task(what, expected.size) as task, atomic_write(target) as temporary:
         try:
             with temporary.open("wb") as stream:
                 for piece in pieces(source, expected.size, settings.timeout):
                     stream.write(piece)
                     digest.update(piece)
                     size += len(piece)
-                    if task is not None:
-                        task.advance(len(piece))
+                    task.advance(len(piece))
             if size < expected.size:
                 raise TransferError(f"ended after {size} bytes", again=isinstance(source, str))
             if Content(size, digest.hexdigest()) != expected:

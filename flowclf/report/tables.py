@@ -1,4 +1,4 @@
-"""Results that are read side by side: probes of several kinds, and how an oracle labels metamers."""
+"""Results that are read side by side: classes and their confusions, probes of several kinds, how an oracle labels metamers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from flowclf.evaluation.interval import error_interval
 from flowclf.evaluation.probes import registered_probes
 from flowclf.report.terms import percent
+
+_MANY_CLASSES = 25
 
 
 class Table(NamedTuple):
@@ -21,7 +24,7 @@ class Table(NamedTuple):
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """The tables for which the results suffice."""
-    return [table for table in (_probes(results), _oracle(results)) if table is not None]
+    return [table for table in (_classes(results), _confusions(results), _probes(results), _oracle(results)) if table is not None]
 
 
 def _share(results: Mapping[str, Any], key: str) -> str:
@@ -30,6 +33,44 @@ def _share(results: Mapping[str, Any], key: str) -> str:
         return "–"
     low, high = results.get(f"{key}_low"), results.get(f"{key}_high")
     return percent(value) if low is None or high is None else f"{percent(value)} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def _classes(results: Mapping[str, Any]) -> Table | None:
+    names, errors, examples = (results.get(key) for key in ("data.class_names", "test.class_errors", "test.class_examples"))
+    if not names or not errors or not examples:
+        return None
+    measured = [(name, error, n) for name, error, n in zip(names, errors, examples, strict=True) if error is not None]
+    worst = sorted(measured, key=lambda row: -row[1])
+    shown = measured if len(names) <= _MANY_CLASSES else worst[:_MANY_CLASSES]
+    rows = []
+    for name, error, n in shown:
+        low, high = error_interval(error, n)
+        rows.append([name, f"{n:,}", f"{percent(error)} ({100 * low:.2f} to {100 * high:.2f})", _taken_for(results, name)])
+    caption = "The test error of each class, with the 95 % interval."
+    if len(shown) < len(measured):
+        caption = f"The {len(shown)} of {len(measured):,} classes with the highest test error, with 95 % intervals."
+    if len(measured) < len(names):
+        caption += f" Without test examples: {len(names) - len(measured):,}."
+    return Table("Classes", caption, ("Class", "Test examples", "Test error", "Most often taken for"), rows)
+
+
+def _taken_for(results: Mapping[str, Any], name: str) -> str:
+    """The class for which examples of a class are mistaken most often; the confusions come in that order."""
+    return next((f"{predicted} ({n:,})" for label, predicted, n in results.get("test.confusions", ()) if label == name), "–")
+
+
+def _confusions(results: Mapping[str, Any]) -> Table | None:
+    found, names = results.get("test.confusions"), results.get("data.class_names") or ()
+    # With few classes, the figure of the confusion matrix shows them all.
+    if not found or len(names) <= _MANY_CLASSES:
+        return None
+    shown, wrong = found[:_MANY_CLASSES], sum(n for *_, n in found)
+    caption = (
+        f"The {len(shown)} most frequent of {len(found):,} pairs of a class and the class that its examples are taken for. "
+        "All are in test.confusions of results.json."
+    )
+    rows = [[label, predicted, f"{n:,}", percent(n / wrong, 1)] for label, predicted, n in shown]
+    return Table("Confusions", caption, ("Class", "Taken for", "Test examples", "Share of all errors"), rows)
 
 
 def _probes(results: Mapping[str, Any]) -> Table | None:

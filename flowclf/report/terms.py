@@ -25,10 +25,12 @@ _SYMBOLS = {"nats": "\u00a0nats", "bits": "\u00a0bits", "seconds": "\u00a0s"}
 
 
 def number(key: str, value: Any) -> str:
-    """A value with its unit: shares in percent, counts grouped, other numbers with four digits."""
+    """A value with its unit: shares in percent, counts grouped, other numbers with four digits; of a list, the length."""
     unit = describe(key)[0]
     if value is None:
         return "not finite"
+    if isinstance(value, list):
+        return f"{len(value):,} rows" if value and isinstance(value[0], list) else f"{len(value):,} values"
     if isinstance(value, bool) or not isinstance(value, int | float) or unit == "text":
         return str(value)
     if unit == "share":

@@ -15,6 +15,7 @@ from flowclf.figures import FigureFile
 from flowclf.files import write_text
 from flowclf.report.tables import tables
 from flowclf.report.terms import GROUPS, number, percent, scientific
+from flowclf.training.overfitting import overfitting
 
 _PARTS = ("quarter_", "half_", "")
 
@@ -78,6 +79,7 @@ def _subtitle(results: Mapping[str, Any]) -> str:
         "data.bits": "reduced to {} bits",
         "model.parameters": "{:,} parameters",
         "protocol": "{} evaluation",
+        "evaluation.limit": "limited to {:,} test examples",
         "seconds.train": "{:.0f} s of training",
     }
     return " · ".join(phrase.format(results[key]) for key, phrase in phrases.items() if _has(results, key))
@@ -108,6 +110,7 @@ def _findings(results: Mapping[str, Any]) -> list[str]:
             f"The classifier gets {right:,} of {examples:,} test examples right. Always predicting the most frequent class "
             f"gives an error of {percent(results['test.chance_error'], 1)}: that is chance."
         )
+    found += [f"Warning: {sentence}" for sentence in overfitting(results).values()]
     if _has(results, "probe.test_error", "test.chance_error", "test.error"):
         found.append(
             "The nuisances are everything that the classifier ignores. A classifier that is trained afresh on the nuisances alone "

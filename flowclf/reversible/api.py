@@ -27,7 +27,7 @@ def execute(
     rev: bool = False,
     log_det: bool = True,
     keep_every: int | None = None,
-    left_out: NodeSet = frozenset(),
+    left_out: NodeSet = (),
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Run a graph as :func:`flowclf.graph.execute` does, storing only outputs, conditions and parameters for the backward pass.
 

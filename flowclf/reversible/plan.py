@@ -61,9 +61,7 @@ def _check(graph: Graph) -> None:
                 )
 
 
-def make_plan(
-    graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool, left_out: NodeSet = frozenset()
-) -> Plan:
+def make_plan(graph: Graph, values: Sequence[Tensor], conditions: Sequence[Tensor], *, rev: bool, left_out: NodeSet = ()) -> Plan:
     """Plan the execution of a graph for given tensors, which determine what needs a gradient; arguments as for ``execute``.
 
     Raises:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flowclf import checkpoint
 from flowclf.data import Oracle
 from flowclf.errors import InterruptedRunError, UsageError
-from flowclf.evaluation import Evaluation, evaluate_with_artifacts
+from flowclf.evaluation import Evaluation, evaluate_with_artifacts, expected_seconds
 from flowclf.figures import write_figures
 from flowclf.files import write_json, write_text
 from flowclf.host_memory import keep_freed_memory
-from flowclf.recipe import LoadedRecipe, dump, load
+from flowclf.losses import AdversarialLoss
+from flowclf.progress import forecast
+from flowclf.recipe import LoadedRecipe, Recipe, dump, load
+from flowclf.recipe.places import located
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.report import write_report
 from flowclf.run.opening import prepare
 from flowclf.training import Progress, SilentProgress, Trainer
+from flowclf.training.ema import holding
 from flowclf.training.interrupts import Interrupts, interrupts
 from flowclf.training.state import load_state, save_state
 
@@ -37,9 +42,13 @@ def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", pro
     """Run a recipe in ``out``, a new or empty folder, by default a new one under ``runs``, on auto, cpu or cuda.
 
     Raises:
+        UsageError: if ``out`` is not new or empty, or cannot be written to; nothing is trained then.
         InterruptedRunError: if SIGINT or SIGTERM stops the run; its state is saved.
         NonFiniteLossError: if training diverges; the last good state is kept.
     """
+    RunFolder.check_new(out)
+    # The run and its model are used from other folders too.
+    loaded = dataclasses.replace(loaded, recipe=located(loaded.recipe))
     # Everything is built before the folder is created, so that a recipe that cannot run leaves nothing behind.
     trainer, oracle = prepare(loaded.recipe, device)
     folder = RunFolder.create(loaded.recipe.name, out)
@@ -78,29 +87,29 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
     with interrupts() as stop:
         try:
             progress.message(f"run directory: {folder.path}")
+            evaluation_options = _evaluation_options(loaded.recipe, oracle)
+            forecast(
+                progress,
+                "evaluation after the training",
+                lambda: expected_seconds(trainer.classifier, trainer.data, **evaluation_options),
+            )
             trainer.run(progress=progress, on_state=save, stop=stop)
             _raise_if_stopped(stop, folder, trainer)
-            trainer.finish()
             stop.immediate = True
-            metadata = {"recipe": loaded.recipe.name, "seed": loaded.recipe.seed, "step": trainer.step}
-            checkpoint.save(trainer.classifier, folder.model, metadata=metadata)
-            evaluation = evaluate_with_artifacts(
-                trainer.classifier,
-                trainer.data,
-                protocol=loaded.recipe.evaluate.protocol,
-                seed=loaded.recipe.seed,
-                oracle=oracle,
-                probe=loaded.recipe.evaluate.probe,
-                progress=progress,
-            )
+            epochs = _save_models(folder, loaded.recipe, trainer)
+            kept = trainer.rows[epochs["train.kept_epoch"] - 1]
+            evaluation = evaluate_with_artifacts(trainer.classifier, trainer.data, progress=progress, **evaluation_options)
             results = {
                 "recipe": loaded.recipe.name,
                 "seed": loaded.recipe.seed,
                 **evaluation.results,
                 "train.epochs": trainer.epoch,
                 "train.steps": trainer.step,
+                **epochs,
+                **{key: kept[key] for key in _of_the_adversary(trainer) if key in kept},
                 "train.stream": loaded.recipe.train.stream,
                 "train.precision": "fp32" if trainer.dtype is None else "bf16",
+                **({"train.class_weights": weights} if (weights := trainer.loss.class_weights()) else {}),
                 "seconds.train": round(trainer.seconds, 3),
             }
             seconds = max(time.perf_counter() - started, trainer.seconds + evaluation.results["seconds.evaluate"])
@@ -112,6 +121,34 @@ def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle
             _raise_if_stopped(stop, folder, trainer)
             raise
     return RunResult(folder.path, results)
+
+
+def _save_models(folder: RunFolder, recipe: Recipe, trainer: Trainer) -> dict[str, int]:
+    """Save the last and the best weights, and give the classifier those to keep; the epochs that they are from, as results."""
+    classifier, keep = trainer.classifier, recipe.train.keep
+    epochs: dict[Literal["last", "best"], int] = {"last": trainer.epoch, "best": trainer.best_epoch or trainer.epoch}
+
+    def save(which: Literal["last", "best"], path: Path) -> None:
+        about = {"recipe": recipe.name, "seed": recipe.seed, "step": epochs[which] * trainer.steps_per_epoch, "weights": which}
+        checkpoint.save(classifier, path, metadata=about)
+
+    other: Literal["last", "best"] = "best" if keep == "last" else "last"
+    with holding(classifier, trainer.weights(other)):
+        save(other, folder.checkpoints / other)
+    trainer.finish()
+    save(keep, folder.model)
+    return {"train.kept_epoch": epochs[keep], "train.best_epoch": epochs["best"]}
+
+
+def _of_the_adversary(trainer: Trainer) -> list[str]:
+    """Keys of the adversary's loss in rows and results."""
+    loss = trainer.loss
+    return [f"{part}.{loss.adversary_loss_name}" for part in ("train", "validation")] if isinstance(loss, AdversarialLoss) else []
+
+
+def _evaluation_options(recipe: Recipe, oracle: Oracle | None) -> dict[str, Any]:
+    settings = recipe.evaluate
+    return {"protocol": settings.protocol, "seed": recipe.seed, "oracle": oracle, "probe": settings.probe}
 
 
 def _raise_if_stopped(stop: Interrupts, folder: RunFolder, trainer: Trainer) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from flowclf import checkpoint, zoo
 from flowclf.classifier import Classifier
-from flowclf.data import DataSet, Oracle
+from flowclf.data import DataSet, Oracle, labelled_images
 from flowclf.data import load as load_data
-from flowclf.errors import UsageError
+from flowclf.errors import FlowclfError, UsageError
 from flowclf.evaluation import check_fits, ready_oracle
+from flowclf.files import check_writable
 from flowclf.recipe import Recipe, load
 from flowclf.recipe.building import build_data, build_trainer, resolve_device
+from flowclf.recipe.places import data_paths, located, with_data_at
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.training import Trainer
 
@@ -41,6 +43,8 @@ def prepare(recipe: Recipe, device: str = "auto") -> tuple[Trainer, Oracle | Non
 def open_model(model: str, device: str = "auto") -> OpenedModel:
     """Load a model from a run directory, a checkpoint folder, or the zoo; an existing path takes precedence over a zoo name.
 
+    A checkpoint of a run directory, such as ``checkpoints/best``, has the recipe of the run.
+
     Raises:
         UsageError: if the model does not exist, or its run has not finished training.
         ChecksumError: if a file of a zoo model is not the expected one.
@@ -51,20 +55,31 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
     folder = RunFolder(path)
     if folder.resolved.is_file():
         folder.require(folder.model)
-        return OpenedModel(checkpoint.load(folder.model, device=chosen), load(folder.resolved).recipe)
+        return OpenedModel(checkpoint.load(folder.model, device=chosen), located(load(folder.resolved).recipe))
     if not path.exists():
         try:
             path = zoo.model_folder(model)
         except UsageError as error:
             raise UsageError(f"there is no run directory or checkpoint at {path}, and {error}") from error
     recipe = path / "recipe.yaml"
-    return OpenedModel(checkpoint.load(path, device=chosen), load(recipe).recipe if recipe.is_file() else None)
+    known = None
+    if recipe.is_file():
+        # The paths in a zoo begin at the zoo; in those of earlier versions, in the folder where the model was trained.
+        known = located(load(recipe).recipe, path.parent, Path.cwd())
+    elif path.parent.name == folder.checkpoints.name and (resolved := RunFolder(path.parent.parent).resolved).is_file():
+        known = load(resolved).recipe
+    return OpenedModel(checkpoint.load(path, device=chosen), known)
 
 
-def open_data(opened: OpenedModel, name: str | None) -> DataSet:
+def open_data(opened: OpenedModel, name: str | None, root: Path | None = None) -> DataSet:
     """Load the data set with a registered name, a user's data at a path, or by default the data of the model's recipe.
 
     They are shuffled with the recipe's seed before a validation part is held out.
+
+    Args:
+        opened: the model with its recipe.
+        name: the name or path.
+        root: where the data of the model's recipe are now, if not where they were.
 
     Raises:
         UsageError: if the data do not exist; if no data are named and the model has no recipe; or if the class folders of a folder
@@ -73,13 +88,13 @@ def open_data(opened: OpenedModel, name: str | None) -> DataSet:
     if name is None:
         if opened.recipe is None:
             raise UsageError("a checkpoint without its run has no record of its data: name the data set with --data")
-        return build_data(opened.recipe)
+        return _own_data(opened.recipe, root)
+    if root is not None:
+        raise UsageError("--data-root is the place of the data of the model's recipe and cannot be combined with --data")
     path, seed = Path(name), 0 if opened.recipe is None else opened.recipe.seed
     if path.is_dir():
-        channels, height, width = image_shape(opened.classifier)
-        if height != width:
-            raise UsageError(f"--data {name}: images in a folder are read as squares, the model takes {height} x {width} pixels")
-        data = load_data("image_folder", root=name, size=height, channels=channels, validation=0.1, seed=seed)
+        channels, *size = image_shape(opened.classifier)
+        data = load_data("image_folder", root=name, size=size, channels=channels, validation=0.1, seed=seed)
         if data.class_names != opened.classifier.class_names:
             raise UsageError(
                 f"--data {name}: its folders, in the order of their names, are {data.class_names}; expected the model's classes, "
@@ -87,8 +102,34 @@ def open_data(opened: OpenedModel, name: str | None) -> DataSet:
             )
         return data
     if path.suffix == ".npz":
-        return load_data("arrays", path=name, validation=0.1, seed=seed)
+        kind = ("vectors", "signals", "images")[len(opened.classifier.preprocessing.image_shape) - 1]
+        return load_data("arrays", path=name, kind=kind, validation=0.1, seed=seed)
     return load_data(name, seed=seed)
+
+
+def open_test_data(opened: OpenedModel, folder: str) -> DataSet:
+    """Load a folder of images, with one folder per class of the model, as data that are all test.
+
+    Raises:
+        UsageError: if the folder does not exist, or the model's inputs are not images.
+        DataError: if an image cannot be read, or a folder has the name of no class of the model.
+    """
+    names = opened.classifier.class_names
+    images = labelled_images(folder, image_shape(opened.classifier), names)
+    return DataSet.from_split(images, class_names=names, name=Path(folder).name)
+
+
+def _own_data(recipe: Recipe, root: Path | None) -> DataSet:
+    if root is not None:
+        return build_data(with_data_at(recipe, root))
+    try:
+        return build_data(recipe)
+    except FlowclfError as error:
+        if all(path is None or path.exists() for path in data_paths(recipe.data).values()):
+            raise
+        raise UsageError(
+            f"the data of the model's recipe are not there any more: {error}; --data-root names where they are now"
+        ) from error
 
 
 def open_oracle(recipe: Recipe, classifier: Classifier) -> Oracle | None:
@@ -106,9 +147,11 @@ def open_oracle(recipe: Recipe, classifier: Classifier) -> Oracle | None:
 
 
 def check_png(out: Path) -> None:
-    """Raise UsageError if the path of a figure does not end in ``.png``."""
+    """Raise UsageError if the path of a figure does not end in ``.png``, or the figure and its data could not be written."""
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out: expected a .png file, found {out}")
+    for path in (out, out.with_suffix(".npz")):
+        check_writable(path, "--out")
 
 
 def image_shape(classifier: Classifier) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flowclf.losses import AdversarialLoss
 from flowclf.recipe import LoadedRecipe
+from flowclf.recipe.places import located
 from flowclf.run.opening import prepare
 
 
@@ -21,7 +22,7 @@ class Plan:
 
 def plan(loaded: LoadedRecipe, device: str = "auto") -> Plan:
     """Build everything that the run would build, and describe it; nothing is written."""
-    recipe = loaded.recipe
+    recipe = located(loaded.recipe)
     trainer, _ = prepare(recipe, device)
     classifier, data, loss = trainer.classifier, trainer.data, trainer.loss
     adversary, adversary_text = 0, ""

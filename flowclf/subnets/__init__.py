@@ -6,7 +6,7 @@ coupling starts as the identity.
 
 :func:`takes_maps` marks a subnet for feature maps (B, C, H, W), :func:`takes_vectors` one for vectors (B, D); one without a mark is
 called for either. A coupling on feature maps passes all pixels and conditions to a subnet for vectors, as one vector. Conditions
-that are vectors are spread over the maps; the module of a subnet with an argument ``context_channels`` gets them as a second input.
+that are vectors are spread over the maps, or a second input of the module if the subnet has an argument ``context_channels``.
 :func:`makes_vectors` marks a subnet of feature maps that returns vectors (B, channels_out), for a readout.
 
 Example:
@@ -30,7 +30,7 @@ from flowclf.subnets.building import (
     wants_context,
     wants_vectors,
 )
-from flowclf.subnets.convolutional import cnn, conditional_conv, conv, is_hooked, pointwise, residual
+from flowclf.subnets.convolutional import cnn, conditional_conv, conv, is_hooked, pointwise, pooling_stages, residual
 from flowclf.subnets.dense import dense
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "is_hooked",
     "makes_vectors",
     "pointwise",
+    "pooling_stages",
     "residual",
     "starts_at_zero",
     "takes_maps",

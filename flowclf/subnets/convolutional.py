@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Len
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,6 +14,9 @@ from flowclf.argument_types import Decay, NonNegativeInt, PositiveInt
 from flowclf.errors import GraphError
 from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
 from flowclf.subnets.building import makes_vectors, starts_at_zero, takes_maps
+
+# Asked once: torch.compile cannot trace the question.
+_CONVOLVES_FASTER = "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -29,8 +33,7 @@ class PointwiseConv2d(nn.Conv2d):
 def pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply each pixel's channels by a matrix (channels_out, channels_in) and add a bias (channels_out,)."""
     # On a CPU with AVX2 a matrix product takes half of the time of torch's convolution; with AVX-512 the convolution is faster.
-    convolves_faster = x.device.type == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability()
-    if convolves_faster and x.dtype in (torch.float32, torch.bfloat16):
+    if _CONVOLVES_FASTER and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
         return functional.conv2d(x, matrix[:, :, None, None], bias)
     return functional.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
 
@@ -100,7 +103,7 @@ class ConditionalBottleneck(nn.Module):
         """Compute feature maps (B, channels_out, H, W) from maps and vectors (B, context_channels)."""
         first, hidden, last = self.first, self.hidden, self.last
         if self.context is None:
-            shifts: Sequence[Tensor] = (context.new_zeros(len(context), 1),) * 2
+            shifts: Sequence[Tensor] = (context.new_zeros(context.shape[0], 1),) * 2
         else:
             shifts = self.context(context).chunk(2, dim=1)
         usable = is_fast(x, first.weight, last.weight) and not any(map(is_hooked, self.children()))
@@ -170,34 +173,50 @@ def residual(
     return nn.Sequential(first, *(ResidualBlock(width, kernel) for _ in range(blocks)), nn.ReLU(), last)
 
 
+def pooling_stages(channels: int, widths: Sequence[int], convolutions: int, *, partial: bool = False) -> list[nn.Module]:
+    """Stages of 3x3 convolutions, batch norm and ReLU, the first of one convolution, with 2x2 max-pooling before each other one.
+
+    Pooling leaves out a last odd row or column; with ``partial`` it keeps them, so that maps of any size have some left.
+    """
+    layers: list[nn.Module] = []
+    for stage, width in enumerate(widths):
+        if stage:
+            layers.append(nn.MaxPool2d(2, ceil_mode=partial))
+        for _ in range(convolutions if stage else 1):
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+    return layers
+
+
 @makes_vectors
 def cnn(
     channels_in: int,
     channels_out: int,
     *,
-    widths: Sequence[PositiveInt] = (32, 64),
-    convolutions: PositiveInt = 3,
+    widths: Annotated[Sequence[PositiveInt], Len(1, 20)] = (32, 32, 64),
+    convolutions: PositiveInt = 2,
+    hidden: NonNegativeInt = 0,
     dropout: Decay = 0.0,
 ) -> nn.Module:
-    """A convolutional classifier, for a readout: 3x3 convolutions with batch norm, global average pooling, and a linear layer.
+    """A convolutional classifier, for a readout: the stages of ``plain_cnn``, global average pooling, and linear layers.
 
-    Between two widths is a 2x2 max-pooling; odd sizes lose a row or a column there.
+    It does not start at zero.
 
     Args:
         channels_in: channels of the input (B, C, H, W).
         channels_out: numbers returned, (B, channels_out).
         widths: channels of each stage.
-        convolutions: convolutions per stage.
-        dropout: fraction of the averages dropped before the linear layer, in training.
+        convolutions: convolutions per stage; the first stage has one.
+        hidden: units of a hidden layer after the pooling; 0 for no such layer.
+        dropout: fraction of activations dropped before each linear layer, in training.
     """
-    layers: list[nn.Module] = []
-    for stage, width in enumerate(widths):
-        if stage:
-            layers.append(nn.MaxPool2d(2))
-        for _ in range(convolutions):
-            layers += [nn.Conv2d(channels_in, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-            channels_in = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels_in, channels_out))
+    stages = pooling_stages(channels_in, widths, convolutions, partial=True)
+    layers = [*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout)]
+    size = widths[-1]
+    if hidden:
+        layers += [nn.Linear(size, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout)]
+        size = hidden
+    return nn.Sequential(*layers, nn.Linear(size, channels_out))
 
 
 def _check_odd(subnet: str, kernel: int) -> None:

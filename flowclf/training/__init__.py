@@ -6,11 +6,13 @@ from typing import Any
 
 from flowclf.classifier import Classifier
 from flowclf.data import DataSet
+from flowclf.data.torch_reading import TorchData
 from flowclf.host_memory import keep_freed_memory as keep
 from flowclf.losses import Loss
 from flowclf.settings import TrainSettings
 from flowclf.training.loop import Row, Trainer
 from flowclf.training.progress import Progress, SilentProgress
+from flowclf.training.torch_data import is_torch_data, training_data
 
 __all__ = ["Progress", "Row", "SilentProgress", "TrainSettings", "Trainer", "fit"]
 
@@ -18,7 +20,7 @@ __all__ = ["Progress", "Row", "SilentProgress", "TrainSettings", "Trainer", "fit
 def fit(
     classifier: Classifier,
     loss: Loss,
-    data: DataSet,
+    data: DataSet | TorchData,
     *,
     progress: Progress | None = None,
     keep_freed_memory: bool = False,
@@ -29,7 +31,8 @@ def fit(
     Args:
         classifier: composed in code or loaded; its ActNorms are initialised from the data unless they are already.
         loss: bound to the classifier, or not bound yet.
-        data: as ``flowclf.data.load`` returns it.
+        data: as ``flowclf.data.load`` returns it; or a ``torch.utils.data.Dataset`` or ``DataLoader``, which is read into memory
+            once, as :meth:`flowclf.data.DataSet.from_torch` does. A tenth of it is the validation part.
         progress: receives steps and epochs; by default nothing is shown.
         keep_freed_memory: let the process keep up to 64 MiB of freed memory from now on, as recipes do; faster where activations
             are recomputed.
@@ -41,11 +44,14 @@ def fit(
 
     Raises:
         NonFiniteLossError: if a term of the loss or the gradient is not finite; on a GPU the weights are lost by then.
+        DataError: if a data set of torch cannot be read, or is larger than 4 GB in memory.
         UsageError: if a setting is unknown or not valid, or data, loss and classifier do not fit together.
     """
+    if is_torch_data(data) and isinstance(classifier, Classifier):
+        data = training_data(classifier, data, progress)
     if keep_freed_memory:
         keep()
-    trainer = Trainer(classifier, loss, data, settings)
+    trainer = Trainer(classifier, loss, data, settings)  # type: ignore[arg-type]
     trainer.run(progress=progress)
     trainer.finish()
     return trainer.rows

@@ -54,19 +54,24 @@ class Passes:
         self._graphs = graphs
         self._batch_size = batch_size
         self._recording = wanted and classifier.device.type == "cuda"
-        self._modules: dict[str, nn.Module] = {"encode": _Encoder(classifier, loss.logits_only)}
+        self._loss = loss
+        self._modules: dict[str, nn.Module] = {"encode": _Encoder(classifier, False), "logits": _Encoder(classifier, True)}
         if isinstance(loss, AdversarialLoss):
             self._modules["adversary"] = _Adversary(loss)
         self._recorded: dict[str, _Pass] = {}
 
     def encode(self, x: Tensor) -> Encoding:
-        """The encoding of network inputs; without nuisances if the loss uses the logits alone."""
-        return Encoding(*self._pass("encode", (x,))(x))
+        """The encoding of network inputs; without nuisances if the loss uses the logits alone now."""
+        return Encoding(*self._pass("logits" if self._loss.logits_only else "encode", (x,))(x))
 
     def adversary_loss(self, encoding: Encoding, labels: Tensor) -> Tensor:
         """What the adversary minimises, for an encoding of :meth:`encode` without gradient."""
         inputs = (*encoding, labels)
         return self._pass("adversary", inputs)(*inputs)  # type: ignore[no-any-return]
+
+    def forget(self) -> None:
+        """Forget what was recorded, after a change of what is trained."""
+        self._recorded.clear()
 
     def _pass(self, name: str, inputs: tuple[Tensor, ...]) -> _Pass:
         module = self._modules[name]

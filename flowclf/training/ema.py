@@ -1,4 +1,4 @@
-"""A moving average of a module's weights."""
+"""A moving average of a module's weights, and weights for a while."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ from typing import Any
 
 import torch
 from torch import nn
+
+Weights = dict[str, torch.Tensor]
+"""A state dict of a module."""
+
+
+def copied(weights: Weights) -> Weights:
+    """A copy that does not change with the module."""
+    return {name: value.detach().clone() for name, value in weights.items()}
+
+
+@contextlib.contextmanager
+def holding(module: nn.Module, weights: Weights) -> Iterator[None]:
+    """Within the block, the module has these weights; then again its own."""
+    own = copied(module.state_dict())
+    module.load_state_dict(weights)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
 
 
 class MovingAverage:
@@ -20,7 +39,7 @@ class MovingAverage:
         self.module = module
         self.decay = decay
         self.updates = 0
-        self.average = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        self.average = copied(module.state_dict())
         self._averaged = {name for name, p in module.named_parameters(remove_duplicate=False) if p.is_floating_point()}
 
     @torch.no_grad()
@@ -34,15 +53,9 @@ class MovingAverage:
         names = [name for name in current if name in self._averaged]
         torch._foreach_lerp_([self.average[name] for name in names], [current[name] for name in names], 1 - decay)
 
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> contextlib.AbstractContextManager[None]:
         """Within the block, the module's weights are the average."""
-        kept = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
-        self.module.load_state_dict(self.average)
-        try:
-            yield
-        finally:
-            self.module.load_state_dict(kept)
+        return holding(self.module, self.average)
 
     def state_dict(self) -> dict[str, Any]:
         """State for resuming."""

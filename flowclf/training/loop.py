@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch.nn import functional
+from torch import Tensor
 
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.component_schema.sections import from_code, plain
@@ -17,16 +16,21 @@ from flowclf.data import Batch, DataSet, mix_seed
 from flowclf.errors import GridOverflowError, UsageError
 from flowclf.fixed_point import LIMIT
 from flowclf.losses import AdversarialLoss, Loss
-from flowclf.modes import evaluating, repeatable
+from flowclf.modes import learning, repeatable
 from flowclf.nodes import set_subnet_dtype
 from flowclf.settings import TrainSettings
 from flowclf.training.cuda_graphs import Passes
-from flowclf.training.ema import MovingAverage
+from flowclf.training.ema import MovingAverage, Weights, copied
+from flowclf.training.freezing import Freezing
 from flowclf.training.meters import Meters
 from flowclf.training.optimizers import build_optimizer
+from flowclf.training.overfitting import first_signs
 from flowclf.training.precision import subnet_dtype
 from flowclf.training.progress import Progress, SilentProgress
 from flowclf.training.schedules import build_schedule
+from flowclf.training.single_examples import check_single_examples
+from flowclf.training.typical import typical_bits
+from flowclf.training.validation import validate_adversary, validate_classifier
 
 Row = dict[str, Any]
 _INITIALIZATION_SAMPLES = 512
@@ -44,9 +48,11 @@ class Trainer:
         settings: the settings, or a mapping of their keys, which are those of a recipe's section ``train``.
 
     Raises:
-        UsageError: if a setting is not valid or needs another classifier, the data do not fit it, or the loss is bound to another.
+        UsageError: if a setting is not valid or needs another classifier, the data do not fit it, or the loss is bound to another;
+            or if batches are of a single example, and the classifier or the loss needs more.
     """
 
+    @learning()
     def __init__(self, classifier: Classifier, loss: Loss, data: DataSet, settings: TrainSettings | Mapping[str, Any]) -> None:
         settings = from_code(TrainSettings, settings, "train")
         for given, kind, instead in (
@@ -71,15 +77,20 @@ class Trainer:
             require_invertible(classifier, "train: activations: recompute")
         if settings.precision == "bf16":
             require_invertible(classifier, "train: precision: bf16, which applies to couplings' subnets,")
+        if any(tensor.is_inference() for tensor in (*classifier.parameters(), *classifier.buffers())):
+            raise UsageError("train: the classifier was built in torch.inference_mode, which forbids training; build it outside")
         self.classifier = classifier
         self.data = data.to(classifier.device)
         self.settings = settings
         self.loss = loss if loss._binding is not None else loss.bind(classifier)
+        self.loss.set_class_counts(torch.bincount(data.train.labels.cpu(), minlength=classifier.classes).to(classifier.device))
         self.steps_per_epoch = data.steps_per_epoch
         self.total_steps = settings.epochs * self.steps_per_epoch
         self.step = 0
         self.rows: list[Row] = []
         self.seconds = 0.0
+        self.best_epoch: int | None = None
+        self._best: Weights = {}
         self.meters = Meters(_READ_EVERY if classifier.device.type == "cuda" else 1)
         self._parameters = [p for p in (*classifier.parameters(), *self.loss.main_parameters()) if p.requires_grad]
         self.optimizer = build_optimizer([classifier, self.loss], self._parameters, plain(settings.optimizer))
@@ -92,14 +103,18 @@ class Trainer:
             generator = torch.Generator().manual_seed(mix_seed(data.seed, "initialization"))
             with repeatable(classifier.device):
                 classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
+        if data.batch_size == 1:
+            check_single_examples(classifier, self.loss, self.data)
         self.ema = MovingAverage(classifier, settings.ema) if settings.ema else None
         self._passes = Passes(classifier, self.loss, data.batch_size, settings.cuda_graphs)
+        self._freezing = Freezing(classifier, settings.freeze)
 
     @property
     def epoch(self) -> int:
         """Epochs completed."""
         return self.step // self.steps_per_epoch
 
+    @learning()
     def run(
         self,
         *,
@@ -143,13 +158,17 @@ class Trainer:
                         if ended:
                             self.rows.append(self._row())
                             self.meters.reset()
+                            self._compare_with_best()
                             progress.row(self.rows[-1])
+                            for sentence in first_signs(self.rows):
+                                progress.message(f"epoch {self.epoch}: {sentence}")
                         if on_state is not None:
                             on_state(self)
                         started = time.perf_counter()
                     if finished:
                         break
         finally:
+            self._freezing.release()
             self.classifier.eval()
             self.loss.eval()
         return self.rows
@@ -164,22 +183,28 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * self.schedule(self.step)
         self.loss.set_progress(self.step / self.total_steps)
+        if self._freezing.update(self.step / self.total_steps):
+            self._passes.forget()
 
         x = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator).to(self.classifier.dtype)
         encoding = self._passes.encode(x)
+        played: dict[str, Tensor] = {}
         if isinstance(self.loss, AdversarialLoss) and self.adversary_optimizer is not None:
             detached = encoding.detach()
             for _ in range(self.loss.adversary_steps):
                 self.adversary_optimizer.zero_grad(set_to_none=True)
-                self._passes.adversary_loss(detached, batch.labels).backward()  # type: ignore[no-untyped-call]
+                adversary_loss = self._passes.adversary_loss(detached, batch.labels)
+                adversary_loss.backward()  # type: ignore[no-untyped-call]
                 self.adversary_optimizer.step()
+                played = {self.loss.adversary_loss_name: adversary_loss}
 
         terms = self.loss(encoding, batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()
+        terms.total.backward()  # type: ignore[no-untyped-call]
 
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        self.meters.record(self.step, {"loss": terms.total, **terms.parts, "gradient_norm": norm})
+        own = {name: value for name, value in played.items() if name not in terms.parts}
+        self.meters.record(self.step, {"loss": terms.total, **terms.parts, **own, "gradient_norm": norm})
         limit = self.settings.gradient_clip
         # Well below the limit the factor is 1, and multiplying by it costs a third of an optimiser's step on a CPU; on a GPU, the
         # comparison would wait for the device.
@@ -199,21 +224,25 @@ class Trainer:
             )
 
     def _validate(self) -> Row:
-        """Metrics on the validation part, of the averaged weights if an average is kept."""
-        totals: dict[str, float] = defaultdict(float)
-        split = self.data.validation
-        generator = torch.Generator().manual_seed(mix_seed(self.data.seed, "validation"))
-        with evaluating(self.classifier), self.ema.applied() if self.ema is not None else contextlib.nullcontext():
-            for start in range(0, len(split), 500):
-                labels = split.labels[start : start + 500]
-                x = self.classifier.preprocessing.dequantize(split.inputs[start : start + 500], generator).to(self.classifier.dtype)
-                encoding = self.classifier(x)
-                totals["error"] += float((encoding.logits.argmax(1) != labels).sum())
-                totals["cross_entropy_nats"] += float(functional.cross_entropy(encoding.logits, labels, reduction="sum"))
-                if isinstance(self.classifier, InvertibleClassifier):
-                    log_prob = self.classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
-                    totals["bits_per_dim"] += float(self.classifier.preprocessing.bits_per_dim(log_prob).sum())
-        return {f"validation.{name}": total / len(split) for name, total in totals.items()}
+        """Metrics on the validation part: the classifier's, of the averaged weights if an average is kept; and the adversary's."""
+        with self.ema.applied() if self.ema is not None else contextlib.nullcontext():
+            metrics = validate_classifier(self.classifier, self.data)
+        if isinstance(self.loss, AdversarialLoss):
+            # The adversary plays against the weights themselves, not against their average.
+            metrics |= validate_adversary(self.loss, self.classifier, self.data)
+        return {f"validation.{name}": value for name, value in metrics.items()}
+
+    def _averaged(self) -> Weights:
+        """The averaged weights if an average is kept, otherwise the weights themselves."""
+        return self.classifier.state_dict() if self.ema is None else self.ema.average
+
+    def _compare_with_best(self) -> None:
+        """Keep the weights of the last epoch if its validation scores are the best."""
+        scores = [(row["validation.error"], row["validation.cross_entropy_nats"]) for row in self.rows]
+        # While a term of the loss is growing, or a game has not begun, an epoch may look better than any that follows.
+        better = self.loss.settled and (self.best_epoch is None or scores[-1] < scores[self.best_epoch - 1])
+        if better or (self.best_epoch is None and self.step == self.total_steps):
+            self.best_epoch, self._best = self.epoch, copied(self._averaged())
 
     def _row(self) -> Row:
         means = {f"train.{name}": mean for name, mean in self.meters.means().items()}
@@ -221,11 +250,22 @@ class Trainer:
         row = {"epoch": self.epoch, "step": self.step, "learning_rate": rate, **means, **self._validate()}
         return {**row, "seconds.train": round(self.seconds, 3)}
 
+    def weights(self, which: Literal["last", "best"]) -> Weights:
+        """Weights after the last step or after the best epoch, averaged if an average is kept.
+
+        Raises:
+            UsageError: if the best are asked for, and no epoch has ended since all terms of the loss have their full weight.
+        """
+        if which == "best" and self.best_epoch is None:
+            raise UsageError(f"train: there is no best epoch yet, at step {self.step} of {self.total_steps}")
+        return self._best if which == "best" else self._averaged()
+
     def finish(self) -> None:
-        """Give the classifier the averaged weights if an average is kept, and put it in eval mode."""
-        if self.ema is not None:
-            self.classifier.load_state_dict(self.ema.average)
+        """Give the classifier the weights to keep, as ``train.keep`` says, put it in eval mode, and measure what is typical."""
+        self.classifier.load_state_dict(self.weights(self.settings.keep))
         self.classifier.eval()
+        if isinstance(self.classifier, InvertibleClassifier):
+            self.classifier.typical_bits = typical_bits(self.classifier, self.data)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that determines how the training goes on, as tensors, numbers and strings; raises as :meth:`run`."""
@@ -234,6 +274,8 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "rows": self.rows,
+            "best_epoch": self.best_epoch,
+            "best": self._best,
             **self.meters.state_dict(),
             "classifier": self.classifier.state_dict(),
             "loss": self.loss.state_dict(),
@@ -248,6 +290,9 @@ class Trainer:
         """Restore a state of the same recipe."""
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.rows = list(state["rows"])
+        # States of earlier versions know no best epoch.
+        self.best_epoch = state.get("best_epoch")
+        self._best = {name: value.to(self.classifier.device) for name, value in state.get("best", {}).items()}
         self.meters.load_state_dict(state)
         self.classifier.load_state_dict(state["classifier"])
         self.loss.load_state_dict(state["loss"])

@@ -7,6 +7,8 @@ returns a :data:`Schedule`. It is registered in the group ``flowclf.schedules``;
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -68,6 +70,9 @@ def trapezoid(total_steps: int, steps_per_epoch: int, *, decay: PositiveFraction
 def build_schedule(specification: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> Schedule:
     """A registered schedule by ``name``, with its arguments, multiplied by a linear rise over the first ``warmup_steps``, if any.
 
+    With ``restarts``, fractions of the training, it begins again at each, and takes the steps until the next for its whole;
+    ``peaks`` are factors of the parts.
+
     Raises:
         RegistryError: if the name is not registered.
         UsageError: if the schedule does not take an argument.
@@ -79,9 +84,25 @@ def build_schedule(specification: Mapping[str, Any], total_steps: int, steps_per
     """
     arguments = dict(specification)
     name, warmup = str(arguments.pop("name", None)), arguments.pop("warmup_steps", 0)
+    restarts, peaks = arguments.pop("restarts", ()), arguments.pop("peaks", ())
+    starts = [0, *(round(fraction * total_steps) for fraction in restarts), total_steps]
+    if sorted(set(starts)) != starts:
+        raise UsageError(
+            f"schedule {name}: restarts: expected growing fractions between 0 and 1, apart by a step, found {starts[1:-1]}"
+        )
+    if peaks and len(peaks) != len(restarts) + 1:
+        raise UsageError(
+            f"schedule {name}: peaks: expected {len(restarts) + 1} factors for {len(restarts)} restarts, found {peaks}"
+        )
     make = registry.schedules.get(name)
     try:
-        schedule: Schedule = make(total_steps, steps_per_epoch, **arguments)
+        parts: list[Schedule] = [make(end - start, steps_per_epoch, **arguments) for start, end in itertools.pairwise(starts)]
     except TypeError as error:
         raise UsageError(f"schedule {name}: {error}") from error
-    return lambda step: schedule(step) * (min(1.0, (step + 1) / warmup) if warmup else 1.0)
+
+    def factor(step: int) -> float:
+        part = max(0, min(bisect.bisect_right(starts, step), len(parts)) - 1)
+        since = step - starts[part]
+        return (peaks[part] if peaks else 1.0) * parts[part](since) * (min(1.0, (since + 1) / warmup) if warmup else 1.0)
+
+    return factor

@@ -88,11 +88,11 @@ def load(
     Args:
         name: the model's name.
         device: device to load the model to.
-        dtype: floating-point type to cast it to; by default as saved.
+        dtype: floating-point type to cast it to, for an invertible classifier float32 or float64; by default as saved.
         **options: location of the zoo; see :class:`flowclf.zoo.Options`.
 
     Raises:
-        UsageError: if there is no such model; the message has the nearest name.
+        UsageError: if there is no such model, and the message has the nearest name; or if it cannot compute in ``dtype``.
         ChecksumError: if no source has the expected content of a file; the message has both hashes.
         UnreachableError: if no source has a file.
         CheckpointError: if the description is not valid, or the weights do not fit it.

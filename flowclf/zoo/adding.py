@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from flowclf.component_schema.sections import first_problem, plain
 from flowclf.errors import UnreachableError, UsageError, VerificationError
 from flowclf.files import sha256, write_json, write_text
+from flowclf.recipe import Recipe, dump
+from flowclf.recipe.places import portable
 from flowclf.remote.downloads import locked
 from flowclf.remote.settings import settings
 from flowclf.strict_json import DESCRIPTION, WEIGHTS, Preprocessing
@@ -77,8 +79,10 @@ def add(
     with _staging(to) as staging:
         for file in (run.model / DESCRIPTION, run.model / WEIGHTS, *run.figures):
             shutil.copyfile(file, staging / file.name)
-        write_text(staging / RECIPE, run.resolved_text)
-        facts = _measured(staging, run, progress)
+        # The zoo and the data may move together, and the place of a run says nothing to others.
+        stored = portable(run.recipe, to, run.given)
+        write_text(staging / RECIPE, dump(stored))
+        facts = _measured(staging, run, stored, progress)
         # Measuring takes a minute, in which other processes may add models; only now the lock is held.
         with locked(to, settings({})):
             index = _index_of(to)
@@ -141,16 +145,17 @@ def _staging(to: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _measured(folder: Path, run: FinishedRun, progress: Progress | None) -> dict[str, Any]:
-    """The entry's facts about the run and the stored model."""
+def _measured(folder: Path, run: FinishedRun, stored: Recipe, progress: Progress | None) -> dict[str, Any]:
+    """The entry's facts about the run and the stored model; ``stored`` is the recipe as the zoo has it."""
     from flowclf import checkpoint
+    from flowclf.evaluation.metric import describe
     from flowclf.zoo.measuring import measure, test_data, tolerance
 
     description = checkpoint.read_description(folder)
     model = checkpoint.load(folder)
-    section, architecture = run.recipe.data, run.recipe.model
+    section, architecture = stored.data, stored.model
     record = DataRecord(name=section.name, arguments=plain(section.arguments), examples=1)
-    data = test_data(record)
+    data = test_data(record.model_copy(update={"arguments": plain(run.recipe.data.arguments)}))
     found = measure(model, data, run.recipe.seed, progress)
     reported = run.results.get("test.error")
     if not isinstance(reported, int | float) or abs(found["test.error"] - reported) > 0.001 + 1 / len(data.test):
@@ -165,7 +170,8 @@ def _measured(folder: Path, run: FinishedRun, progress: Progress | None) -> dict
         "seed": run.recipe.seed,
         "data": record.model_copy(update={"examples": len(data.test)}),
         "preprocessing": Preprocessing(**description["preprocessing"]),
-        "reported": run.results,
+        # An index holds numbers and words.
+        "reported": {key: value for key, value in run.results.items() if describe(key)[0] != "list"},
         "measured": {metric: Measured(value=value, tolerance=tolerance(metric, value)) for metric, value in found.items()},
         "training": run.training,
         "flowclf": description["flowclf"],

@@ -39,7 +39,7 @@ def model_card(entry: ZooEntry, figures: Sequence[str] = ()) -> str:
         files=entry.files,
         also=[match.string for match in matches if match and not match["end"] and match.string not in entry.measured],
         figures=[{"file": name, "title": _TITLES.get(Path(name).stem, Path(name).stem)} for name in figures],
-        takes=f"{'images' if len(preprocessing.image_shape) == 3 else 'vectors'} of {shape}{depth}"
+        takes=f"{('vectors', 'signals', 'images')[len(preprocessing.image_shape) - 1]} of {shape}{depth}"
         + (f", padded by {preprocessing.pad}" if preprocessing.pad else ""),
         arguments=json.dumps(entry.data.arguments),
         time=_duration(entry.training.seconds),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from pydantic import ValidationError
 
 import flowclf.data
@@ -11,12 +13,14 @@ from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.component_schema.components import component_model
 from flowclf.component_schema.sections import check, first_problem
 from flowclf.data import DataSet
-from flowclf.errors import ZooError
+from flowclf.errors import UsageError, ZooError
 from flowclf.evaluation import MetricContext, check_fits, evaluate
 from flowclf.evaluation import measure as measured
+from flowclf.evaluation.duration import seconds_per_input
 from flowclf.modes import evaluating, repeatable
 from flowclf.recipe import Recipe
 from flowclf.recipe.building import build_data
+from flowclf.recipe.places import data_at, data_paths, located_data
 from flowclf.zoo.schema import DataRecord
 
 if TYPE_CHECKING:
@@ -28,10 +32,16 @@ PROBE_TOLERANCE = 0.02
 """Largest difference between the errors of two probes that are trained alike, a fraction of 1."""
 
 
-def test_data(record: DataRecord) -> DataSet:
+def test_data(record: DataRecord, *folders: Path, root: Path | None = None) -> DataSet:  # noqa: PT028 - no test
     """Load the data that an entry names, for their test part.
 
+    Args:
+        record: the data set and its arguments.
+        folders: where relative paths may begin, as for :func:`flowclf.recipe.places.located_data`.
+        root: where the data are now, if not where the entry says.
+
     Raises:
+        UsageError: if the data are not at their place, or the data set is not read from a path but a root is given.
         RegistryError: if the data set is not registered.
         ZooError: if its arguments are not valid.
         DataError, ChecksumError, UnreachableError: if the data cannot be read.
@@ -40,7 +50,13 @@ def test_data(record: DataRecord) -> DataSet:
         section = check(component_model("datasets", record.name), record.arguments)
     except ValidationError as error:
         raise ZooError(f"data set '{record.name}' of an index: {first_problem(error)}") from None
-    return flowclf.data.load(record.name, validation=1, **section.arguments)
+    section = located_data(section, *folders) if root is None else data_at(section, record.name, root)
+    try:
+        return flowclf.data.load(record.name, validation=1, **section.arguments)
+    except UsageError as error:
+        if all(path is None or path.exists() for path in data_paths(section).values()):
+            raise
+        raise UsageError(f"{error}; --data-root names where the data are now") from error
 
 
 def measure(model: Classifier, data: DataSet, seed: int, progress: Progress | None = None) -> dict[str, float]:
@@ -57,6 +73,14 @@ def measure(model: Classifier, data: DataSet, seed: int, progress: Progress | No
     check_fits(model, data, ("test",))
     with repeatable(model.device), evaluating(model):
         return measured(MetricContext(model, data, seed=seed, progress=progress), _MEASURED)
+
+
+def expected_seconds(model: Classifier, examples: int) -> float:
+    """How long :func:`measure` will take on this many test examples, seconds, measured on a few blank ones."""
+    shape, images = model.preprocessing.image_shape, model.preprocessing.bits is not None
+    blank = torch.zeros(64, *shape, dtype=torch.uint8 if images else torch.float32)
+    inverted = 4 * min(1000, examples) if isinstance(model, InvertibleClassifier) else 0
+    return (examples + inverted) * seconds_per_input(model, blank, enough=0.05)
 
 
 def tolerance(metric: str, value: float) -> float:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from flowclf import recipe as recipes
-from flowclf.errors import CheckpointError, RecipeError
+from flowclf.errors import CheckpointError, RecipeError, UsageError
 from flowclf.recipe import Recipe
+from flowclf.recipe.places import as_given, located
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.strict_json import json_object
 from flowclf.zoo.schema import RecipeRecord, Training
@@ -27,7 +28,8 @@ class FinishedRun:
 
     Attributes:
         model: folder of the trained model.
-        recipe: recipe with every default filled in; ``resolved_text`` is the same as YAML.
+        recipe: recipe with every default filled in and absolute paths.
+        given: recipe as it was given, before any changes to it.
         record: origin of the recipe and changes to it.
         results: content of ``results.json``.
         training: command, machine, time.
@@ -36,7 +38,7 @@ class FinishedRun:
 
     model: Path
     recipe: Recipe
-    resolved_text: str
+    given: Recipe
     record: RecipeRecord
     results: dict[str, Any]
     training: Training
@@ -47,20 +49,22 @@ def read_run(path: str | Path) -> FinishedRun:
     """Read a run directory.
 
     Raises:
-        UsageError: if it is not one, or the run has not finished.
+        UsageError: if it is not one, the run has not finished, or its results are of a limited evaluation.
         CheckpointError: if a file in it is not what a run writes.
     """
     folder = RunFolder.existing(Path(path))
     folder.require(folder.results)
     results, environment = (json_object(file, str(file), CheckpointError) for file in (folder.results, folder.environment))
+    if (limit := results.get("evaluation.limit")) is not None:
+        raise UsageError(f"{path}: expected results on all test examples, found those of an evaluation limited to {limit}")
     try:
         text = folder.recipe.read_text(encoding="utf-8")
-        resolved_text = folder.resolved.read_text(encoding="utf-8")
         given = recipes.loads(text, source=str(folder.recipe)).recipe
-        recipe = recipes.load(folder.resolved).recipe
+        recipe = located(recipes.load(folder.resolved).recipe)
     except (OSError, UnicodeDecodeError, RecipeError) as error:
         raise CheckpointError(f"{path}: the recipe of the run cannot be read: {error}") from error
-    changed = list(_changes(recipes.resolved(given), recipes.resolved(recipe)))[:_MAX_CHANGES]
+    # Where the data are on this machine is no change to the recipe.
+    changed = list(_changes(recipes.resolved(given), recipes.resolved(as_given(recipe, given))))[:_MAX_CHANGES]
     shipped = _shipped_name(given)
     # The bundled file is the one that a reader finds; comments in it may have changed since the run.
     text = recipes.find(shipped).read_text(encoding="utf-8") if shipped else text
@@ -71,7 +75,7 @@ def read_run(path: str | Path) -> FinishedRun:
     return FinishedRun(
         model=folder.model,
         recipe=recipe,
-        resolved_text=resolved_text,
+        given=given,
         record=record,
         results=results,
         training=Training(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from flowclf.component_schema.sections import plain
-from flowclf.errors import FlowclfError, VerificationError
+from flowclf.errors import FlowclfError, UsageError, VerificationError
+from flowclf.progress import forecast
 from flowclf.remote.settings import Options
 from flowclf.zoo.access import fetch_files, load_entry
 from flowclf.zoo.index import Zoo, open_zoo
@@ -48,35 +50,54 @@ class Verification:
         return self.error is None and all(comparison.agrees for comparison in self.comparisons)
 
 
-def verify(names: Sequence[str] | None = None, *, full: bool = False, **options: Unpack[Options]) -> list[Verification]:
+def verify(
+    names: Sequence[str] | None = None, *, full: bool = False, data_root: Path | None = None, **options: Unpack[Options]
+) -> list[Verification]:
     """Check the hashes of models and measure them again on the data that their entries name.
 
     Args:
         names: names of models; by default all of the zoo.
         full: whether to train the probe of the nuisances again too, minutes per model; its error may differ by 0.02.
+        data_root: folder or file of the data of a single model, if they are not where its entry says.
         **options: location of the zoo; see :class:`flowclf.zoo.Options`.
 
     Returns:
         The outcome for each model, also if others fail.
 
     Raises:
-        UsageError: if the zoo has no model of one of the names.
+        UsageError: if the zoo has no model of one of the names, or ``data_root`` is given for several models.
         UnreachableError: if the index cannot be read.
         ZooError: if the index is not valid.
     """
     zoo = open_zoo(options)
     entries = zoo.index.models if names is None else [zoo.entry(name) for name in names]
-    return [_verify(zoo, entry, full, options.get("progress")) for entry in entries]
+    if data_root is not None and len(entries) != 1:
+        raise UsageError(f"--data-root is the place of the data of one model: name it; found {len(entries)} models")
+    progress = options.get("progress")
+    if progress is not None and len(entries) > 1:
+        what = f"{len(entries)} models" + (", before their probes" if full else "")
+        forecast(progress, what, lambda: (seconds := sum(_expected_seconds(zoo, entry) for entry in entries), seconds))
+    return [_verify(zoo, entry, full, data_root, progress) for entry in entries]
 
 
-def _verify(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | None) -> Verification:
+def _expected_seconds(zoo: Zoo, entry: ZooEntry) -> float:
+    """How long it will take to measure a model; 0 for one that cannot be loaded, which fails at once when its turn comes."""
+    from flowclf.zoo.measuring import expected_seconds
+
     try:
-        return Verification(entry.name, tuple(_comparisons(zoo, entry, full, progress)))
+        return expected_seconds(load_entry(zoo, entry), entry.data.examples)
+    except FlowclfError:
+        return 0.0
+
+
+def _verify(zoo: Zoo, entry: ZooEntry, full: bool, root: Path | None, progress: Progress | None) -> Verification:
+    try:
+        return Verification(entry.name, tuple(_comparisons(zoo, entry, full, root, progress)))
     except FlowclfError as error:
         return Verification(entry.name, error=error)
 
 
-def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | None) -> list[Comparison]:
+def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, root: Path | None, progress: Progress | None) -> list[Comparison]:
     from flowclf.classifier import InvertibleClassifier
     from flowclf.zoo.measuring import PROBE_TOLERANCE, measure, probe_error, test_data
 
@@ -85,13 +106,15 @@ def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | Non
     if model.preprocessing.config() != entry.preprocessing.model_dump() or len(model.class_names) != entry.classes:
         raise VerificationError(f"{entry.name}: the model's preprocessing or classes are not those of the index")
     elsewhere = [key for key, value in entry.data.arguments.items() if isinstance(value, str)]
-    if elsewhere and isinstance(zoo.base, str):
+    if elsewhere and isinstance(zoo.base, str) and root is None:
         # Most likely a path, and a remote index must not choose files of this machine.
         raise VerificationError(
             f"{entry.name}: its data set '{entry.data.name}' is chosen by {', '.join(elsewhere)}, which an index read from a URL "
-            "may not do; download the model, and evaluate it on data of your own"
+            "may not do; name the data with --data-root, or download the model and evaluate it on data of your own"
         )
-    data = test_data(entry.data)
+    # Paths begin at the zoo; in zoos of earlier versions, in the folder where the model was trained.
+    folders = () if isinstance(zoo.base, str) else (zoo.base, Path.cwd())
+    data = test_data(entry.data, *folders, root=root)
     if len(data.test) != entry.data.examples:
         raise VerificationError(
             f"{entry.name}: expected {entry.data.examples} test examples, found {len(data.test)} in '{entry.data.name}'"
@@ -104,10 +127,15 @@ def _comparisons(zoo: Zoo, entry: ZooEntry, full: bool, progress: Progress | Non
     reported = entry.reported.get("probe.test_error")
     if full and isinstance(model, InvertibleClassifier) and isinstance(reported, int | float) and RECIPE in entry.files:
         from flowclf.recipe import load
+        from flowclf.recipe.places import located, with_data_at
 
+        if (limit := entry.reported.get("evaluation.limit")) is not None:
+            raise VerificationError(
+                f"{entry.name}: its reported results are limited to {limit} test examples, and cannot be verified"
+            )
         recipe = load(folder / RECIPE).recipe
         if (recipe.data.name, plain(recipe.data.arguments)) != (entry.data.name, entry.data.arguments):
             raise VerificationError(f"{entry.name}: the data of its recipe are not those of the index")
-        probe = probe_error(model, recipe, progress)
+        probe = probe_error(model, with_data_at(recipe, root) if root else located(recipe, *folders), progress)
         rows.append(Comparison("probe.test_error", float(reported), probe, PROBE_TOLERANCE))
     return rows

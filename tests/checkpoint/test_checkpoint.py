@@ -348,3 +348,40 @@ def test_what_is_not_there_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(UsageError, match=r"is not a model: expected a folder that holds model\.json"):
             load(path)
+
+
+def test_a_place_that_cannot_hold_a_model_is_told_at_once(image_classifier: InvertibleClassifier, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    (tmp_path / "taken" / "model.json").mkdir(parents=True)
+    for place, words in (
+        (file, "file is not a folder"),
+        (file / "model", "file is not a folder"),
+        (Path("/proc/model"), "/proc/model"),
+        (tmp_path / "taken", r"model\.json cannot be written: expected a file, found a folder"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            save(image_classifier, place)
+    assert sorted(tmp_path.rglob("*")) == [file, tmp_path / "taken", tmp_path / "taken" / "model.json"]
+    with pytest.raises(UsageError, match="expected a flowclf Classifier, found a Linear"):
+        save(torch.nn.Linear(2, 2), tmp_path / "new")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="metadata: expected a mapping, found a int"):
+        save(image_classifier, tmp_path / "new", metadata=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="metadata: expected what JSON can hold: Object of type Tensor"):
+        save(image_classifier, tmp_path / "new", metadata={"x": torch.zeros(1)})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_disk_that_fails_is_told(image_classifier: InvertibleClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_json", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left on device"):
+        save(image_classifier, tmp_path / "model")
+
+
+def test_a_device_or_type_that_torch_lacks(saved: Path) -> None:
+    for wrong in ({"device": "tpu"}, {"dtype": torch.int32}, {"dtype": "float64"}):
+        with pytest.raises(UsageError, match=r"cannot be loaded to device '\w+' as"):
+            load(saved, **wrong)  # type: ignore[arg-type]

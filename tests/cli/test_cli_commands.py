@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 import types
@@ -48,17 +50,18 @@ def calls(monkeypatch, tmp_path):
         noted.note("resume", folder, device)
         return types.SimpleNamespace(folder=folder, results=RESULTS)
 
-    def evaluate_model(model, data, protocol, device, progress, oracle):
-        noted.note("evaluate", model, data, protocol, device, oracle)
+    def evaluate_model(model, data, protocol, device, progress, oracle, data_root, *, limit, all_test):
+        noted.note("evaluate", model, data, protocol, device, oracle, *([limit, all_test] if limit or all_test else []))
         return RESULTS
 
     def predict(model, images, device):
         noted.note("predict", model, images, device)
-        return [{"file": str(path), "class": "[7]", "probability": 0.98765432} for path in images]
+        known = {"class": "[7]", "probability": 0.98765432, "probabilities": {"[7]": 0.98765432}, "unusual": None}
+        return [{"file": str(path), **known} for path in images]
 
-    def metamers(model, logits_of, nuisance_of, out, device):
-        noted.note("metamers", model, logits_of, nuisance_of, out, device)
-        return {"file": str(out)}
+    def metamers(model, logits_of, nuisance_of, out, device, *, data, data_root, seed, bare):
+        noted.note("metamers", model, logits_of, nuisance_of, out, device, data, data_root, seed, bare)
+        return {"file": str(out), "files": [str(out)], "metamers": [{"prediction": "7"}]}
 
     for function in (plan, run, resume, evaluate_model, predict, metamers):
         setattr(stand_in, function.__name__, function)
@@ -175,10 +178,12 @@ def test_evaluate(calls, model, capsys):
     assert main(["evaluate", model, "--data", "mnist", "--protocol", "full", "--device", "cuda", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == RESULTS | {"test.bits_per_dim": None}
     assert main(["evaluate", model, "--protocol", "full", "--oracle", model]) == 0
+    assert main(["evaluate", model, "--data", model, "--all-test", "--limit", "20"]) == 0
     assert calls == [
         ("evaluate", "model", None, "quick", "auto", None),
         ("evaluate", "model", "mnist", "full", "cuda", None),
         ("evaluate", "model", None, "full", "auto", "model"),
+        ("evaluate", "model", "model", "quick", "auto", None, 20, True),
     ]
 
 
@@ -188,13 +193,31 @@ def test_predict(calls, model, capsys):
     assert calls == [("predict", "model", [Path("a.png"), Path("b.png")], "auto")]
 
 
+def test_predict_as_json(calls, model, capsys):
+    assert main(["predict", model, "a.png", "b.png", "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [answer["file"] for answer in answers] == ["a.png", "b.png"]
+    assert answers[0]["probabilities"] == {"[7]": 0.98765432}
+
+
 def test_metamers(calls, model, capsys):
     assert main(["metamers", model]) == 0
-    assert main(["metamers", model, "--logits-of", "a.png", "--nuisance-of", "b.png", "--out", "m.png"]) == 0
+    assert capsys.readouterr().out == "result\tvalue\nfile\tmetamers.png\n"
+    assert main(["metamers", model, "--logits-of", "a.png", "--nuisance-of", "b.png", "--out", "m.png", "--bare"]) == 0
+    capsys.readouterr()
+    assert main(["metamers", model, "--data", "mnist", "--data-root", "a.png", "--seed", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metamers"] == [{"prediction": "7"}]
     assert calls == [
-        ("metamers", "model", None, None, Path("metamers.png"), "auto"),
-        ("metamers", "model", Path("a.png"), Path("b.png"), Path("m.png"), "auto"),
+        ("metamers", "model", None, None, Path("metamers.png"), "auto", None, None, 0, False),
+        ("metamers", "model", Path("a.png"), Path("b.png"), Path("m.png"), "auto", None, None, 0, True),
+        ("metamers", "model", None, None, Path("metamers.png"), "auto", "mnist", Path("a.png"), 3, False),
     ]
+
+
+def test_a_folder_is_no_image(calls, model, capsys):
+    assert main(["predict", model, "a.png", "model"]) == 2
+    assert capsys.readouterr().err == "error: expected a file, found the folder model\n"
+    assert calls == []
 
 
 @pytest.mark.parametrize(
@@ -248,6 +271,9 @@ def test_wrong_usage(arguments, calls, model, capsys):
         (InterruptedRunError("saved", 2), 130, "saved\n"),
         (InterruptedRunError("saved", 15), 143, "saved\n"),
         (KeyboardInterrupt(), 130, ""),
+        (PermissionError(13, "Permission denied", "out/a.json"), 1, "error: out/a.json: Permission denied\n"),
+        (OSError(28, "No space left on device"), 1, "error: No space left on device\n"),
+        (BrokenPipeError(32, "Broken pipe"), 1, ""),
     ],
 )
 def test_an_error_has_its_code_and_no_traceback(error, code, words, calls, capsys):
@@ -290,3 +316,39 @@ def test_a_reader_that_goes_away_is_met_with_silence():
     assert done.stdout == '{\n  "$sche'
     assert done.stderr == ""
     assert done.returncode == 1
+
+
+def command(*arguments: str, shell: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    line = shlex.join([sys.executable, "-m", "flowclf.cli.main", *arguments])
+    return subprocess.run(["bash", "-c", f"{line} {shell}"], capture_output=True, check=False, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("encoding", ["ascii"])
+def test_a_terminal_that_lacks_characters(encoding, tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: \u732b\u2013 # \u732b\n", encoding="utf-8")
+    shown = command("recipe", "show", str(recipe), PYTHONIOENCODING=encoding)
+    assert shown.stdout == recipe.read_bytes()
+    refused = command("recipe", "validate", str(recipe), PYTHONIOENCODING=encoding)
+    assert refused.returncode == 2
+    assert rb"found '\u732b\u2013'" in refused.stderr
+    assert b"Traceback" not in refused.stderr
+    program = "from flowclf.cli.main import _prepare_streams; from flowclf.cli.output import print_results; _prepare_streams(); "
+    table = [sys.executable, "-c", program + "print_results({'\u732b': 1})"]
+    printed = subprocess.run(table, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert printed.stdout.splitlines()[-1] == rb"\u732b" + b"\t1"
+
+
+def test_a_name_of_a_file_that_is_not_text(tmp_path):
+    missing = command("predict", "mnist-ce", os.fsdecode(os.fsencode(tmp_path / "a") + b"\xff.png"))
+    assert (missing.returncode, missing.stdout) == (2, b"")
+    assert rb"a\udcff.png" in missing.stderr
+
+
+def test_an_output_that_is_full_or_closed():
+    full = command("recipe", "list", shell="> /dev/full")
+    assert full.returncode == 1
+    assert full.stderr.startswith(b"error: ")
+    assert full.stderr.endswith(b"No space left on device\n")
+    closed = command("recipe", "list", shell=">&-")
+    assert (closed.returncode, closed.stderr) == (0, b"")

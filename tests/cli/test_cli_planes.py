@@ -21,7 +21,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     noted: Calls = []
     stand_in = types.ModuleType("flowclf.run")
 
-    def planes(model: str, data: str | None, out: Path, seed: int, device: str, progress: Any) -> dict[str, Any]:
+    def planes(model: str, data: str | None, out: Path, seed: int, device: str, progress: Any, data_root: Any) -> dict[str, Any]:
         noted.append((model, data, out, seed, device))
         return {"file": str(out), "planes.distance": 12.25}
 

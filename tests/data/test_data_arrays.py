@@ -217,3 +217,113 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
         whole.write_bytes(damaged)
         with pytest.raises(DataError, match=r"data.npz"):
             arrays(path=str(whole))
+
+
+# Types and ranges of pixels.
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, torch.float32, torch.bfloat16])
+def test_float_images_in_0_to_1(kind: Any) -> None:
+    values = images(40, 6, 5, 1)
+    typed = torch.from_numpy(values / 255).to(kind) if isinstance(kind, torch.dtype) else (values / 255).astype(kind)
+    data = DataSet.from_arrays(typed, LABELS, test_images=typed, test_labels=LABELS)
+    assert data.test.inputs.dtype == torch.uint8
+    off = (data.test.inputs[:, 0].int() - torch.from_numpy(values[..., 0]).int()).abs().max()
+    assert off <= (1 if kind in (torch.bfloat16,) else 0)
+    grey = DataSet.from_arrays(typed[..., 0], LABELS, test_images=typed[..., 0], test_labels=LABELS, kind="images")
+    assert torch.equal(grey.test.inputs, data.test.inputs)
+
+
+@pytest.mark.parametrize(
+    ("values", "pixel_max", "expected"),
+    [
+        (np.array([0, 255, 256, 65535], dtype=np.uint16), None, [0, 0, 1, 255]),
+        (np.array([0, 15, 16, 4095], dtype=np.uint16), 4095, [0, 0, 1, 255]),
+        (np.array([0, 1, 128, 255], dtype=np.int64), 255, [0, 1, 128, 255]),
+        (np.array([0, 1, 1, 0], dtype=np.uint8), 1, [0, 255, 255, 0]),
+        (np.array([0, 50, 100, 1000], dtype=np.int32), 1000, [0, 13, 26, 255]),
+        (np.array([0, 0.5, 127.6, 255], dtype=np.float32), 255, [0, 1, 128, 255]),
+    ],
+)
+def test_the_value_of_white_can_be_stated(values: Any, pixel_max: float | None, expected: list[int]) -> None:
+    whole = np.tile(values.reshape(1, 2, 2), (40, 1, 1))
+    data = DataSet.from_arrays(whole, LABELS, pixel_max=pixel_max)
+    assert data.train.inputs[0].flatten().tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "arguments", "message"),
+    [
+        (images(40, 6, 5, 1) / 1.0, {}, "expected pixels from 0 to 1, found float64 from 0 to 255; pixel_max states"),
+        (images(40, 6, 5, 1) / 127.5 - 1, {}, "expected pixels from 0 to 1, found float64 from -1 to 1; undo a normalisation"),
+        (images(40, 6, 5, 1) / 255**2, {}, "from 0 to 0.00392157, all black; pixel_max states the value of white"),
+        (np.full((40, 6, 5, 1), np.nan), {}, "expected pixels from 0 to 1, found float64 from nan to nan"),
+        (images(40, 6, 5).astype(np.uint16), {}, "found uint16 up to 255, whose range is unknown; pixel_max states"),
+        (images(40, 6, 5).astype(np.uint16), {"pixel_max": 200}, "expected pixels from 0 to 200, found uint16 from 0 to 255"),
+        (images(40, 6, 5).astype(np.int64), {"kind": "images"}, "found int64 up to 255, whose range is unknown; pixel_max"),
+        (images(40, 6, 5) / 255, {}, "these may be grey images in [0, 1] or signals (N, C, L): kind says which"),
+        (images(40, 6, 5) / 255, {"kind": "vectors"}, "expected vectors (N, D), found float64 of shape (40, 6, 5)"),
+        (images(40, 30) / 255, {"kind": "signals"}, "expected signals (N, C, L), found float64 of shape (40, 30)"),
+        (images(40, 6, 5) > 4, {"kind": "images"}, "expected uint8 images (N, H, W)"),
+    ],
+)
+def test_pixels_that_are_refused(values: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match="train_images: ") as caught:
+        DataSet.from_arrays(values, LABELS, **arguments)
+    assert message in str(caught.value)
+
+
+def test_a_file_may_hold_signals_and_the_value_of_white(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(40, 2, 16)).astype(np.float32)
+    data = flowclf.data.load("arrays", path=saved(tmp_path, images=values, labels=LABELS), kind="signals", validation=0.1)
+    assert data.image_shape == (2, 16)
+    assert data.train.inputs.dtype == torch.float32
+    deep = images(40, 6, 5).astype(np.uint16) * 16
+    raw = arrays(path=saved(tmp_path, images=deep, labels=LABELS), pixel_max=4095)
+    assert set(raw.train.inputs.unique().tolist()) <= set(images(40, 6, 5).flatten().tolist())
+    with pytest.raises(UsageError, match="pixel_max"):
+        flowclf.data.load("arrays", path=str(tmp_path / "data.npz"), pixel_max=-1)
+
+
+def test_integers_are_vectors_if_that_is_said() -> None:
+    values = images(40, 7)
+    data = DataSet.from_arrays(values, LABELS, kind="vectors", test_images=values, test_labels=LABELS)
+    assert torch.equal(data.test.inputs, torch.from_numpy(values).float())
+
+
+# Names of classes as labels.
+
+WORDS = ["dog", "cat", "bird", "dog"]
+
+
+@pytest.mark.parametrize(
+    "kind", [list, tuple, np.array, lambda words: np.array(words, dtype=object), lambda words: np.array(words, "S")]
+)
+def test_labels_may_be_the_names_of_the_classes(kind: Any) -> None:
+    values = images(40, 6, 5)
+    data = DataSet.from_arrays(values, kind(WORDS * 10), test_images=values[:4], test_labels=kind(WORDS))
+    assert data.class_names == ("bird", "cat", "dog")
+    assert data.test.labels.tolist() == [2, 1, 0, 2]
+    assert data.train.labels.bincount().add(data.validation.labels.bincount(minlength=3)).tolist() == [10, 10, 20]
+    ordered = DataSet.from_arrays(
+        values, kind(WORDS * 10), test_images=values[:4], test_labels=kind(WORDS), class_names=["dog", "cat", "bird"]
+    )
+    assert ordered.test.labels.tolist() == [0, 1, 2, 0]
+
+
+def test_names_of_classes_in_a_file(tmp_path: Path) -> None:
+    raw = arrays(path=saved(tmp_path, images=images(40, 6, 5), labels=np.array(WORDS * 10)))
+    assert raw.class_names == ("bird", "cat", "dog")
+    assert torch.cat([raw.train.labels, raw.test.labels]).bincount().tolist() == [10, 10, 20]
+
+
+def test_names_that_are_no_classes_are_refused() -> None:
+    values = images(40, 6, 5)
+    with pytest.raises(DataError, match="test_labels: expected the classes bird, cat, dog, found 'wolf'"):
+        DataSet.from_arrays(values, WORDS * 10, test_images=values[:2], test_labels=["cat", "wolf"])
+    with pytest.raises(DataError, match="train_labels: expected the classes cat, dog, found 'bird'"):
+        DataSet.from_arrays(values, WORDS * 10, class_names=["cat", "dog"])
+    with pytest.raises(DataError, match=r"train_labels: expected integers of shape \(40,\)"):
+        DataSet.from_arrays(values, [*WORDS * 9, "dog", "dog", "dog", None])
+    with pytest.raises(DataError, match=r"train_labels: expected integers of shape \(40,\)"):
+        DataSet.from_arrays(values, WORDS)

@@ -200,8 +200,8 @@ def test_the_default_changes_nothing() -> None:
     ("arguments", "message"),
     [
         ({"shift": -1}, "augment.shift: Input should be greater than or equal to 0, found -1"),
-        ({"shift": 1.5}, "augment.shift: Input should be a valid integer, found 1.5"),
-        ({"crop": True}, "augment.crop: Input should be a valid integer, found true"),
+        ({"shift": 1.5}, "augment.shift: Input should be a valid integer or less than 1, found 1.5"),
+        ({"crop": True}, "augment.crop: Input should be a valid integer or a valid number, found true"),
         ({"flip": 1}, "augment.flip: Input should be a valid boolean, found 1"),
         ({"noise": 1.5}, "augment.noise: Input should be less than or equal to 1, found 1.5"),
         ({"noise": True}, "augment.noise: Input should be a valid number, found true"),
@@ -249,3 +249,18 @@ def test_a_batch_takes_less_than_a_millisecond() -> None:
         torch.set_num_threads(threads)
     # the fastest of many: the others measure what else the machine does
     assert min(times) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["shift", "crop"])
+@pytest.mark.parametrize(("fraction", "side", "pixels"), [(0.07, 32, 2), (0.07, 8, 0), (0.5, 9, 4)])
+def test_a_fraction_of_the_side_is_rounded_down_to_pixels(name: str, fraction: float, side: int, pixels: int) -> None:
+    images = random_images((4, 1, side + 2, side), 0)
+    found, expected = (Augmentation(**{name: value})(images, torch.Generator().manual_seed(0)) for value in (fraction, pixels))
+    assert torch.equal(found, expected)
+    assert torch.equal(found, images) == (pixels == 0)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1])
+def test_what_is_neither_pixels_nor_a_fraction_is_refused(value: float) -> None:
+    with pytest.raises(UsageError, match="crop"):
+        Augmentation(crop=value)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,15 +187,18 @@ def test_a_truncated_image_is_named(root: Path, suffix: str) -> None:
     path = next(iter(sorted((root / "dog").glob(f"*.{suffix}"))))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="expected an image, found a file that cannot be read as one") as caught:
+    with pytest.raises(DataError, match="1 of 30 files cannot be read as images; repair or remove them") as caught:
         image_folder(root=str(root))
+    assert f"\n  {path}: " in str(caught.value)
+    with pytest.raises(DataError, match="expected an image, found a file that cannot be read as one") as caught:
+        read_image(path, (1, 28, 28))
     assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", bytes(1000)])
 def test_what_is_not_an_image_is_named(root: Path, content: bytes) -> None:
     (root / "cat" / "notes.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"notes.png: expected an image"):
+    with pytest.raises(DataError, match=r"notes.png: \w"):
         image_folder(root=str(root))
 
 
@@ -258,3 +264,178 @@ def test_names_of_classes_are_printable_utf_8(tmp_path: Path) -> None:
         gradient(0).save(tmp_path / name / "0.png")
     with pytest.raises(DataError, match="expected names of classes in printable UTF-8"):
         image_folder(root=str(tmp_path))
+
+
+def broken(root: Path, count: int) -> list[Path]:
+    """So many files of all three classes, cut short."""
+    paths = sorted(root.glob("*/[0-9].*"), key=lambda path: (path.name, path.parent.name))[:count]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:40])
+    return paths
+
+
+def test_all_files_that_cannot_be_read_are_listed(root: Path) -> None:
+    paths = broken(root, 3)
+    (root / "cat" / "empty.PNG").touch()
+    (root / "dog" / "link.png").symlink_to(root / "nowhere.png")
+    (root / "dog" / "loop.png").symlink_to(root / "dog" / "loop.png")
+    os.mkfifo(root / "cat" / "pipe.png")
+    with pytest.raises(DataError) as caught:
+        image_folder(root=str(root))
+    first, *others = str(caught.value).splitlines()
+    assert first == (
+        "7 of 34 files cannot be read as images; repair or remove them (skip_corrupt: 7 would skip them, with a warning):"
+    )
+    names = {*map(str, paths), *(f"{root}/{name}" for name in ("cat/empty.PNG", "dog/link.png", "dog/loop.png", "cat/pipe.png"))}
+    assert {line.split(": ")[0].strip() for line in others} == names
+    assert all(line.split(": ", 1)[1] for line in others)
+    assert "link.png: a link to a file that does not exist" in str(caught.value)
+    assert "pipe.png: not a regular file" in str(caught.value)
+
+
+@pytest.mark.parametrize("allowed", [3, 20, 0.1, 0.4])
+def test_so_many_can_be_skipped(root: Path, allowed: float) -> None:
+    expected = image_folder(root=str(root), test_fraction=0.2)
+    pixels = {tuple(image.flatten().tolist()) for split in expected[:2] for image in split.inputs}
+    paths = broken(root, 3)
+    with pytest.warns(UserWarning, match="3 of 30 files cannot be read as images and are skipped:\n") as caught:
+        raw = image_folder(root=str(root), skip_corrupt=allowed)
+    assert all(str(path) in str(caught[0].message) for path in paths)
+    assert len(raw.train) + len(raw.test) == 27
+    assert raw.train.labels.bincount().add(raw.test.labels.bincount()).tolist() == [9, 9, 9]
+    assert {tuple(image.flatten().tolist()) for split in raw[:2] for image in split.inputs} < pixels
+
+
+@pytest.mark.parametrize("allowed", [2, 0.09])
+def test_more_than_that_is_an_error(root: Path, allowed: float) -> None:
+    broken(root, 3)
+    message = r"repair or remove them \(skip_corrupt allows 2; skip_corrupt: 3 would skip them, with a warning\)"
+    with pytest.raises(DataError, match=message):
+        image_folder(root=str(root), skip_corrupt=allowed)
+
+
+def test_a_folder_of_which_half_is_broken_is_refused(root: Path) -> None:
+    broken(root, 15)
+    with pytest.raises(
+        DataError, match="15 of 30 files cannot be read as images, too many to skip: fewer than half may be"
+    ) as caught:
+        image_folder(root=str(root), skip_corrupt=1000)
+    assert len(str(caught.value).splitlines()) == 16
+
+
+@pytest.mark.parametrize("allowed", [-1, 0.5, 1.0, True, "all", float("nan")])
+def test_limits_of_skipping_that_are_refused(root: Path, allowed: Any) -> None:
+    with pytest.raises(UsageError, match="skip_corrupt: expected a number of files, 0 or more, or a fraction"):
+        image_folder(root=str(root), skip_corrupt=allowed)
+
+
+def test_skipped_files_of_the_test_folder_are_counted_too(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for position in range(3):
+                gradient(position).save(tmp_path / part / name / f"{position}.png")
+    for place in ("train/a/1.png", "test/b/0.png"):
+        (tmp_path / place).write_bytes(b"")
+    with pytest.warns(UserWarning, match="2 of 12 files"):
+        raw = image_folder(root=str(tmp_path), skip_corrupt=2)
+    assert raw.train.labels.bincount().tolist() == [2, 3]
+    assert raw.test.labels.bincount().tolist() == [3, 2]
+
+
+def test_a_class_of_which_nothing_is_left_is_named(root: Path) -> None:
+    for path in (root / "dog").glob("[0-9].*"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"no example of class 1 \(dog\)"), pytest.warns(UserWarning, match="10 of 30"):
+        flowclf.data.load("image_folder", root=str(root), skip_corrupt=10, validation=0.1)
+
+
+def test_images_need_not_be_square(root: Path) -> None:
+    raw = image_folder(root=str(root), size=[12, 20], channels=3)
+    assert raw.train.inputs.shape == (27, 3, 12, 20)
+    expected = {tuple(read_image(path, (3, 12, 20)).flatten().tolist()) for path in root.glob("*/[0-9].*")}
+    assert {tuple(image.flatten().tolist()) for split in raw[:2] for image in split.inputs} == expected
+    assert flowclf.data.load("image_folder", root=str(root), size=[12, 20], validation=0.1).image_shape == (1, 12, 20)
+    assert flowclf.data.load("image_folder", root=str(root), size=(12, 20), validation=0.1).image_shape == (1, 12, 20)
+    for wrong in ([12], [12, 20, 3], [0, 12], [1.5, 12]):
+        with pytest.raises(UsageError, match="size"):
+            image_folder(root=str(root), size=wrong)  # type: ignore[arg-type]
+
+
+def test_suffixes_do_not_matter(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for position, (suffix, kind) in enumerate(
+            [("PNG", "png"), ("Jpeg", "jpeg"), ("webp", "webp"), ("TIFF", "tiff"), ("", "bmp")]
+        ):
+            gradient(position).save(tmp_path / name / f"image{position}.{suffix}".rstrip("."), format=kind)
+        gradient(8).save(tmp_path / name / "same.png")
+        gradient(9).save(tmp_path / name / "SAME.PNG")
+    raw = image_folder(root=str(tmp_path), test_fraction=0.2)
+    assert len(raw.train) + len(raw.test) == 14
+    assert len({tuple(image.flatten().tolist()) for split in raw[:2] for image in split.inputs}) == 7
+
+
+def test_what_file_managers_and_archives_leave_is_not_a_class(root: Path) -> None:
+    for name in ("__MACOSX", "@eaDir", "lost+found", ".ipynb_checkpoints"):
+        (root / name).mkdir()
+        (root / name / "x.png").write_bytes(b"")
+    for name in ("._0.png", "desktop.ini", "Icon\r"):
+        (root / "cat" / name).write_bytes(b"")
+    assert image_folder(root=str(root)).class_names == ("cat", "dog", "élan")
+
+
+def test_images_beside_the_classes_are_not_left_out_in_silence(root: Path) -> None:
+    gradient(0).save(root / "stray.JPG", format="jpeg")
+    with pytest.warns(UserWarning, match=r"1 images beside the folders of the classes are left out: stray.JPG"):
+        image_folder(root=str(root))
+
+
+def test_names_of_classes_are_the_same_however_their_accents_are_stored(tmp_path: Path) -> None:
+    for part, name in (("train", "e\u0301lan"), ("train", "cat"), ("test", "\u00e9lan")):
+        (tmp_path / part / name).mkdir(parents=True)
+        gradient(len(name)).save(tmp_path / part / name / "0.png")
+    raw = image_folder(root=str(tmp_path))
+    assert raw.class_names == ("cat", "e\u0301lan")
+    assert raw.test.labels.tolist() == [1]
+    (tmp_path / "train" / "\u00e9lan").mkdir()
+    with pytest.raises(DataError, match=r"found two named '.*lan', written in different characters"):
+        image_folder(root=str(tmp_path))
+
+
+def test_a_folder_that_contains_itself_is_refused(root: Path) -> None:
+    (root / "dog" / "again").symlink_to(root)
+    with pytest.raises(DataError, match="again: expected only images in a class folder, found a folder"):
+        image_folder(root=str(root))
+
+
+def test_one_image_in_a_class_is_refused_by_name(root: Path) -> None:
+    (root / "wolf").mkdir()
+    gradient(0).save(root / "wolf" / "0.png")
+    with pytest.raises(DataError, match="class 'wolf': expected at least 2 examples, one of them to test on, found 1"):
+        image_folder(root=str(root))
+
+
+def test_16_bit_colour_is_refused_where_its_range_is_unknown(tmp_path: Path) -> None:
+    for largest, place in ((65535, "full"), (4095, "part")):
+        pixels = np.full((4, 4, 3), largest, dtype=">u2")
+        rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+        chunks = ((b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+        body = b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+        )
+        (tmp_path / f"{place}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert (read_image(tmp_path / "full.png", (3, 4, 4)) == 255).all()
+    with pytest.raises(DataError, match="16-bit pixels below 4096 only, whose range is unknown; rescale them"):
+        read_image(tmp_path / "part.png", (3, 4, 4))
+
+
+def test_colours_of_other_kinds(tmp_path: Path) -> None:
+    Image.new("LA", (4, 4), (100, 255)).save(tmp_path / "la.png")
+    assert (read_image(tmp_path / "la.png", (3, 4, 4)) == 100).all()
+    Image.new("LA", (4, 4), (0, 0)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "clear.png", (1, 4, 4)) == 255).all()
+    Image.new("RGB", (4, 4), (10, 200, 30)).convert("YCbCr").save(tmp_path / "y.jpg", quality=100)
+    assert (read_image(tmp_path / "y.jpg", (3, 4, 4)).float().mean((1, 2)) - torch.tensor([10.0, 200, 30])).abs().max() < 3
+    Image.new("LAB", (4, 4), (255, 128, 128)).save(tmp_path / "lab.tiff")
+    assert read_image(tmp_path / "lab.tiff", (1, 4, 4)).min() > 250

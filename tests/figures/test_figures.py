@@ -155,6 +155,14 @@ def test_training_curves_have_a_panel_for_each_quantity() -> None:
         training_curves([])
 
 
+def test_cross_entropies_have_a_line_at_chance() -> None:
+    row = {"train.nuisance_cross_entropy_nats": 0.1, "validation.nuisance_cross_entropy_nats": 3.0, "train.loss": 1.0}
+    panels = {axis.get_title(): axis.lines for axis in training_curves([row], classes=7).axes}
+    assert [line.get_label() for line in panels["nuisance cross entropy, nats"]] == ["training", "validation", "chance"]
+    assert panels["nuisance cross entropy, nats"][2].get_ydata()[0] == pytest.approx(np.log(7))
+    assert len(panels["loss"]) == 1
+
+
 def test_an_error_is_not_drawn_below_zero() -> None:
     (axis,) = training_curves([{"validation.error": 0.0}, {"validation.error": 0.0}]).axes
     assert axis.get_ylim()[0] == 0
@@ -170,6 +178,23 @@ def test_terms_of_a_users_own_loss_are_drawn() -> None:
 def test_the_calibration_diagram_says_the_calibration_error() -> None:
     figure = calibration_diagram(arrays()["calibration"])
     assert figure.axes[0].get_title() == "calibration error 1.00 %"
+
+
+def test_the_confusion_chart_shows_each_number_in_its_cell(tmp_path: Path) -> None:
+    counts = np.array([[8, 2, 0], [0, 12, 0], [1, 0, 0]])
+    (file,) = write_figures(tmp_path, Evaluation({}, {"confusion": {"counts": counts}}, NAMES))
+    assert file.path.name == "confusion.png"
+    assert np.array_equal(np.load(file.path.with_suffix(".npz"))["counts"], counts)
+    figure = writing.confusion_chart({"counts": counts}, NAMES)
+    shown = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    # Columns are predicted classes, rows the classes.
+    assert shown == {(0, 0): "8", (1, 0): "2", (1, 1): "12", (0, 2): "1"}
+    colours = figure.axes[0].images[0].get_array()
+    assert np.isnan(np.ma.getdata(colours).diagonal()).all()
+    assert colours[0, 1] == 0.2
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["zero", "one", "a very long…"]
+    # A class without examples, and no errors at all.
+    writing.confusion_chart({"counts": np.diag([3, 0, 4])}, NAMES)
 
 
 def test_python_objects_are_never_pickled(tmp_path: Path) -> None:

@@ -261,6 +261,12 @@ def nuisance_not_used() -> list[ff.Node]:
     return [source, head, ends(head)[0]]
 
 
+def head_for_both() -> list[ff.Node]:
+    source = ff.InputNode(6, name="input")
+    head = head_on(source)
+    return [source, head, ff.OutputNode(head, name="logits"), ff.OutputNode(head, name="nuisance")]
+
+
 def no_head() -> list[ff.Node]:
     source = ff.InputNode(6, name="input")
     node = ff.Node(source, FactorOut, {}, name="halve")
@@ -325,7 +331,8 @@ def stranger() -> list[Any]:
 HAND_MISTAKES: dict[str, tuple[Callable[[], list[Any]], list[str]]] = {
     "used twice": (used_twice, ["halve", "(2, 4, 4)", "2 times", "left", "right"]),
     "not used": (not_used, ["output 1", "halve", "(2, 4, 4)", "not used"]),
-    "nuisance not used": (nuisance_not_used, ["output 1", "head", "(3,)", "not used"]),
+    "nuisance not used": (nuisance_not_used, ["output 1", "head", "(3,)", "not used", "OutputNode((head, 1)) for the nuisances"]),
+    "the head for both outputs": (head_for_both, ["output 0", "head", "used 2 times", "OutputNode((head, 1)) for the nuisances"]),
     "no head": (no_head, ["one SplitHead, found 0", "logits", "(3,)"]),
     "head not last": (head_not_last, ["head", "after"]),
     "wrong order": (outputs_in_the_wrong_order, ["outputs 0 and 1", "head"]),

@@ -18,13 +18,22 @@ REGISTERED = registry.losses.names()
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cross-entropy": ("cross_entropy", {}),
     "smoothed": ("cross_entropy", {"label_smoothing": 0.1}),
+    "weighted": ("cross_entropy", {"class_weights": [1.0, 2.0, 0.5, 3.0]}),
     "likelihood": ("factorial_prior_mle", {}),
     "independence": ("independence_cross_entropy", {"nuisance": {"hidden": [12]}}),
     "independence, labels": (
         "independence_cross_entropy",
         {"nuisance": {"hidden": [12, 8], "target": "labels", "steps": 1}},
     ),
+    "independence, weighted": (
+        "independence_cross_entropy",
+        {"nuisance": {"hidden": [12]}, "classification": {"class_weights": [1.0, 2.0, 0.5, 3.0]}},
+    ),
     "independence, convolutional": ("independence_cross_entropy", {"nuisance": {"network": "conv"}}),
+    "independence, dropout": (
+        "independence_cross_entropy",
+        {"nuisance": {"network": "both", "hidden": [12], "dropout": 0.2, "weight_decay": 0.1}},
+    ),
     "independence, two adversaries": ("independence_cross_entropy", {"nuisance": {"network": "both", "hidden": [12]}}),
     "metamers": ("metamer_cross_entropy", {}),
     "metamers, of samples": ("metamer_cross_entropy", {"share": 1.0, "samples": 0.5, "delay": 0.5, "warmup": 0.2}),

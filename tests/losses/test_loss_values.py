@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
@@ -501,3 +501,29 @@ def test_the_base_class_says_what_is_missing() -> None:
     encoding = Encoding(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1))
     with pytest.raises(NotImplementedError, match="Loss does not implement forward"):
         Loss()(encoding, torch.zeros(1, dtype=torch.int64))
+
+
+def test_an_adversary_drops_units_in_training_alone() -> None:
+    torch.manual_seed(0)
+    clf = build_classifier((1, 8, 8), ["squeeze", "split_head"], classes=4)
+    loss = IndependenceCrossEntropy(nuisance={"hidden": [16], "dropout": 0.5}).bind(clf)
+    kept = [layer.p for layer in loss.modules() if isinstance(layer, nn.Dropout)]
+    assert kept == [0.5, 0.5]
+    encoding, labels = clf(torch.randn(12, 1, 8, 8)).detach(), torch.arange(12) % 4
+    assert loss.adversary_loss(encoding, labels) != loss.adversary_loss(encoding, labels)
+    loss.eval()
+    assert loss.adversary_loss(encoding, labels) == loss.adversary_loss(encoding, labels)
+
+
+def test_the_adversarys_weight_decay_shrinks_its_weights() -> None:
+    sizes = []
+    for decay in (0.0, 100.0):
+        torch.manual_seed(0)
+        loss = IndependenceCrossEntropy(nuisance={"hidden": [16], "weight_decay": decay})
+        loss.bind(build_classifier((1, 8, 8), ["squeeze", "split_head"], classes=4))
+        optimizer = loss.adversary_optimizer()
+        for parameter in loss.adversary_parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        sizes.append(sum(float(parameter.detach().square().sum()) for parameter in loss.adversary_parameters()))
+    assert sizes[1] < 0.9 * sizes[0]

@@ -160,7 +160,7 @@ CASES: dict[str, tuple[str | bytes, str, str]] = {
     "a flat argument spelled nested": (
         MODEL.replace("{name: cross_entropy}", "{name: cross_entropy, label: {smoothing: 0.1}}"),
         "3:29",
-        "unknown key 'label'; valid are label_smoothing, name",
+        "unknown key 'label'; valid are class_weights, label_smoothing, name",
     ),
     "a nested section with a wrong key": (
         MODEL.replace("{name: cross_entropy}", "{name: independence_cross_entropy, nuisance: {stpes: 3}}"),

@@ -98,7 +98,7 @@ def test_a_graph_is_completed():
     assert inner[1]["affine_coupling"]["subnet"] == {"conv": {"width": 8, "kernel": 3, "normalization": "none"}}
     assert inner[2]["nodes"][0]["additive_coupling"]["subnet"]["conv"]["width"] == 64
     assert recipe.model[2] == "dct2d"
-    assert recipe.data.arguments == {"path": "no", "test_fraction": 0.1, "test_seed": 3}
+    assert recipe.data.arguments == {"path": "no", "kind": None, "pixel_max": None, "test_fraction": 0.1, "test_seed": 3}
     assert [(term.name, term.weight) for term in recipe.loss] == [("cross_entropy", 2.0), ("factorial_prior_mle", 1.0)]
 
 
@@ -240,7 +240,7 @@ def test_the_keys_of_data_are_those_of_load():
     from flowclf.data import load as load_data
 
     settings_of_load = set(inspect.signature(load_data).parameters) - {"name", "seed", "arguments"}
-    assert set(Data.model_fields) - {"name", "bits", "pad"} == settings_of_load
+    assert set(Data.model_fields) - {"name", "bits", "pad", "standardize"} == settings_of_load
 
 
 def test_code_and_recipes_have_the_same_settings_of_training():

@@ -281,6 +281,45 @@ def test_an_oracles_verdict_is_a_table(tmp_path: Path) -> None:
     assert "misclassifies 0.31 % of the test set. " in said
 
 
+def classes(number: int) -> dict[str, Any]:
+    """Of every class 10 examples; those of class k are taken for the next one k times, up to 3."""
+    names = [f"class {label}" for label in range(number)]
+    wrong = [[names[label], names[(label + 1) % number], min(label, 3)] for label in range(1, number)]
+    return {
+        "data.class_names": names,
+        "test.class_examples": [10] * number,
+        "test.class_errors": [min(label, 3) / 10 for label in range(number)],
+        "test.confusions": sorted(wrong, key=lambda row: -row[2]),
+    }
+
+
+def test_few_classes_are_all_listed(tmp_path: Path) -> None:
+    said = words(write_report(tmp_path, results={**RESULTS, **classes(10)}).read_text(encoding="utf-8"))
+    assert "class 0 10 0.00 % (0.00 to 27.75) – class 1 10 10.00 % (1.79 to 40.42) class 2 (1)" in said
+    assert "class 9 10 30.00 % (10.78 to 60.32) class 0 (3)" in said
+    assert "Confusions" not in said
+    assert "test.confusions 9 rows misclassified test examples" in said
+    assert "data.class_names 10 values" in said
+
+
+def test_of_many_classes_the_worst_are_listed(tmp_path: Path) -> None:
+    many = classes(1000)
+    many["test.class_errors"][0], many["test.class_examples"][0] = None, 0
+    text = write_report(tmp_path, results={**RESULTS, **many}).read_text(encoding="utf-8")
+    said = words(text)
+    assert "The 25 of 999 classes with the highest test error, with 95 % intervals. Without test examples: 1." in said
+    assert "class 3 10 30.00 % (10.78 to 60.32) class 4 (3)" in said
+    assert "class 2 10" not in said
+    assert "The 25 most frequent of 999 pairs of a class and the class that its examples are taken for." in said
+    assert "class 3 class 4 3 0.1 %" in said
+    assert text.count("<tr>") < 120
+
+
+def test_a_limited_evaluation_is_called_one(tmp_path: Path) -> None:
+    said = words(write_report(tmp_path, results={**RESULTS, "evaluation.limit": 2000}).read_text(encoding="utf-8"))
+    assert "quick evaluation · limited to 2,000 test examples" in said
+
+
 def test_what_comes_from_outside_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
     picture = figures(tmp_path / "figures")[0]
@@ -319,3 +358,13 @@ def test_a_figure_that_is_not_there_or_not_a_png_is_refused(tmp_path: Path) -> N
     with pytest.raises(DataError, match="expected a PNG"):
         write_report(tmp_path, results={}, figures=[FigureFile(tmp_path / "fake.png", "t", "c")])
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("seen", "unseen", "warned"), [(0.005, 3.6, True), (0.5, 3.6, False), (0.005, 0.02, False)], ids=["by heart", "unsure", "found"]
+)
+def test_an_adversary_that_memorises_is_warned_of(tmp_path: Path, seen: float, unseen: float, warned: bool) -> None:
+    results = {"train.nuisance_cross_entropy_nats": seen, "validation.nuisance_cross_entropy_nats": unseen}
+    text = words(write_report(tmp_path, results=results).read_text())
+    assert ("Warning: the adversary memorises" in text) == warned
+    assert "the classifier overfits" not in text

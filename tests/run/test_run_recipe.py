@@ -97,6 +97,30 @@ def test_a_run_leaves_everything_that_the_contract_names(arrays: Path, tmp_path:
     assert again.class_names == ("0", "1")
 
 
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_the_last_and_the_best_weights_are_saved_and_those_to_keep_evaluated(arrays: Path, tmp_path: Path, keep: str) -> None:
+    text = recipe_text(arrays, epochs=3).replace("steps: 2}", "steps: 2, delay: 0, warmup: 0}")
+    result = run(loads(text, [f"train.keep={keep}"]), tmp_path / "out", "cpu")
+    rows, epochs = read_rows(result.folder), {"last": 3, "best": result.results["train.best_epoch"]}
+    other = {"last": "best", "best": "last"}[keep]
+    assert result.results["train.kept_epoch"] == epochs[keep]
+    scores = [(row["validation.error"], row["validation.cross_entropy_nats"]) for row in rows]
+    assert epochs["best"] == 1 + scores.index(min(scores))
+    for name in ("train.nuisance_cross_entropy_nats", "validation.nuisance_cross_entropy_nats"):
+        assert result.results[name] == rows[epochs[keep] - 1][name] > 0
+    for which, folder in ((keep, "final"), (other, other)):
+        path = result.folder / "checkpoints" / folder
+        description = json.loads((path / "model.json").read_text())
+        assert (description["metadata"]["weights"], description["metadata"]["step"]) == (which, epochs[which] * rows[0]["step"])
+        opened = open_model(str(path))
+        assert opened.recipe is not None
+        split = open_data(opened, None).validation
+        x = opened.classifier.preprocessing.dequantize(split.inputs, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            loss = torch.nn.functional.cross_entropy(opened.classifier.logits(x), split.labels).item()
+        assert loss == pytest.approx(rows[epochs[which] - 1]["validation.cross_entropy_nats"], rel=0.1)
+
+
 FIXED_POINT = """
 name: tiny-exact
 data: {{name: arrays, path: {path}, batch_size: 32, validation: 0.2, pad: 2}}
@@ -290,7 +314,7 @@ def test_a_plain_network_runs_and_judges_the_metamers_of_another_run(
     image = tmp_path / "0.png"
     Image.fromarray(np.load(arrays)["images"][0]).save(image)
     (answer,) = predict(str(judge.folder), [image], "cpu")
-    assert set(answer) == {"file", "class", "probability"}
+    assert set(answer) == {"file", "class", "probability", "probabilities"}
     assert main(["metamers", str(judge.folder)]) == main(["planes", str(judge.folder)]) == 2
     assert capsys.readouterr().err.count("expected an invertible classifier, found a plain network") == 2
 

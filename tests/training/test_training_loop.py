@@ -502,7 +502,7 @@ def test_a_loss_of_another_classifier_is_refused() -> None:
     ("change", "words"),
     [
         ({"loss": torch.nn.CrossEntropyLoss()}, "expected a flowclf Loss, found a CrossEntropyLoss; flowclf.losses has some"),
-        ({"data": torch.utils.data.DataLoader([1])}, "expected a flowclf DataSet, found a DataLoader; .*from_arrays makes one"),
+        ({"data": [(1, 2)]}, "expected a flowclf DataSet, found a list; .*from_arrays makes one"),
         ({"classifier": torch.nn.Linear(2, 2)}, "expected a flowclf Classifier, found a Linear; .*plain_classifier makes one"),
     ],
 )

@@ -33,6 +33,9 @@ half_cosine = 0.5 * (1 + math.cos(math.pi / 4))
         ({"name": "one_cycle", "peak": 1.0}, {0: 0.04, 50: 0.52, 99: 0.99976}),
         ({"name": "trapezoid"}, {0: 1.0, 60: 1.0, 80: 0.5, 90: 0.25, 100: 0.0}),
         ({"name": "trapezoid", "decay": 1.0}, {0: 1.0, 50: 0.5}),
+        ({"name": "trapezoid", "decay": 0.5, "restarts": [0.4]}, {0: 1.0, 20: 1.0, 30: 0.5, 39: 0.05, 40: 1.0, 70: 1.0, 85: 0.5}),
+        ({"name": "cosine", "restarts": [0.5], "peaks": [1.0, 0.2]}, {0: 1.0, 25: 0.5, 50: 0.2, 75: 0.1, 100: 0.0}),
+        ({"name": "constant", "restarts": [0.5], "warmup_steps": 10}, {0: 0.1, 9: 1.0, 49: 1.0, 50: 0.1, 54: 0.5, 60: 1.0}),
         ({"name": "constant", "warmup_steps": 4}, {0: 0.25, 1: 0.5, 3: 1.0, 4: 1.0, 99: 1.0}),
         ({"name": "cosine", "warmup_steps": 100}, {0: 0.01, 49: 0.5 * 0.5 * (1 + math.cos(math.pi * 0.49)), 100: 0.0}),
     ],
@@ -78,6 +81,9 @@ def test_a_schedule_of_ones_own_rises_like_the_others(scratch_registries: None) 
         ({"name": "onecycle"}, ["unknown schedule 'onecycle'", "'one_cycle'"]),
         ({}, ["unknown schedule 'None'"]),
         ({"name": "cosine", "peak": 0.3}, ["schedule cosine", "peak"]),
+        ({"name": "cosine", "restarts": [0.5, 0.4]}, ["restarts: expected growing fractions", "[50, 40]"]),
+        ({"name": "cosine", "restarts": [0.001]}, ["restarts", "[0]"]),
+        ({"name": "cosine", "restarts": [0.5], "peaks": [1.0]}, ["peaks: expected 2 factors for 1 restarts", "[1.0]"]),
     ],
 )
 def test_schedules_that_cannot_be_are_refused(specification: dict[str, Any], words: list[str]) -> None:

@@ -256,3 +256,19 @@ def test_the_command(run_folder: Path, tmp_path: Path, capsys: Any) -> None:
     assert main([*command, "--replace"]) == 0
     assert "version\t2" in capsys.readouterr().out
     assert main(["zoo", "add", str(run_folder)]) == 2
+
+
+def test_a_limited_evaluation_is_not_added(run: Path, tmp_path: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "evaluation.limit": 20}))
+    with pytest.raises(UsageError, match="expected results on all test examples, found those of an evaluation limited to 20"):
+        zoo.add(run, name="a", to=tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_lists_of_results_stay_in_the_run(run: Path, tmp_path: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "test.confusions": [["0", "1", 3]], "data.class_names": ["0", "1"]}))
+    reported = zoo.add(run, name="a", to=tmp_path / "zoo").reported
+    assert "test.error" in reported
+    assert not {"test.confusions", "data.class_names"} & set(reported)

@@ -6,9 +6,20 @@ package adds its own.
 
 from __future__ import annotations
 
-from flowclf.evaluation.metrics import calibration, error, facts, generation, likelihood, metamers, numerics, planes, probes
+from flowclf.evaluation.metrics import (
+    calibration,
+    confusion,
+    error,
+    facts,
+    generation,
+    likelihood,
+    metamers,
+    numerics,
+    planes,
+    probes,
+)
 
 __all__ = ["METRICS"]
 
-_TOPICS = (facts, error, likelihood, calibration, numerics, probes, metamers, generation, planes)
+_TOPICS = (facts, error, confusion, likelihood, calibration, numerics, probes, metamers, generation, planes)
 METRICS = tuple(metric for topic in _TOPICS for metric in topic.METRICS)

@@ -10,6 +10,7 @@ from torch import Tensor
 from flowclf.errors import UsageError
 from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.metric import Metric
+from flowclf.labels import class_numbers
 
 
 def error(logits: Tensor, labels: Tensor) -> float:
@@ -21,19 +22,31 @@ def error(logits: Tensor, labels: Tensor) -> float:
 
     Raises as :func:`check_outputs`.
     """
-    check_outputs(logits, labels)
+    labels = check_outputs(logits, labels)
     return (logits.argmax(1) != labels).double().mean().item()
 
 
-def check_outputs(logits: Tensor, labels: Tensor) -> None:
-    """Check that logits (N, K) and labels (N,) belong together.
+def balanced_error(logits: Tensor, labels: Tensor) -> float:
+    """Mean over the classes that have examples of the fraction of them that is misclassified; the rest as :func:`error`.
+
+    Example:
+        >>> balanced_error(torch.tensor([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 0, 1]))
+        0.5
+    """
+    labels = check_outputs(logits, labels)
+    wrong, counts = (logits.argmax(1) != labels).double(), torch.bincount(labels)
+    return (torch.bincount(labels, wrong) / counts)[counts > 0].mean().item()
+
+
+def check_outputs(logits: Tensor, labels: Tensor) -> Tensor:
+    """Check that logits (N, K) and labels (N,) belong together, and return the labels as int64.
 
     Raises:
-        UsageError: if there are no examples, or if the shapes do not match.
+        UsageError: if there are no examples, the shapes do not match, or the labels are not classes.
     """
-    if logits.dim() != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        found = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
-        raise UsageError(f"expected logits (N, K) and labels (N,) of at least one example, found {found}")
+    if logits.dim() != 2 or not len(logits):
+        raise UsageError(f"expected logits (N, K) of at least one example, found {tuple(logits.shape)}")
+    return class_numbers(labels, logits.shape[1], len(logits))
 
 
 def _error_on(context: MetricContext, split: str) -> float:
@@ -52,7 +65,14 @@ def example_count(context: MetricContext, split: str) -> int:
 
 METRICS = (
     *(
-        Metric(f"{split}.error", "share", f"misclassified {words}", partial(_error_on, split=split), card=split == "train")
+        Metric(
+            f"{split}.error",
+            "share",
+            f"misclassified {words}",
+            partial(_error_on, split=split),
+            needs=("training",),
+            card=split == "train",
+        )
         for split, words in (("train", "training examples, without augmentation"), ("validation", "validation examples"))
     ),
     Metric(
@@ -63,9 +83,21 @@ METRICS = (
         trials=partial(example_count, split="test"),
         headline="Test error",
     ),
+    Metric(
+        "test.balanced_error",
+        "share",
+        "misclassified test examples of a class, mean over the classes",
+        lambda context: balanced_error(context.logits("test"), context.labels("test")),
+    ),
     Metric("test.chance_error", "share", "error of always predicting the most frequent class", _chance_error, card=True),
     *(
-        Metric(f"{split}.examples", "count", f"number of {words} examples", partial(example_count, split=split))
+        Metric(
+            f"{split}.examples",
+            "count",
+            f"number of {words} examples",
+            partial(example_count, split=split),
+            needs=() if split == "test" else ("training",),
+        )
         for split, words in (("train", "training"), ("validation", "validation"), ("test", "test"))
     ),
 )

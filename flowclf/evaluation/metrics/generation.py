@@ -10,9 +10,9 @@ from flowclf.errors import UsageError
 from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.metamers import draw_pairs, interpolate, quantized
 from flowclf.evaluation.metric import Metric
+from flowclf.evaluation.protocols import PATH_STEPS
 from flowclf.modes import evaluating
 
-_STEPS = 9
 _BATCH = 100
 _LIMIT = 2.0
 
@@ -20,8 +20,8 @@ _LIMIT = 2.0
 def checkerboard_energy(images: Tensor) -> Tensor:
     """Mean square of images (B, C, H, W) at the highest frequency of both axes, (B,).
 
-    An inverted squeeze leaves there what is wrong with it: a coefficient (a - b - c + d) / 4 for each 2x2 block of pixels. Images of
-    one row or column have none.
+    An inverted squeeze leaves its errors there, a coefficient (a - b - c + d) / 4 per 2x2 block of pixels. Images of one row or
+    column have none.
 
     Example:
         >>> squares = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat(4, 4)[None, None]
@@ -44,8 +44,8 @@ def _broken_paths(context: MetricContext) -> float:
     with context.progress.task("paths", paths) as task, evaluating(clf):
         largest = max(checkerboard_energy(quantized(clf, part)).max() for part in torch.split(x, 1000))
         for one, two in zip(torch.split(first, _BATCH), torch.split(second, _BATCH), strict=True):
-            path = interpolate(clf, x[one].to(clf.device, clf.dtype), x[two].to(clf.device, clf.dtype), _STEPS)
-            energy = checkerboard_energy(quantized(clf, path.flatten(0, 1))).view(_STEPS, -1)
+            path = interpolate(clf, x[one].to(clf.device, clf.dtype), x[two].to(clf.device, clf.dtype), PATH_STEPS)
+            energy = checkerboard_energy(quantized(clf, path.flatten(0, 1))).view(PATH_STEPS, -1)
             broken += int((energy.max(0).values > _LIMIT * largest.to(energy)).sum())
             task.advance(len(one))
     return broken / paths
@@ -78,13 +78,13 @@ def _samples(context: MetricContext) -> int:
 
 
 METRICS = (
-    Metric("paths.count", "count", "paths from a test image to its metamer", _paths, needs=("inverse", "images")),
+    Metric("paths.count", "count", "paths from a test image to its metamer", _paths, needs=("inverse", "images", "pairs")),
     Metric(
         "paths.broken",
         "share",
         "paths with a picture whose checkerboards have more than twice the energy of those in any test image",
         _broken_paths,
-        needs=("inverse", "images"),
+        needs=("inverse", "images", "pairs"),
         trials=_paths,
     ),
     Metric("samples.count", "count", "samples of the prior given a class", _samples, needs=("inverse", "images", "oracle")),

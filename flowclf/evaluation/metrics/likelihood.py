@@ -7,14 +7,14 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional
 
-from flowclf.evaluation.context import MetricContext
+from flowclf.evaluation.context import MetricContext, Need
 from flowclf.evaluation.metric import Metric
 from flowclf.evaluation.metrics.error import check_outputs
 
 
 def cross_entropy_nats(logits: Tensor, labels: Tensor) -> float:
     """Mean of -log softmax(logits)[label], nats, summed in float64; raises as :func:`check_outputs`."""
-    check_outputs(logits, labels)
+    labels = check_outputs(logits, labels)
     return functional.cross_entropy(logits.double(), labels).item()
 
 
@@ -27,6 +27,10 @@ def _bits_per_dim(context: MetricContext, split: str) -> float:
     return context.classifier.preprocessing.bits_per_dim(log_prob.double()).mean().item()
 
 
+def _needs(split: str) -> tuple[Need, ...]:
+    return () if split == "test" else ("training",)
+
+
 METRICS = tuple(
     metric
     for split, words in (("train", "training"), ("validation", "validation"), ("test", "test"))
@@ -36,13 +40,14 @@ METRICS = tuple(
             "nats",
             f"cross-entropy on {words} data: mean −log probability of the label",
             partial(_cross_entropy, split=split),
+            needs=_needs(split),
         ),
         Metric(
             f"{split}.bits_per_dim",
             "bits",
             f"code length of the {words} data, per dimension",
             partial(_bits_per_dim, split=split),
-            needs=("inverse",),
+            needs=("inverse", *_needs(split)),
             headline="Bits/dim" if split == "test" else "",
         ),
     )

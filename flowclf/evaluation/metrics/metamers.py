@@ -46,7 +46,7 @@ def _pairs(context: MetricContext) -> int:
 def _metamers(name: str, unit: Unit, meaning: str, *needs: Need, **options: Any) -> Metric:
     """A metric from the one pass over all pairs."""
     key = f"metamers.{name}"
-    return Metric(key, unit, meaning, lambda context: context.once(_statistics)[key], needs=("inverse", *needs), **options)
+    return Metric(key, unit, meaning, lambda context: context.once(_statistics)[key], needs=("inverse", "pairs", *needs), **options)
 
 
 def _by_oracle(suffix: str, words: str, *needs: Need) -> tuple[Metric, ...]:

@@ -11,19 +11,18 @@ from flowclf.evaluation.encoding import network_inputs
 from flowclf.evaluation.inverse_error import InverseError, forward_inverse_error, inverse_error
 from flowclf.evaluation.metric import Metric
 
-_EXAMPLES = 1000
-
 
 def _of_x(context: MetricContext) -> InverseError:
-    inputs = context.data.test.inputs[:_EXAMPLES]
+    inputs = context.data.test.inputs[: context.inverted_examples]
     x = network_inputs(context.classifier, inputs, torch.Generator().manual_seed(context.seed))
     return inverse_error(context.invertible, x)
 
 
 def _of_z(context: MetricContext) -> InverseError:
+    count = context.inverted_examples
     logits, nuisance, _ = context.encoded("test")
     # As in metamers, z recombines logits and nuisances, so that it is not the image of a test input.
-    return forward_inverse_error(context.invertible, logits[:_EXAMPLES], nuisance[:_EXAMPLES].roll(1, dims=0))
+    return forward_inverse_error(context.invertible, logits[:count], nuisance[:count].roll(1, dims=0))
 
 
 def _grid_peak(context: MetricContext) -> float | None:
@@ -39,7 +38,7 @@ _OF_X = "largest |F⁻¹(F(x)) − x|, network inputs"
 _OF_Z = "largest |F(F⁻¹(z)) − z|, logits of one input with the nuisances of another"
 
 METRICS = (
-    _of_inverse("numerics.examples", "count", "test inputs inverted", lambda context: min(_EXAMPLES, len(context.data.test))),
+    _of_inverse("numerics.examples", "count", "test inputs inverted", lambda context: context.inverted_examples),
     _of_inverse("numerics.inverse_error_max", "number", _OF_X, lambda context: context.once(_of_x).max, headline="Inverse error"),
     _of_inverse("numerics.inverse_error_mean", "number", "mean |F⁻¹(F(x)) − x|", lambda context: context.once(_of_x).mean),
     _of_inverse("numerics.forward_inverse_error_max", "number", _OF_Z, lambda context: context.once(_of_z).max),

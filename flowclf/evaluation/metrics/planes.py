@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowclf.evaluation.context import MetricContext
+from flowclf.evaluation.context import MetricContext, Need
 from flowclf.evaluation.metric import Metric, Unit
 from flowclf.evaluation.planes import plane_arrays
 from flowclf.evaluation.probing import train_probes
+
+PLANES_NEED: tuple[Need, ...] = ("inverse", "truth", "training", "pairs")
 
 
 def planes_of(context: MetricContext) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -21,7 +23,7 @@ def planes_of(context: MetricContext) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _planes(name: str, unit: Unit, meaning: str) -> Metric:
     name = f"planes.{name}"
-    return Metric(name, unit, meaning, lambda context: context.once(planes_of)[1][name], needs=("inverse", "truth"))
+    return Metric(name, unit, meaning, lambda context: context.once(planes_of)[1][name], needs=PLANES_NEED)
 
 
 METRICS = (

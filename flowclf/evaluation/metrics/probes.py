@@ -47,7 +47,7 @@ def _information(context: MetricContext) -> float:
     return mutual_information_nats(context.labels("test"), nats)
 
 
-_probe = partial(Metric, needs=("inverse",))
+_probe = partial(Metric, needs=("inverse", "training"))
 _full = partial(_probe, protocols=("full",))
 _test_examples = partial(example_count, split="test")
 _LOWEST = "test error of a classifier trained afresh on the nuisances alone; the lowest of all probes"

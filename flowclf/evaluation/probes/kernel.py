@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,6 +16,7 @@ KERNEL_BANDWIDTHS = (0.35, 0.7, 1.4)
 """Candidates for a kernel probe's bandwidth, in units of the median distance between centres."""
 
 _CHUNK = 4096
+_CENTRES = 2048
 
 
 class KernelMachine(nn.Module):
@@ -52,7 +54,7 @@ def train_kernel_probe(
     validation_labels: Tensor,
     classes: int,
     *,
-    centres: int = 2048,
+    centres: int = _CENTRES,
     bandwidths: Sequence[float] = KERNEL_BANDWIDTHS,
     penalties: Sequence[float] = (1e-6, 1e-4, 1e-2),
     seed: int = 0,
@@ -103,6 +105,15 @@ def train_kernel_probe(
             if advance is not None:
                 advance(1)
     return min(candidates, key=lambda probe: probe.validation.cross_entropy_nats)
+
+
+def kernel_seconds(features: Tensor, examples: int) -> float:
+    """How long :func:`train_kernel_probe` takes for this many training examples, seconds, measured on some features (M, D)."""
+    centres = features.repeat(-(-_CENTRES // len(features)), 1)[:_CENTRES]
+    started = time.perf_counter()
+    values = _kernel(features, centres, 1.0).double()
+    (values.T @ values).sum().item()
+    return len(KERNEL_BANDWIDTHS) * examples / len(features) * (time.perf_counter() - started)
 
 
 def _ridge(

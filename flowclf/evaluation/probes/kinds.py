@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from flowclf import registry
 from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp, residual_blocks, widened
 from flowclf.classifier import InvertibleClassifier
 from flowclf.errors import UsageError
-from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, train_kernel_probe
+from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, kernel_seconds, train_kernel_probe
 from flowclf.evaluation.probes.training import Probe, train_probe
 from flowclf.settings import ProbeSettings
 
@@ -41,6 +41,8 @@ class ProbeKind:
             Protocols in which probes grow train larger networks of the kind too; :func:`flowclf.evaluation.probes.widened` helps.
         takes_draws: whether ``trainer`` takes several draws of the training data, and ``batch_size``, ``learning_rate``, ``anneal``
             and ``epoch_steps``, as ``train_probe`` does; others receive the first draw. None: if it is ``train_probe``.
+        seconds: for a trainer without a network, how long it takes in seconds, measured with some features (M, D) for a number of
+            training examples; None if unknown.
 
     Raises:
         UsageError: if there is neither a network nor a trainer.
@@ -59,6 +61,7 @@ class ProbeKind:
     steps: int = 1
     grows: bool = False
     takes_draws: bool | None = None
+    seconds: Callable[[Tensor, int], float] | None = None
 
     def __post_init__(self) -> None:
         if self.network is None and self.trainer is train_probe:
@@ -104,4 +107,4 @@ def _residual(clf: InvertibleClassifier, settings: ProbeSettings, size: float = 
 MLP = ProbeKind("fully connected, on the nuisances as a vector", network=_mlp, protocols=("quick", "full"), grows=True)
 CONV = ProbeKind("convolutional, on the nuisances as feature maps", network=_conv, takes="feature_maps", grows=True)
 RESIDUAL = ProbeKind("residual, on the nuisances as feature maps", network=_residual, takes="feature_maps", grows=True)
-KERNEL = ProbeKind("kernel ridge regression", trainer=train_kernel_probe, steps=len(KERNEL_BANDWIDTHS))
+KERNEL = ProbeKind("kernel ridge regression", trainer=train_kernel_probe, steps=len(KERNEL_BANDWIDTHS), seconds=kernel_seconds)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from flowclf.architectures.nuisance_classifiers import mlp
 from flowclf.errors import UsageError
-from flowclf.modes import evaluating
+from flowclf.modes import evaluating, learning
 
 
 class ProbeScore(NamedTuple):
@@ -49,6 +49,7 @@ class Probe(nn.Module):
         return logits
 
 
+@learning()
 def train_probe(
     train_features: Tensor | Sequence[Tensor],
     train_labels: Tensor,
@@ -95,8 +96,9 @@ def train_probe(
         The probe with the weights of the best epoch, in eval mode, on ``device``.
 
     Raises:
-        UsageError: if a split is empty, there is no draw, features and labels do not match, a label is outside 0..classes-1, a
-            feature is not finite, or ``epochs_max``, ``patience``, ``batch_size`` or ``epoch_steps`` is below 1.
+        UsageError: if a split is empty, there is no draw, or there is a single training example; if features and labels do not
+            match, a label is outside 0..classes-1, a feature is not finite, or ``epochs_max``, ``patience``, ``batch_size`` or
+            ``epoch_steps`` is below 1.
     """
     draws = [train_features] if isinstance(train_features, Tensor) else train_features
     if not len(draws):
@@ -104,6 +106,8 @@ def train_probe(
     first = draws[0]
     check_features("training", first, train_labels, classes)
     check_features("validation", validation_features, validation_labels, classes)
+    if len(train_labels) < 2:
+        raise UsageError("a probe: expected at least 2 training examples, found 1")
     if min(epochs_max, patience, batch_size, epoch_steps) < 1:
         raise UsageError(
             "a probe's epochs_max, patience, batch_size and epoch_steps are at least 1, "
@@ -114,10 +118,10 @@ def train_probe(
     batch_size = min(batch_size, len(labels))
     steps = len(labels) // batch_size
     passes, passed = -(-epoch_steps // steps), 0
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         made = mlp(features.shape[1], classes) if network is None else network()
-        probe = Probe(made, mean, std).to(device)
+        probe = Probe(made, mean, std).to(device, torch.float32)
         order = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(probe.parameters(), lr=learning_rate)
         best: dict[str, Tensor] = {}
