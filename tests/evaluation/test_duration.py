@@ -25,12 +25,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("clock")
 def test_all_work_counts() -> None:
     clf, data = image_classifier(), image_data()
-    # A pass of four inputs takes a second: 390 encoded, 4 x 90 inverted, 5 x 1000 pairs, and the pictures.
-    passes = (390 + 4 * 90 + 5 * 1000 + 400) / 4
+    # A pass of four inputs takes a second: 390 encoded, 4 x 90 inverted, 5 x 1000 pairs, the pictures, and 9 for each of 100 paths.
+    passes = (390 + 4 * 90 + 5 * 1000 + 400 + 9 * 100) / 4
     # A trial of a probe has all 240 training examples; it stops after 4 to 15 epochs.
     assert expected_seconds(clf, data) == pytest.approx((passes + 4, passes + 15))
-    # The oracle reads 90 test images in a second: those of the test data twice, three of each pair.
-    judged = (3 * 1000 + 2 * 90) / 90
+    # The oracle reads 90 test images in a second: those of the test data twice, three of each pair. There are 500 samples.
+    judged = (3 * 1000 + 2 * 90) / 90 + 500 / 4
     assert expected_seconds(clf, data, oracle=Oracle()) == pytest.approx((passes + judged + 4, passes + judged + 15))
     few = expected_seconds(clf, data, limit=9)
     assert few[1] < passes / 10
