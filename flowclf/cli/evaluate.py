@@ -13,7 +13,7 @@ def evaluate(
     model: MODEL,
     data: Annotated[str | None, DATA("Data set to evaluate on. Default: the data that the model was trained on.")] = None,
     protocol: Annotated[
-        Protocol, typer.Option("--protocol", help="Evaluation protocol: quick trains one probe, full trains three.")
+        Protocol, typer.Option("--protocol", help="Evaluation protocol: quick trains one probe, full four kinds, at several sizes.")
     ] = Protocol.quick,
     oracle: Annotated[
         str | None,

@@ -45,7 +45,8 @@ def evaluate(
 
     Args:
         clf: used in eval mode, and left in the mode it was in.
-        data: data of the classifier's shape and classes. The training part is encoded without augmentation. Of data that are all
+        data: data of the classifier's shape and classes. The training part is encoded without augmentation; where the protocol
+            trains probes on several draws, all draws but the first have it, and noise of their own. Of data that are all
             test (:meth:`flowclf.data.DataSet.from_test`), everything is measured that needs no training data; the result
             ``evaluation.left_out`` lists the rest.
         protocol: a key of :data:`PROTOCOLS`.

@@ -78,19 +78,26 @@ def _probes(results: Mapping[str, Any]) -> Table | None:
     if len(found) < 2:
         return None
     kinds = registered_probes()
-    rows = [["the logits themselves", _share(results, "test.error"), _share(results, "train.error"), "", ""]]
+    grown = any(f"probe.{name}.growth" in results for name in found)
+    rows = [["the logits themselves", _share(results, "test.error"), _share(results, "train.error"), "", "", ""]]
     for name in found:
         nats, epochs = results.get(f"probe.{name}.test_cross_entropy_nats"), results.get(f"probe.{name}.epochs")
         title, trained = name, epochs is not None
         if name in kinds:
             title, trained = f"{name}: {kinds[name].description}", trained and kinds[name].network is not None
         errors = [_share(results, f"probe.{name}.{part}_error") for part in ("test", "train")]
-        rows.append([title, *errors, "–" if nats is None else f"{nats:.3f}", str(epochs) if trained else "–"])
+        size = f"×\u00a0{results.get(f'probe.{name}.growth') or 1:g}" if trained else "–"
+        rows.append([title, *errors, "–" if nats is None else f"{nats:.3f}", str(epochs) if trained else "–", size])
     caption = (
         "Classifiers trained afresh on the nuisances, with early stopping on held-out data. The lowest test error counts: "
         f"{_share(results, 'probe.test_error')}, with the 95 % interval."
     )
-    return Table("Probes", caption, ("Classifier", "Test error", "Training error", "Cross-entropy, nats", "Epochs"), rows)
+    if grown:
+        caption += (
+            " The size is about how many times the parameters of its kind's first size a probe has: the best on validation data."
+        )
+    columns = ("Classifier", "Test error", "Training error", "Cross-entropy, nats", "Epochs", "Size")[: 5 + grown]
+    return Table("Probes", caption, columns, [row[: len(columns)] for row in rows])
 
 
 def _oracle(results: Mapping[str, Any]) -> Table | None:

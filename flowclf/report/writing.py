@@ -17,6 +17,8 @@ from flowclf.report.tables import tables
 from flowclf.report.terms import GROUPS, number, percent, scientific
 from flowclf.training.overfitting import overfitting
 
+_PARTS = ("quarter_", "half_", "")
+
 
 def write_report(
     folder: Path,
@@ -122,6 +124,8 @@ def _findings(results: Mapping[str, Any]) -> list[str]:
             if bound > 0
             else f"The probe's lower bound on the information about the class is {bound:.2f} nats, which says nothing."
         )
+    if _has(results, "probe.saturated", "probe.curve.name", *(f"probe.curve.{part}validation_error" for part in _PARTS)):
+        found.append(_curve_finding(results))
     if _has(results, "metamers.logit_change_max", "metamers.pairs"):
         found.append(_metamer_finding(results))
     return found
@@ -144,6 +148,21 @@ def _verdict(probe: float, own: float, chance: float) -> str:
     return (
         f"{errors}: the information about the class is there a second time, unused. Exchanging nuisances can change what a picture "
         "shows without changing a single logit. This is excessive invariance, as the paper calls it."
+    )
+
+
+def _curve_finding(results: Mapping[str, Any]) -> str:
+    """Whether more training examples would help the probes, and what that says about their errors."""
+    quarter, half, whole = (percent(results[f"probe.curve.{part}validation_error"], 1) for part in _PARTS)
+    text = (
+        f"The probe '{results['probe.curve.name']}', the best on validation data, has a validation error of {quarter} after "
+        f"training on a quarter of the training examples, {half} on half of them, and {whole} on all. "
+    )
+    if results["probe.saturated"] == "yes":
+        return text + "There is no sign that it would err much less with more examples."
+    return text + (
+        "It has not saturated: the error still falls. With more examples it would probably err less, and so would a better "
+        "attacker, so the nuisances say more about the class than the errors of the probes show."
     )
 
 

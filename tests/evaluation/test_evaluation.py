@@ -118,6 +118,7 @@ IMAGE_KEYS = {
     "probe.name",
     "probe.hidden",
     "probe.train_examples",
+    "probe.draws",
     *(f"probe.mlp.{name}" for name in PROBE_KEYS),
     "metamers.pairs",
     "metamers.logit_change_max",
@@ -220,9 +221,10 @@ def test_metamer_pictures_are_saved_pictures() -> None:
 
 def test_vectors_have_no_pixel_keys() -> None:
     clf = flowclf.build_classifier((4,), ["actnorm", "split_head"], 2)
-    evaluation = evaluate_with_artifacts(clf, vector_data(), protocol="full")
+    evaluation = evaluate_with_artifacts(clf, vector_data(), protocol="full", probe=ProbeSettings(hidden=[16]))
     dropped = {"data.bits", "metamers.prediction_kept_8bit", "metamers.logit_change_8bit_mean", "metamers.pixels_out_of_range"}
-    assert set(evaluation.results) == (IMAGE_KEYS - dropped) | {f"probe.kernel.{name}" for name in PROBE_KEYS}
+    dropped |= {key for key in IMAGE_KEYS if key.startswith("paths.")}
+    assert set(evaluation.results) == (IMAGE_KEYS - dropped) | FULL_KEYS | {f"probe.kernel.{name}" for name in FULL_PROBE_KEYS}
     assert set(evaluation.arrays) == {"calibration", "confusion"}
     assert evaluation.results["metamers.pairs"] == PROTOCOLS["full"].pairs
 
@@ -234,8 +236,19 @@ class Oracle(nn.Module):
         return images[:, :, ::2].mean((1, 3))[:, :3]
 
 
+FULL_PROBE_KEYS = (*PROBE_KEYS, "growth")
+FULL_KEYS = {
+    "probe.saturated",
+    "probe.curve.name",
+    "probe.curve.quarter_validation_error",
+    "probe.curve.half_validation_error",
+    "probe.curve.validation_error",
+    "probe.mlp.growth",
+}
+
+
 def short_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = dataclasses.replace(PROTOCOLS["full"], pairs=40, probe_epochs=4, probe_patience=2)
+    short = dataclasses.replace(PROTOCOLS["full"], pairs=40, probe_epochs=4, probe_epoch_steps=1)
     monkeypatch.setattr("flowclf.evaluation.context.PROTOCOLS", {"full": short})
 
 
@@ -246,13 +259,16 @@ ORACLE_KEYS = {
     for end in ("", "_low", "_high")
 } | {"metamers.oracle.test_error", "metamers.oracle.noisy_test_error", "metamers.adversarial", "metamers.adversarial_8bit"}
 
+SAMPLE_KEYS = {"samples.count", "samples.class_8bit", "samples.class_8bit_low", "samples.class_8bit_high"}
+
 
 def test_full_protocol_rgb_and_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     short_full(monkeypatch)
     evaluation = evaluate_with_artifacts(image_classifier(3), image_data(3), protocol="full", oracle=Oracle())
     results = evaluation.results
-    probes = {f"probe.{probe}.{name}" for probe in ("mlp", "conv", "kernel") for name in PROBE_KEYS}
-    assert set(results) == IMAGE_KEYS | probes | ORACLE_KEYS
+    probes = {f"probe.{probe}.{name}" for probe in ("mlp", "conv", "residual", "kernel") for name in FULL_PROBE_KEYS}
+    assert set(results) == IMAGE_KEYS | FULL_KEYS | probes | ORACLE_KEYS | SAMPLE_KEYS
+    assert results["probe.draws"] == 4
     # A network's answers mean little away from data: planes are for data that know the truth.
     assert "planes" not in evaluation.arrays
     for suffix in ("", "_8bit"):
@@ -264,7 +280,7 @@ def test_full_protocol_rgb_and_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_in_the_full_protocol_the_lowest_test_error_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The three probes' answers are made up: the best on validation data is not the best on test data."""
+    """The probes' answers are made up: the best on validation data is not the best on test data."""
     short_full(monkeypatch)
 
     def fixed(wrong: int, nats: float) -> Any:
@@ -281,7 +297,8 @@ def test_in_the_full_protocol_the_lowest_test_error_counts(monkeypatch: pytest.M
 
         return train
 
-    for name, trainer in (("mlp", fixed(9, 0.1)), ("conv", fixed(3, 0.2)), ("kernel", fixed(6, 0.3))):
+    made_up = {"mlp": fixed(9, 0.1), "conv": fixed(3, 0.2), "residual": fixed(12, 0.4), "kernel": fixed(6, 0.3)}
+    for name, trainer in made_up.items():
         kind = dataclasses.replace(registry.probes.get(name), trainer=trainer)
         monkeypatch.setitem(registry.probes._local, name, kind)
     results = evaluate(image_classifier(), image_data(), protocol="full")
@@ -301,8 +318,9 @@ def test_an_oracle_is_a_network_or_the_function_that_it_computes(monkeypatch: py
     torch.manual_seed(1)
     plain = flowclf.plain_classifier((1, 8, 8), {"plain_cnn": {"widths": [4], "hidden": 8}}, 3, class_names="abc")
     clf.class_names = ("a", "b", "c")
-    by_network = evaluate(clf, data, protocol="full", oracle=plain.train())
-    by_function = evaluate(clf, data, protocol="full", oracle=plain.eval().logits_only())
+    small = ProbeSettings(hidden=[8], examples=40)
+    by_network = evaluate(clf, data, protocol="full", oracle=plain.train(), probe=small)
+    by_function = evaluate(clf, data, protocol="full", oracle=plain.eval().logits_only(), probe=small)
     assert {name: by_network[name] for name in ORACLE_KEYS} == {name: by_function[name] for name in ORACLE_KEYS}
     images, labels = data.test.inputs / 255, data.test.labels
     with torch.no_grad():

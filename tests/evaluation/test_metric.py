@@ -20,8 +20,11 @@ from flowclf.evaluation.interval import error_interval
 from flowclf.evaluation.metric import describe, registered_metrics
 from flowclf.evaluation.probes import Probe, train_kernel_probe
 from flowclf.report import write_report
+from flowclf.settings import ProbeSettings
 from flowclf.zoo.cards import model_card
 from flowclf.zoo.schema import Measured, ZooEntry
+
+SMALL = ProbeSettings(hidden=[8])
 
 pytestmark = pytest.mark.usefixtures("scratch_registries")
 
@@ -94,7 +97,7 @@ def test_protocols_and_needs_decide_what_is_computed(clf: InvertibleClassifier, 
     give("labelled", needs=("oracle",))
     give("backwards", needs=("inverse",))
     assert {key for key in evaluate(clf, data) if key.startswith("mine.")} == {"mine.always", "mine.backwards"}
-    assert "mine.thorough" in evaluate(clf, data, protocol="full")
+    assert "mine.thorough" in evaluate(clf, data, protocol="full", probe=SMALL)
     assert "mine.labelled" in evaluate(clf, data, oracle=lambda x: torch.eye(2)[(x[:, 0] > 4).long()])
     images = torch.randint(0, 255, (20, 1, 8, 8), dtype=torch.uint8)
     split = Split(images, torch.arange(20) % 2)
@@ -183,7 +186,7 @@ def test_a_metric_is_checked_when_it_is_made(options: dict[str, Any], message: s
 
 
 def test_every_result_has_a_meaning(clf: InvertibleClassifier, data: DataSet) -> None:
-    results = evaluate(clf, data, protocol="full", oracle=lambda x: torch.eye(2)[(x[:, 0] > 4).long()])
+    results = evaluate(clf, data, protocol="full", probe=SMALL, oracle=lambda x: torch.eye(2)[(x[:, 0] > 4).long()])
     assert {key for key in results if not describe(key)[1]} == set()
     names = [one.name for one in registered_metrics()]
     assert len(names) == len(set(names))
@@ -217,7 +220,7 @@ def test_a_probe_of_ones_own_takes_part_where_it_says(clf: InvertibleClassifier,
     registry.probes.register("ridge")(ProbeKind("ridge", trainer=train_kernel_probe, steps=3))
     registry.probes.register("maps")(ProbeKind("feature maps", network=linear, takes="feature_maps"))
     assert not any(key.startswith("probe.linear") for key in evaluate(clf, data))
-    results = evaluate(clf, data, protocol="full")
+    results = evaluate(clf, data, protocol="full", probe=SMALL)
     assert results["probe.test_error"] == min(results[f"probe.{name}.test_error"] for name in ("mlp", "kernel", "linear", "ridge"))
     assert results["probe.ridge.test_error"] == results["probe.kernel.test_error"]
     assert not any(key.startswith("probe.maps") for key in results)

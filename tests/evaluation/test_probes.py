@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.flop_counter import FlopCounterMode
 
 import flowclf
 from flowclf.errors import UsageError
+from flowclf.evaluation.draws import Draws
 from flowclf.evaluation.probes import (
     ConvolutionalProbe,
     KernelMachine,
@@ -16,10 +19,14 @@ from flowclf.evaluation.probes import (
     entropy_nats,
     mlp,
     mutual_information_nats,
+    registered_probes,
+    residual_blocks,
     score_probe,
     train_kernel_probe,
     train_probe,
+    widened,
 )
+from flowclf.settings import ProbeSettings
 
 CLASSES = 4
 
@@ -84,7 +91,7 @@ def test_training_works_where_gradients_are_off() -> None:
 def test_the_best_weights_are_kept() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(300, 5, generator=generator), torch.randint(CLASSES, (300,), generator=generator)
-    probe = train_probe(x[:200], y[:200], x[200:], y[200:], CLASSES, epochs_max=6, patience=6, learning_rate=0.01)
+    probe = train_probe(x[:200], y[:200], x[200:], y[200:], CLASSES, epochs_max=6, patience=6, learning_rate=0.001)
     again = score_probe(probe, x[200:], y[200:])
     assert again.cross_entropy_nats == pytest.approx(probe.validation.cross_entropy_nats, abs=1e-9)
     assert probe.epochs == 6
@@ -116,6 +123,74 @@ def test_the_default_is_the_papers_nuisance_classifier() -> None:
     assert shapes == [(512, 774), (512, 512), (512, 512), (10, 512)]
 
 
+def noisy(n: int, seed: int, draw: int = 0) -> tuple[Tensor, Tensor]:
+    """Features that say the label only faintly, with noise that is another in each draw."""
+    x, y = split(n, seed)
+    noise = torch.randn(n, 40, generator=torch.Generator().manual_seed(1000 * seed + draw))
+    return torch.cat([x, torch.zeros(n, 40 - CLASSES)], dim=1) + 0.8 * noise, y
+
+
+def test_a_probe_that_learns_one_draw_by_heart_learns_from_several() -> None:
+    labels, validation = noisy(120, 1)[1], noisy(1000, 2)
+    draws = [noisy(120, 1, draw)[0] for draw in range(8)]
+
+    def train(features: Any) -> Probe:
+        network = lambda: mlp(40, CLASSES, (64,))  # noqa: E731
+        return train_probe(features, labels, *validation, CLASSES, network=network, epochs_max=40, epoch_steps=8, batch_size=30)
+
+    one, several, again = train(draws[0]), train(draws), train(draws)
+    assert several.validation == again.validation
+    # The one fits its own draw better, and everything else worse.
+    assert score_probe(one, draws[0], labels).error < 0.5 * score_probe(several, draws[0], labels).error
+    assert several.validation.cross_entropy_nats < 0.9 * one.validation.cross_entropy_nats
+    assert several.validation.error < 0.9 * one.validation.error
+
+
+def test_passes_take_the_draws_in_turn_and_only_those_they_need() -> None:
+    made: list[int] = []
+
+    def make(draw: int) -> Tensor:
+        made.append(draw)
+        return split(100, 1)[0] + draw
+
+    labels = split(100, 1)[1]
+    probe = train_probe(Draws(make, 3), labels, *split(50, 2), CLASSES, epochs_max=5, patience=5, batch_size=50)
+    assert made == [0, 1, 2, 0, 1]
+    torch.testing.assert_close(probe.mean, split(100, 1)[0].mean(0))
+    made.clear()
+    train_probe(Draws(make, 3), labels, *split(50, 2), CLASSES, epochs_max=1)
+    assert made == [0]
+    made.clear()
+    train_probe(Draws(make, 3), labels, *split(50, 2), CLASSES, epochs_max=1, batch_size=50, epoch_steps=3)
+    assert made == [0, 1]
+
+
+def test_one_draw_in_a_sequence_is_no_other_training() -> None:
+    (x, y), validation = split(400, 1), split(200, 2)
+    alone = train_probe([x], y, *validation, CLASSES, batch_size=50, epochs_max=3).state_dict()
+    assert all(torch.equal(value, alone[name]) for name, value in small().state_dict().items())
+
+
+def rates(**settings: Any) -> list[float]:
+    """The learning rate of each step."""
+    found: list[float] = []
+    hook = register_optimizer_step_post_hook(lambda optimizer, args, kwargs: found.append(optimizer.param_groups[0]["lr"]))
+    try:
+        small(learning_rate=0.001, **settings)
+    finally:
+        hook.remove()
+    return found
+
+
+def test_the_learning_rate_falls_if_asked_and_epochs_have_the_steps_asked_for() -> None:
+    assert rates() == [0.001] * 24
+    annealed = rates(epochs_max=4, anneal=True)
+    assert annealed[::8] == pytest.approx([0.001 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)])
+    assert len(annealed) == 32
+    assert len(rates(epochs_max=1, epoch_steps=8)) == 8
+    assert len(rates(epochs_max=1, epoch_steps=9)) == 16
+
+
 def factored_classifier() -> flowclf.InvertibleClassifier:
     torch.manual_seed(0)
     step = ["actnorm", "invertible_conv1x1"]
@@ -135,7 +210,8 @@ def test_a_convolutional_probe_sees_every_nuisance_once() -> None:
     assert not any(parameter is own for parameter in probe.parameters() for own in clf.parameters())
 
 
-def test_a_convolutional_probe_learns() -> None:
+@pytest.mark.parametrize("settings", [{}, {"hidden": 16, "trunk": residual_blocks}])
+def test_a_convolutional_probe_learns(settings: dict[str, Any]) -> None:
     clf = factored_classifier()
     labels = torch.arange(240) % CLASSES
     images = torch.rand(240, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -149,11 +225,54 @@ def test_a_convolutional_probe_learns() -> None:
         nuisance[160:],
         labels[160:],
         CLASSES,
-        network=lambda: ConvolutionalProbe(clf, CLASSES, width=8),
+        network=lambda: ConvolutionalProbe(clf, CLASSES, width=8, **settings),
         epochs_max=5,
         batch_size=16,
     )
     assert probe.validation.error < 0.1
+
+
+def digit_classifier() -> flowclf.InvertibleClassifier:
+    """774 nuisances, (16, 7, 7) without the logits."""
+    return flowclf.build_classifier((1, 28, 28), ["squeeze", "squeeze", {"split_head": {"dct": True}}], 10)
+
+
+def test_the_residual_probe_costs_no_more_than_the_convolutional_one() -> None:
+    clf, operations = digit_classifier(), {}
+    for name in ("conv", "residual"):
+        make = registered_probes()[name].network
+        assert make is not None
+        probe = make(clf, ProbeSettings())
+        with FlopCounterMode(display=False) as counter:
+            probe(torch.randn(2, 774)).sum().backward()
+        operations[name] = counter.get_total_flops()
+    assert operations["residual"] < 1.1 * operations["conv"]
+
+
+def test_residual_blocks_add_to_what_they_get() -> None:
+    layers = nn.Sequential(*residual_blocks(3, 8)).eval()
+    x = torch.randn(2, 3, 5, 5)
+    for layer in layers[1:3]:
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
+    torch.testing.assert_close(layers(x), layers[3:](layers[0](x)))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_probes_that_grow_have_the_parameters_asked_for(size: int) -> None:
+    clf = digit_classifier()
+    growing = {name: kind.network for name, kind in registered_probes().items() if kind.grows}
+    assert list(growing) == ["mlp", "conv", "residual"]
+    for make in growing.values():
+        assert make is not None
+        small, large = (sum(map(torch.numel, make(clf, ProbeSettings(), times).parameters())) for times in (1, size))
+        # The first layer's inputs do not grow.
+        assert 0.75 * size < large / small < 1.15 * size
+
+
+def test_widths_grow_with_the_root_of_the_parameters() -> None:
+    assert [widened(units, 1) for units in (7, 65, 512)] == [7, 65, 512]
+    assert [widened(units, 2) for units in (7, 40, 64, 512)] == [10, 57, 88, 728]
 
 
 def test_a_convolutional_probe_needs_maps() -> None:
@@ -176,6 +295,10 @@ def test_entropy() -> None:
         ({"train_labels": torch.tensor([0, 4, 1])}, r"labels in 0\.\.3, found 0\.\.4"),
         ({"train_features": torch.full((3, 4), torch.nan)}, "finite"),
         ({"patience": 0}, "at least 1"),
+        ({"epoch_steps": 0}, "at least 1"),
+        ({"train_features": []}, "expected at least one draw of features, found none"),
+        ({"train_features": [torch.zeros(3, 4), torch.zeros(2, 4)]}, r"expected features \(N, D\) and labels .* found \(2, 4\)"),
+        ({"train_features": [torch.zeros(3, 4), torch.full((3, 4), torch.inf)]}, "finite"),
     ],
 )
 def test_what_cannot_be_learnt_from_is_refused(change: dict[str, Any], message: str) -> None:

@@ -230,6 +230,42 @@ def test_probes_stand_side_by_side(tmp_path: Path) -> None:
     assert "Cross-entropy, nats" not in words(write_report(tmp_path, results=RESULTS).read_text(encoding="utf-8"))
 
 
+def test_a_table_of_probes_that_grew_says_their_sizes(tmp_path: Path) -> None:
+    grown = {**RESULTS, **PROBES, "probe.conv.growth": 2.0, "probe.kernel.growth": 1.0}
+    said = words(write_report(tmp_path, results=grown).read_text(encoding="utf-8"))
+    assert "conv: convolutional, on the nuisances as feature maps 25.00 % 21.00 % 0.812 12 × 2" in said
+    assert "kernel: kernel ridge regression 50.00 % – – – –" in said
+    assert "Epochs Size" in said
+    assert "Epochs Size" not in words(write_report(tmp_path, results={**RESULTS, **PROBES}).read_text(encoding="utf-8"))
+
+
+CURVE: dict[str, Any] = {
+    "probe.curve.name": "conv",
+    "probe.curve.quarter_validation_error": 0.5,
+    "probe.curve.half_validation_error": 0.412,
+    "probe.curve.validation_error": 0.36,
+}
+
+
+@pytest.mark.parametrize(
+    ("saturated", "sentence", "other"),
+    [
+        ("yes", "There is no sign that it would err much less with more examples.", "It has not saturated"),
+        ("no", "It has not saturated: the error still falls. With more examples it would probably err less", "There is no sign"),
+    ],
+)
+def test_a_probe_that_has_not_saturated_is_said_to_err_too_much(tmp_path: Path, saturated: str, sentence: str, other: str) -> None:
+    results = {**RESULTS, **CURVE, "probe.saturated": saturated}
+    said = words(write_report(tmp_path, results=results).read_text(encoding="utf-8"))
+    assert (
+        "The probe 'conv', the best on validation data, has a validation error of 50.0 % after training on a quarter of the "
+        f"training examples, 41.2 % on half of them, and 36.0 % on all. {sentence}" in said
+    )
+    assert ("the nuisances say more about the class than the errors of the probes show" in said) == (saturated == "no")
+    assert other not in said
+    assert "saturated" not in words(write_report(tmp_path, results=RESULTS).read_text(encoding="utf-8"))
+
+
 def test_an_oracles_verdict_is_a_table(tmp_path: Path) -> None:
     said = words(write_report(tmp_path, results={**RESULTS, **JUDGED}).read_text(encoding="utf-8"))
     assert "as the donor of the nuisances: the attack succeeds 40.00 % (38.60 to 41.40) 37.50 % (36.10 to 38.90)" in said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
+from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp, residual_blocks, widened
 from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, KernelMachine, train_kernel_probe
 from flowclf.evaluation.probes.kinds import ProbeKind, probe_kinds, registered_probes
 from flowclf.evaluation.probes.training import (
@@ -26,7 +26,9 @@ __all__ = [
     "mutual_information_nats",
     "probe_kinds",
     "registered_probes",
+    "residual_blocks",
     "score_probe",
     "train_kernel_probe",
     "train_probe",
+    "widened",
 ]

@@ -15,7 +15,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from flowclf import registry
-from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp
+from flowclf.architectures.nuisance_classifiers import ConvolutionalProbe, mlp, residual_blocks, widened
 from flowclf.classifier import InvertibleClassifier
 from flowclf.errors import UsageError
 from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, kernel_seconds, train_kernel_probe
@@ -32,11 +32,15 @@ class ProbeKind:
         network: makes an untrained network, standardised nuisances (B, D-K) -> logits (B, K), for a classifier and the settings
             of the probes. None for a trainer that needs none.
         trainer: has the signature of :func:`flowclf.evaluation.probes.train_probe`; receives ``network``, ``epochs_max`` and
-            ``patience`` only if there is a network.
+            ``patience`` only if there is a network, and whatever else a protocol sets only if it takes draws.
         takes: ``vectors``; or ``feature_maps``, into which ``clf.nuisance_maps`` turns the nuisances of images. Such a probe is not
             trained for classifiers of vectors.
         protocols: the protocols that train it.
         steps: number of times that a trainer without a network calls ``advance(1)``.
+        grows: whether ``network`` takes a third argument, the size: about how many times the parameters of its first size it has.
+            Protocols in which probes grow train larger networks of the kind too; :func:`flowclf.evaluation.probes.widened` helps.
+        takes_draws: whether ``trainer`` takes several draws of the training data, and ``batch_size``, ``learning_rate``, ``anneal``
+            and ``epoch_steps``, as ``train_probe`` does; others receive the first draw. None: if it is ``train_probe``.
         seconds: for a trainer without a network, how long it takes in seconds, measured with some features (M, D) for a number of
             training examples; None if unknown.
 
@@ -50,23 +54,30 @@ class ProbeKind:
     """
 
     description: str
-    network: Callable[[InvertibleClassifier, ProbeSettings], nn.Module] | None = None
+    network: Callable[..., nn.Module] | None = None
     trainer: Callable[..., Probe] = train_probe
     takes: Literal["vectors", "feature_maps"] = "vectors"
     protocols: tuple[str, ...] = ("full",)
     steps: int = 1
+    grows: bool = False
+    takes_draws: bool | None = None
     seconds: Callable[[Tensor, int], float] | None = None
 
     def __post_init__(self) -> None:
         if self.network is None and self.trainer is train_probe:
             raise UsageError(f"probe '{self.description}': expected a network or a trainer, found neither")
 
+    @property
+    def trained_on_draws(self) -> bool:
+        """Whether the trainer receives several draws of the training data, where the protocol makes them."""
+        return self.trainer is train_probe if self.takes_draws is None else self.takes_draws
+
 
 def registered_probes() -> dict[str, ProbeKind]:
     """All kinds of probes by name. Any that cannot be loaded is left out, with a warning that names it."""
     kinds = {}
     # The built-in probes come first, since the first of two equally good ones is selected.
-    for name, kind in registry.probes.usable("mlp", "conv", "kernel"):
+    for name, kind in registry.probes.usable("mlp", "conv", "residual", "kernel"):
         if isinstance(kind, ProbeKind) and re.fullmatch("[a-z0-9_]+", name):
             kinds[name] = kind
         else:
@@ -81,14 +92,19 @@ def probe_kinds(protocol: str, *, images: bool) -> dict[str, ProbeKind]:
     return {name: kind for name, kind in kinds if protocol in kind.protocols and (images or kind.takes == "vectors")}
 
 
-MLP = ProbeKind(
-    "fully connected, on the nuisances as a vector",
-    network=lambda clf, settings: mlp(clf.dimensions - clf.classes, clf.classes, settings.hidden),
-    protocols=("quick", "full"),
-)
-CONV = ProbeKind(
-    "convolutional, on the nuisances as feature maps",
-    network=lambda clf, settings: ConvolutionalProbe(clf, clf.classes),
-    takes="feature_maps",
-)
+def _mlp(clf: InvertibleClassifier, settings: ProbeSettings, size: float = 1) -> nn.Module:
+    return mlp(clf.dimensions - clf.classes, clf.classes, [widened(units, size) for units in settings.hidden])
+
+
+def _conv(clf: InvertibleClassifier, settings: ProbeSettings, size: float = 1) -> nn.Module:
+    return ConvolutionalProbe(clf, clf.classes, widened(64, size), widened(256, size))
+
+
+def _residual(clf: InvertibleClassifier, settings: ProbeSettings, size: float = 1) -> nn.Module:
+    return ConvolutionalProbe(clf, clf.classes, widened(40, size), widened(256, size), residual_blocks)
+
+
+MLP = ProbeKind("fully connected, on the nuisances as a vector", network=_mlp, protocols=("quick", "full"), grows=True)
+CONV = ProbeKind("convolutional, on the nuisances as feature maps", network=_conv, takes="feature_maps", grows=True)
+RESIDUAL = ProbeKind("residual, on the nuisances as feature maps", network=_residual, takes="feature_maps", grows=True)
 KERNEL = ProbeKind("kernel ridge regression", trainer=train_kernel_probe, steps=len(KERNEL_BANDWIDTHS), seconds=kernel_seconds)

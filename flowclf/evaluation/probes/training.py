@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +28,7 @@ class Probe(nn.Module):
     Attributes:
         epochs: number of epochs of training.
         validation: score of the best epoch's weights on validation data.
+        growth: about how many times the parameters of the first size of its kind it has.
     """
 
     mean: Tensor
@@ -40,6 +41,7 @@ class Probe(nn.Module):
         self.register_buffer("std", std)
         self.epochs = 0
         self.validation = ProbeScore(math.nan, math.nan)
+        self.growth = 1.0
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, K) of features (B, D) as they are, not standardised."""
@@ -49,7 +51,7 @@ class Probe(nn.Module):
 
 @learning()
 def train_probe(
-    train_features: Tensor,
+    train_features: Tensor | Sequence[Tensor],
     train_labels: Tensor,
     validation_features: Tensor,
     validation_labels: Tensor,
@@ -60,6 +62,8 @@ def train_probe(
     patience: int = 3,
     batch_size: int = 512,
     learning_rate: float = 1e-3,
+    anneal: bool = False,
+    epoch_steps: int = 1,
     seed: int = 0,
     device: torch.device | str = "cpu",
     advance: Callable[[int], object] | None = None,
@@ -71,7 +75,9 @@ def train_probe(
     not blown up. The global random state neither matters nor changes.
 
     Args:
-        train_features, validation_features: (N, D) and (M, D); taken as float32.
+        train_features: (N, D), taken as float32; or several draws of them, each (N, D), of the same examples with other noise. Pass
+            p through the examples, from 0, uses draw p mod R of R. The first sets the mean and the deviation.
+        validation_features: (M, D), taken as float32.
         train_labels, validation_labels: (N,) and (M,), in 0..classes-1.
         classes: K.
         network: makes the untrained network, (B, D) -> (B, K); by default :func:`mlp`.
@@ -79,6 +85,9 @@ def train_probe(
         patience: epochs in a row without improvement that end the training.
         batch_size: examples per step; a last, smaller batch is left out.
         learning_rate: Adam's, in the first epoch.
+        anneal: whether the learning rate also falls from epoch to epoch along half a cosine, which would end at 0 after
+            ``epochs_max``: fewer epochs then suffice.
+        epoch_steps: smallest number of steps in an epoch, which passes through few examples several times; otherwise once.
         seed: random seed of the initial weights and of the order of the examples.
         device: where to train.
         advance: called with 1 after each epoch.
@@ -87,20 +96,28 @@ def train_probe(
         The probe with the weights of the best epoch, in eval mode, on ``device``.
 
     Raises:
-        UsageError: if a split is empty, or there is a single training example; if features and labels do not match, a label is
-            outside 0..classes-1, a feature is not finite, or ``epochs_max``, ``patience`` or ``batch_size`` is below 1.
+        UsageError: if a split is empty, there is no draw, or there is a single training example; if features and labels do not
+            match, a label is outside 0..classes-1, a feature is not finite, or ``epochs_max``, ``patience``, ``batch_size`` or
+            ``epoch_steps`` is below 1.
     """
-    check_features("training", train_features, train_labels, classes)
+    draws = [train_features] if isinstance(train_features, Tensor) else train_features
+    if not len(draws):
+        raise UsageError("probe, training data: expected at least one draw of features, found none")
+    first = draws[0]
+    check_features("training", first, train_labels, classes)
     check_features("validation", validation_features, validation_labels, classes)
     if len(train_labels) < 2:
         raise UsageError("a probe: expected at least 2 training examples, found 1")
-    if min(epochs_max, patience, batch_size) < 1:
+    if min(epochs_max, patience, batch_size, epoch_steps) < 1:
         raise UsageError(
-            f"a probe's epochs_max, patience and batch_size are at least 1, found {epochs_max}, {patience}, {batch_size}"
+            "a probe's epochs_max, patience, batch_size and epoch_steps are at least 1, "
+            f"found {epochs_max}, {patience}, {batch_size}, {epoch_steps}"
         )
-    features, labels = train_features.to(device, torch.float32), train_labels.to(device)
+    features, labels = first.to(device, torch.float32), train_labels.to(device)
     mean, std = standardization(features)
     batch_size = min(batch_size, len(labels))
+    steps = len(labels) // batch_size
+    passes, passed = -(-epoch_steps // steps), 0
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         made = mlp(features.shape[1], classes) if network is None else network()
@@ -111,12 +128,21 @@ def train_probe(
         waited = 0
         while probe.epochs < epochs_max and waited < patience:
             probe.train()
-            permutation = torch.randperm(len(labels), generator=order)[: len(labels) // batch_size * batch_size]
-            for chosen in torch.split(permutation.to(device), batch_size):
-                loss = functional.cross_entropy(probe(features[chosen]), labels[chosen])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * ((1 + math.cos(math.pi * probe.epochs / epochs_max)) / 2 if anneal else 1)
+            for _ in range(passes):
+                if passed and len(draws) > 1:
+                    draw = draws[passed % len(draws)]
+                    if passed < len(draws):
+                        check_features("training", draw, train_labels, classes)
+                    features = draw.to(device, torch.float32)
+                passed += 1
+                permutation = torch.randperm(len(labels), generator=order)[: steps * batch_size]
+                for chosen in torch.split(permutation.to(device), batch_size):
+                    loss = functional.cross_entropy(probe(features[chosen]), labels[chosen])
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
             probe.epochs += 1
             score = score_probe(probe, validation_features, validation_labels)
             if not best or score.cross_entropy_nats < probe.validation.cross_entropy_nats:
@@ -125,8 +151,7 @@ def train_probe(
             else:
                 waited += 1
                 probe.load_state_dict(best)
-                for group in optimizer.param_groups:
-                    group["lr"] /= 5
+                learning_rate /= 5
             if advance is not None:
                 advance(1)
     return probe.eval()
