@@ -150,10 +150,14 @@ class Preprocessing(nn.Module):
             generator: random number generator; the noise is drawn on its device.
 
         Raises:
-            UsageError: if the data have the wrong shape, or pixel values are not uint8.
+            UsageError: if the data have the wrong shape, or pixel values are not uint8, or are uint8 and there are no bits.
         """
         self._check(data)
         if self.bits is None:
+            if data.dtype == torch.uint8 and len(self.image_shape) == 3:
+                raise UsageError(
+                    "expected bits, 1 to 8, for pixel values as uint8; without them, images in [0, 1] would be other inputs"
+                )
             return self._continuous(data)
         if data.dtype != torch.uint8:
             raise UsageError(f"expected pixel values as uint8, found {data.dtype}")

@@ -373,3 +373,12 @@ def test_units_that_are_refused(arguments: dict[str, Any], message: str) -> None
 def test_images_are_not_standardised() -> None:
     with pytest.raises(UsageError, match=r"standardize: expected floating-point vectors .*, found torch.uint8"):
         standardization(pixels((1, 4, 4)))
+
+
+def test_pixel_values_without_a_depth_are_refused() -> None:
+    """Trained on 0..255, a network would get images in [0, 1] from ``predict``."""
+    preprocessing = Preprocessing((1, 4, 4), bits=None)
+    with pytest.raises(UsageError, match="expected bits, 1 to 8"):
+        preprocessing.dequantize(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+    images = torch.rand(2, 1, 4, 4)
+    assert torch.equal(preprocessing.dequantize(images), preprocessing(images))
