@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from flowclf.evaluation import Arrays
 from flowclf.figures.style import DPI, INK, WRONG, short
 
-_GAP, _CAPTION, _MARGIN = 8, 28, 14
-"""Pixels of the PNG: between pictures, for a line of text, around everything."""
+_GAP, _CAPTION, _LINE, _MARGIN = 8, 28, 21, 14
+"""Pixels of the PNG: between pictures, for a line of text, for each further line, around everything."""
+
+_NARROW, _WIDE = 5.5, 10.5
+"""Pixels of the PNG that a character of a caption takes, or less: a narrow one, such as a space, and any other."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,9 @@ def picture_grid(rows: Sequence[PictureRow], *, cell: int = 112, columns: Sequen
     names = 12 + 11 * max(len(row.name) for row in rows)
     total_width = 2 * _MARGIN + names + count * (cell_width + _GAP)
     head = _CAPTION if columns else 0
-    total_height = 2 * _MARGIN + head + sum(cell_height + (_CAPTION if row.captions else _GAP) for row in rows)
+    captions = [[(_wrapped(text, cell_width), colour) for text, colour in row.captions] for row in rows]
+    below = [_CAPTION + _LINE * max(text.count("\n") for text, _ in texts) if texts else _GAP for texts in captions]
+    total_height = 2 * _MARGIN + head + sum(below) + len(rows) * cell_height
     figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI)
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set_axis_off()
@@ -88,20 +93,32 @@ def picture_grid(rows: Sequence[PictureRow], *, cell: int = 112, columns: Sequen
     for column, text in enumerate(columns):
         middle = _MARGIN + names + column * (cell_width + _GAP) + cell_width / 2
         axis.text(middle, top - 6, text, ha="center", va="bottom", fontsize=8, color=INK)
-    for row in rows:
+    for row, texts, space in zip(rows, captions, below, strict=True):
         axis.text(_MARGIN + names - 12, top + cell_height / 2, row.name, ha="right", va="center", fontsize=9, color=INK)
         for column, picture in enumerate(row.pictures):
             left = _MARGIN + names + column * (cell_width + _GAP)
             extent = (left, left + cell_width, top + cell_height, top)
             shown = picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)
             axis.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent)
-            if row.captions:
-                text, colour = row.captions[column]
+            if texts:
+                text, colour = texts[column]
                 middle = left + cell_width / 2
                 axis.text(middle, top + cell_height + 3, text, ha="center", va="top", fontsize=8, color=colour)
-        top += cell_height + (_CAPTION if row.captions else _GAP)
+        top += cell_height + space
     axis.set(xlim=(0, total_width), ylim=(total_height, 0))
     return figure
+
+
+def _wrapped(text: str, width: int) -> str:
+    """A caption in lines that are no wider than a picture; a word is not divided."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and sum(_NARROW if character in " ,.:;'!|ijl" else _WIDE for character in longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
 
 
 def _donors(arrays: Arrays, name: str, class_names: Sequence[str]) -> list[tuple[str, str]]:

@@ -61,14 +61,14 @@ def open_model(model: str, device: str = "auto") -> OpenedModel:
             path = zoo.model_folder(model)
         except UsageError as error:
             raise UsageError(f"there is no run directory or checkpoint at {path}, and {error}") from error
-    recipe = path / "recipe.yaml"
-    known = None
+    recipe, known = path / "recipe.yaml", None
+    classifier = checkpoint.load(path, device=chosen)
     if recipe.is_file():
         # The paths in a zoo begin at the zoo; in those of earlier versions, in the folder where the model was trained.
         known = located(load(recipe).recipe, path.parent, Path.cwd())
     elif path.parent.name == folder.checkpoints.name and (resolved := RunFolder(path.parent.parent).resolved).is_file():
-        known = load(resolved).recipe
-    return OpenedModel(checkpoint.load(path, device=chosen), known)
+        known = located(load(resolved).recipe)
+    return OpenedModel(classifier, known)
 
 
 def open_data(opened: OpenedModel, name: str | None, root: Path | None = None) -> DataSet:

@@ -225,7 +225,7 @@ def test_logits_alone_do_without_what_only_changes_nuisances(nodes: list[Any], l
     clf = tiny.randomize(build_classifier((1, 8, 8), nodes, classes=4), 0.1).eval()
     x = torch.randn(3, 1, 8, 8)
     ran: list[nn.Module] = []
-    keeping = [node for node in clf.modules() if getattr(node, "preserves_logits_of", 0)]
+    keeping = [node for node in clf.modules() if getattr(node, "preserves_logits", None)]
     for node in keeping:
         node.register_forward_hook(lambda node, given, result: ran.append(node))
     logits = clf.logits(x)

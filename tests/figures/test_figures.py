@@ -58,11 +58,11 @@ def arrays(channels: int = 1) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
 
 
 def captions(figure: Any) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].texts]
+    return [text.get_text().replace("\n", " ") for text in figure.axes[0].texts]
 
 
 def colours(figure: Any) -> dict[str, str]:
-    return {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    return {text.get_text().replace("\n", " "): text.get_color() for text in figure.axes[0].texts}
 
 
 def test_a_metamer_grid_has_the_papers_rows_and_says_what_is_read() -> None:
@@ -76,6 +76,19 @@ def test_a_metamer_grid_has_the_papers_rows_and_says_what_is_read() -> None:
     drawn = arrays()["metamers"]
     expected = [picture[0] for name in ("logits_of", "metamer", "nuisance_of") for picture in drawn[name]]
     assert all(np.array_equal(one, other) for one, other in zip(shown, expected, strict=True))
+
+
+def test_captions_are_no_wider_than_their_pictures() -> None:
+    figure = metamer_grid(arrays()["metamers"], ("n02099601", "n0213844", "red hyena"))
+    figure.canvas.draw()
+    pictures = [image.get_window_extent() for image in figure.axes[0].images]
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_va() == "top"]
+    assert len(boxes) == len(pictures) == 9
+    for box, picture in zip(boxes, pictures, strict=True):
+        assert box.width <= picture.width + 8
+        assert box.y1 <= picture.y0
+    rows = [boxes[start : start + 3] for start in (0, 3, 6)]
+    assert all(box.y0 >= pictures[3 * (row + 1)].y1 for row in (0, 1) for box in rows[row])
 
 
 def test_what_is_misread_is_red() -> None:

@@ -120,7 +120,7 @@ def test_all_wrong_overrides_and_the_file_come_at_once():
     with pytest.raises(RecipeError) as caught:
         loads(TEXT.replace("shift: 2", "shift: x"), ["train.epochs=x", "a", "train.optimizer={lr: 0}"], source="r.yaml")
     assert str(caught.value).splitlines() == [
-        "r.yaml:2:38: data.augment.shift: Input should be a valid integer, found 'x'",
+        "r.yaml:2:38: data.augment.shift: Input should be a valid integer or a valid number, found 'x'",
         "r.yaml: train.epochs: --set train.epochs=x: Input should be a valid integer, found 'x'",
         "r.yaml: train.optimizer.lr: --set train.optimizer={lr: 0}: Input should be greater than 0, found 0",
         "r.yaml: --set a: expected KEY=VALUE with a dotted key, such as train.epochs=3",
