@@ -52,8 +52,8 @@ class LogitCoupling(ConditionalNode):
         logit_scale: as in the head, so that the probabilities are the classifier's.
         dct: as in the head.
         squeezes: number of squeezes by 2 between this node and the head.
-        detach_logits: the subnet gets the probabilities without gradient, and 0 in place of the logits; always so without ``dct``
-            for the latter. So no gradient of the likelihood of the nuisances reaches what computes the logits.
+        detach_logits: the subnet gets the probabilities without gradient, and 0 in place of the logits, so that no gradient of the
+            likelihood of the nuisances reaches what computes the logits. On feature maps without ``dct`` it always gets the 0.
 
     Raises:
         GraphError: if the head would have fewer channels than classes.
@@ -94,7 +94,7 @@ class LogitCoupling(ConditionalNode):
             context=ClassProbabilities(space, logit_scale, detach_logits),
             context_channels=classes,
         )
-        self.hidden = given if detach_logits or not space.means else None
+        self.hidden = given if detach_logits or not (dct or len(space.shape) == 1) else None
         self.preserves_logits = space.place
 
     def parameters_of(self, given: Tensor, conditions: Sequence[Tensor]) -> Tensor:

@@ -103,6 +103,21 @@ def test_scales_and_shifts_depend_on_the_class() -> None:
     torch.testing.assert_close(log_det, torch.tensor([0.0, 2.0 * 10]))
 
 
+@pytest.mark.parametrize(
+    ("shape", "dct", "seen"), [((6,), True, True), ((6,), False, True), ((8, 2, 2), True, True), ((8, 2, 2), False, False)]
+)
+@pytest.mark.parametrize("detached", [False, True])
+def test_what_a_subnet_sees_of_the_logits(shape: tuple[int, ...], dct: bool, seen: bool, detached: bool) -> None:
+    """Besides their probabilities, which do not change where all logits grow alike."""
+    given: list[Tensor] = []
+    node = LogitCoupling([shape], classes=2, dct=dct, detach_logits=detached)
+    node.subnet.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+    x = torch.randn(3, *shape)
+    for value in (x, node.context.space.write(x, node.context.space.read(x) + 1)):
+        node((value,))
+    assert torch.allclose(*given, atol=1e-6) != (seen and not detached)
+
+
 def test_nodes_say_which_input_does_not_fit() -> None:
     with pytest.raises(GraphError, match=r"divisible by 4, found \(3, 6, 8\)"):
         LogitActNorm([(3, 6, 8)], classes=2, squeezes=2)
