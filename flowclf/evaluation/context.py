@@ -29,6 +29,7 @@ _METAMER_IMAGES = 10_000
 _FEW_CLASSES = 100
 _INVERTED = 1000
 _FEWEST_INVERTED = 100
+_FEWEST_PAIRS = 500
 
 GAPS: Mapping[Need, str] = {"training": "the data are all test", "pairs": "the test data are of a single class"}
 """Needs that a model would meet on other data, and what to say where these data do not meet them."""
@@ -85,7 +86,7 @@ class MetricContext:
             share = self.limit / len(self.whole.test)
             self.protocol = dataclasses.replace(
                 self.protocol,
-                pairs=min(self.protocol.pairs, self.limit),
+                pairs=min(self.protocol.pairs, self.limit, max(math.ceil(share * self.protocol.pairs), _FEWEST_PAIRS)),
                 paths=math.ceil(share * self.protocol.paths),
                 samples=math.ceil(share * self.protocol.samples),
             )
