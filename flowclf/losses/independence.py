@@ -52,6 +52,7 @@ class NuisanceSettings(TermSettings):
         "cross-entropies are averaged.",
     )
     hidden: Sequence[PositiveInt] = Field((512, 512), description="Units of the hidden layers of mlp.")
+    width: PositiveInt = Field(64, description="Channels of the hidden layers of conv.")
     dropout: Decay = Field(
         0.0,
         description="Fraction of the nuisances and of hidden units of mlp dropped in its training, so that it does not memorise.",
@@ -146,7 +147,8 @@ class IndependenceCrossEntropy(AdversarialLoss):
         if self.nuisance.network != "conv":
             networks.append(mlp(binding.nuisances, binding.classes, self.nuisance.hidden, self.nuisance.dropout))
         if self.nuisance.network != "mlp":
-            networks.append(ConvolutionalProbe(require_invertible(binding.classifier, type(self).__name__), binding.classes))
+            classifier = require_invertible(binding.classifier, type(self).__name__)
+            networks.append(ConvolutionalProbe(classifier, binding.classes, self.nuisance.width))
         self.adversaries = nn.ModuleList(
             NuisanceClassifier(binding.nuisances, network, self.nuisance.dropout) for network in networks
         )

@@ -171,7 +171,7 @@ def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
 def test_an_interrupted_run_resumes_to_the_same_bits(arrays: Path, tmp_path: Path, sent: signal.Signals, code: int) -> None:
     torch.set_num_threads(1)
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(recipe_text(arrays, epochs=30))
+    recipe.write_text(recipe_text(arrays, epochs=20))
     folder = tmp_path / "out"
     process = start([str(recipe), "--out", str(folder)], folder)
     process.send_signal(sent)
