@@ -36,12 +36,14 @@ def evaluate(
     For mnist-best this takes about 6 minutes on one core with AVX2, about 12 minutes under the full protocol, and about 90 seconds
     with --limit 2000. How long it will take is announced soon after the start.
     """
+    from flowclf.cli.expectations import say_time_of_evaluation
     from flowclf.cli.output import print_results
     from flowclf.cli.progress import showing_progress
 
     for name in (model, oracle):
         if name is not None:
             check_model(name)
+    say_time_of_evaluation(model)
     import flowclf.run
 
     with showing_progress() as progress:

@@ -44,6 +44,7 @@ def run(
 
     The bundled recipes for MNIST take 2 to 47 minutes on two cores; the time is announced soon after the start.
     """
+    from flowclf.cli.expectations import say_cost_of_recipe
     from flowclf.cli.output import print_json, print_results
     from flowclf.cli.progress import showing_progress
     from flowclf.recipe import load
@@ -60,6 +61,8 @@ def run(
     elif resume is not None:
         _check_resume(resume, recipe, overrides or [], out, dry_run)
     elif recipe is not None:
+        if not dry_run:
+            say_cost_of_recipe(recipe)
         loaded = load(recipe, overrides or [])
     else:
         raise UsageError("expected RECIPE, a YAML file or the name of a bundled recipe; or --resume DIR")

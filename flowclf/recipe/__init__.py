@@ -8,13 +8,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from flowclf.recipe.files import bundled, description, find
+from flowclf.recipe.files import bundled, cost, description, find
 
 if TYPE_CHECKING:
     from flowclf.recipe.loading import LoadedRecipe, dump, load, loads, resolved
     from flowclf.recipe.schema import Recipe, json_schema
 
-__all__ = ["LoadedRecipe", "Recipe", "bundled", "description", "dump", "find", "json_schema", "load", "loads", "resolved"]
+__all__ = ["LoadedRecipe", "Recipe", "bundled", "cost", "description", "dump", "find", "json_schema", "load", "loads", "resolved"]
 
 
 def __getattr__(name: str) -> Any:

@@ -51,3 +51,16 @@ def description(source: str | Path) -> str:
     path = find(source)
     node = parse(read_text(path), str(path)).value.get("description")
     return node.value if node is not None and isinstance(node.value, str) else ""
+
+
+def cost(source: str | Path) -> str:
+    """What the comments before a recipe's first key say after ``Cost:``, to the end of the sentence; raises as :func:`find`.
+
+    Example:
+        >>> cost("mnist-mle")
+        '3 minutes in bf16 on two idle cores of an AMD EPYC.'
+    """
+    head = read_text(find(source)).partition("\nname:")[0]
+    comments = " ".join(line.lstrip("# ") for line in head.splitlines() if line.startswith("#"))
+    found = re.search(r"\bCost: (.{1,300}?\.)(?=\s|$)", comments)
+    return found[1] if found else ""
