@@ -17,9 +17,8 @@ def test_a_recipe_says_its_cost(tmp_path: Path, capsys: pytest.CaptureFixture[st
     say_cost_of_recipe("spheres-ce")
     assert capsys.readouterr().err == "cost, by the recipe's own account: 3 minutes on one core.\n"
     mine = tmp_path / "mine.yaml"
-    mine.write_text(
-        "# flowclf recipe run mine.yaml\n# Cost: 2 hours on a good machine,\n# 2.5 on mine. Result: none.\nname: mine\n# Cost: no.\n"
-    )
+    comments = "# flowclf recipe run mine.yaml\n# Cost: 2 hours on a good machine,\n# 2.5 on mine. Result: none.\n"
+    mine.write_text(f"{comments}name: mine\n# Cost: no.\n")
     assert cost(mine) == "2 hours on a good machine, 2.5 on mine."
     mine.write_text("name: mine\n")
     assert cost(mine) == ""
