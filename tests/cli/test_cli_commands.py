@@ -34,6 +34,8 @@ class Calls(list[tuple[Any, ...]]):
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):
+    # What a recipe says of its cost has tests of its own.
+    monkeypatch.setattr("flowclf.cli.expectations.say_cost_of_recipe", lambda recipe: None)
     noted = Calls()
     stand_in = types.ModuleType("flowclf.run")
 
