@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from flowclf.argument_types import Fraction
-from flowclf.classifier import Encoding, require_invertible
+from flowclf.classifier import Encoding
 from flowclf.graph import readout_of
-from flowclf.losses.base import Binding, Loss, LossTerms, warmed_up
+from flowclf.losses.metamer_terms import MetamerTerm
 from flowclf.modes import fixed
 
 
-class MetamerCrossEntropy(Loss):
+class MetamerCrossEntropy(MetamerTerm):
     """CE(y_i, r(u_ij)): metamers u_ij, with the logits of x_i and the nuisances of x_j, should show the class of x_i.
 
     The readout r reads everything but the logits, and sees metamers (paper, section 2.2) by the inverse of the nodes after it. That
@@ -30,48 +30,25 @@ class MetamerCrossEntropy(Loss):
         UsageError: if, at binding, the classifier is a plain network, or its graph has no ``logit_readout``.
 
     Example:
-        >>> from flowclf.classifier import build_classifier
+        >>> from flowclf.classifier import Encoding
         >>> clf = build_classifier((1, 8, 8), ["squeeze", "squeeze", "logit_readout", "logit_coupling", "split_head"], classes=10)
         >>> loss = MetamerCrossEntropy().bind(clf)
         >>> sorted(loss(clf(clf.preprocessing(torch.rand(4, 1, 8, 8))), torch.tensor([1, 2, 3, 4])).parts)
         ['metamer_cross_entropy_nats']
     """
 
-    invertible_only = True
-
     def __init__(self, *, share: Fraction = 0.5, samples: Fraction = 0.0, delay: Fraction = 0.0, warmup: Fraction = 0.0) -> None:
-        super().__init__()
-        self.share, self.samples, self.delay, self.warmup = share, samples, delay, warmup
+        super().__init__(share, delay, warmup)
+        self.samples = samples
 
-    @property
-    def logits_only(self) -> bool:  # type: ignore[override]
-        """Whether the term has no weight yet."""
-        return not warmed_up(self.progress, self.delay, self.warmup)
-
-    @property
-    def settled(self) -> bool:
-        """Whether the term has its full weight."""
-        return warmed_up(self.progress, self.delay, self.warmup) >= 1
-
-    def build(self, binding: Binding) -> None:
-        """Raise UsageError if the graph has no readout."""
-        readout_of(require_invertible(binding.classifier, type(self).__name__).graph)
-
-    def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
-        """Part, after the delay: ``metamer_cross_entropy_nats``."""
-        grown = warmed_up(self.progress, self.delay, self.warmup)
-        if not grown:
-            return LossTerms(0.0 * encoding.logits.sum(), {})
-        classifier = require_invertible(self.binding.classifier, type(self).__name__)
-        count = max(min(2, len(labels)), round(self.share * len(labels)))
-        logits = encoding.logits[:count].detach()
+    def term(self, encoding: Encoding, labels: Tensor, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Part: ``metamer_cross_entropy_nats``."""
         # Batches are in random order: the next sample is as good a donor as any.
         nuisance = encoding.nuisance.roll(-1, 0)[:count]
-        drawn = round(self.samples * count)
-        if drawn:
+        if drawn := round(self.samples * count):
             of_prior = self.binding.prior.sample(labels[:drawn])[1].detach()
             nuisance = torch.cat((of_prior, nuisance[drawn:]))
-        with fixed(readout_of(classifier.graph).module):
-            _, reading = classifier.invert_to_readout(logits, nuisance)
+        with fixed(readout_of(self.classifier.graph).module):
+            _, reading = self.classifier.invert_to_readout(encoding.logits[:count].detach(), nuisance)
         value = functional.cross_entropy(reading, labels[:count])
-        return LossTerms(grown * value, {"metamer_cross_entropy_nats": value.detach()})
+        return value, {"metamer_cross_entropy_nats": value}

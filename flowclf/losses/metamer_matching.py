@@ -7,16 +7,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from flowclf.argument_types import Fraction, NonNegativeFloat
-from flowclf.classifier import Encoding, require_invertible
-from flowclf.errors import UsageError
-from flowclf.graph import readout_of
-from flowclf.losses.base import Binding, Loss, LossTerms, warmed_up
+from flowclf.classifier import Encoding
+from flowclf.losses.metamer_terms import MetamerTerm
 
 _LEAST_VARIANCE = 1e-4
 """Added to variances, which are about 1 for latents, but may vanish for pixels that are the same in all images."""
 
 
-class MetamerMatching(Loss):
+class MetamerMatching(MetamerTerm):
     r"""Distance between metamers and data at a readout, by its readings and by means and variances of its inputs, nats.
 
     A metamer has the logits of x_i and the nuisances of another sample x_j, the donor (paper, section 2.2). Its latents u_ij at the
@@ -43,14 +41,12 @@ class MetamerMatching(Loss):
 
     Example:
         >>> import torch
-        >>> from flowclf.classifier import build_classifier
+        >>> from flowclf.classifier import Encoding
         >>> clf = build_classifier((1, 8, 8), ["squeeze", "squeeze", "logit_readout", "logit_coupling", "split_head"], classes=10)
         >>> loss = MetamerMatching().bind(clf)
         >>> sorted(loss(clf(clf.preprocessing(torch.rand(4, 1, 8, 8))), torch.tensor([1, 2, 3, 4])).parts)
         ['moment_divergence_nats', 'reading_distance_nats']
     """
-
-    invertible_only = True
 
     def __init__(
         self,
@@ -61,41 +57,20 @@ class MetamerMatching(Loss):
         delay: Fraction = 0.0,
         warmup: Fraction = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(share, delay, warmup)
         self.reading_weight, self.moment_weight = reading_weight, moment_weight
-        self.share, self.delay, self.warmup = share, delay, warmup
 
-    @property
-    def settled(self) -> bool:
-        """Whether the terms' weights have grown to their values."""
-        return warmed_up(self.progress, self.delay, self.warmup) >= 1
-
-    def build(self, binding: Binding) -> None:
-        """Raise UsageError if the graph has no readout."""
-        readout_of(require_invertible(binding.classifier, type(self).__name__).graph)
-
-    def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
-        """Parts, after the delay: ``reading_distance_nats``, ``moment_divergence_nats``.
-
-        Raises:
-            UsageError: if the batch has a single sample, which has no other to be matched with.
-        """
-        if len(labels) < 2:
-            raise UsageError(f"{type(self).__name__}: expected batches of at least 2 samples, found {len(labels)}")
-        grown = warmed_up(self.progress, self.delay, self.warmup)
-        if not grown:
-            return LossTerms(0.0 * encoding.logits.sum(), {})
-        count = max(2, round(self.share * len(labels)))
+    def term(self, encoding: Encoding, labels: Tensor, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Parts: ``reading_distance_nats``, ``moment_divergence_nats``."""
         # Batches are in random order: the next sample is as good a donor as any.
         logits, own = (values.detach().roll(1, 0)[:count] for values in (encoding.logits, encoding.nuisance))
-        classifier = require_invertible(self.binding.classifier, type(self).__name__)
         with torch.no_grad():
-            data, expected = classifier.invert_to_readout(logits, own)
-        latents, readings = classifier.invert_to_readout(logits, encoding.nuisance[:count])
+            data, expected = self.classifier.invert_to_readout(logits, own)
+        latents, readings = self.classifier.invert_to_readout(logits, encoding.nuisance[:count])
         distance = functional.smooth_l1_loss(readings, expected, reduction="none").sum(1).mean()
         divergence = _divergence(latents.flatten(1), data.flatten(1))
-        total = grown * (self.reading_weight * distance + self.moment_weight * divergence)
-        return LossTerms(total, {"reading_distance_nats": distance.detach(), "moment_divergence_nats": divergence.detach()})
+        total = self.reading_weight * distance + self.moment_weight * divergence
+        return total, {"reading_distance_nats": distance, "moment_divergence_nats": divergence}
 
 
 def _divergence(latents: Tensor, data: Tensor) -> Tensor:
