@@ -107,20 +107,22 @@ class LogitSpace(nn.Module):
             return x
         return x - self._part(x) if self.means else x.masked_fill(self.mask, 0)
 
-    def scales(self, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-scales by which maps may be multiplied before the logits are restored, and the log-determinant of both, (B,).
+    def scales(self, log_scale: Tensor) -> Tensor:
+        """Log-scales by which maps may be multiplied before the logits are restored.
 
-        Pixels of a lattice whose mean is kept get the same log-scale.
+        They are 0 at pixels that are kept, and the same for all pixels of a lattice whose mean is kept.
         """
         if self.empty:
-            return log_scale, log_scale.flatten(1).sum(1)
+            return log_scale
         if not self.means:
-            log_scale = log_scale.masked_fill(self.mask, 0)
-            return log_scale, log_scale.flatten(1).sum(1)
-        lattice = self._lattice(log_scale) * self.kept
-        log_scale = torch.where(self.mask, self._spread(lattice), log_scale)
-        # The mean itself is one direction that is not scaled.
-        return log_scale, log_scale.flatten(1).sum(1) - lattice.flatten(1).sum(1)
+            return log_scale.masked_fill(self.mask, 0)
+        return torch.where(self.mask, self._part(log_scale), log_scale)
+
+    def log_det(self, scales: Tensor) -> Tensor:
+        """log|det| of a multiplication by :meth:`scales` and the restoration of the logits, (B,), nats."""
+        total = scales.flatten(1).sum(1)
+        # A mean that is kept is one direction that is not scaled.
+        return total - (self._lattice(scales) * self.kept).flatten(1).sum(1) if self.means and not self.empty else total
 
 
 def logit_space(dims_in: Shapes, place: LogitPlace, node: str) -> LogitSpace:

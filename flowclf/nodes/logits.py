@@ -115,13 +115,14 @@ class _AffineBesides(Transformer):
 
     def forward(self, x: Tensor, parameters: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
         raw, shift = bounded_affine(parameters, self.bound)
-        log_scale, log_abs_det = self.space.scales(raw)
-        return self.space.restore(shift.addcmul(x, log_scale.exp()), x), log_abs_det
+        log_scale = self.space.scales(raw)
+        return self.space.restore(shift.addcmul(x, log_scale.exp()), x), self.space.log_det(log_scale) if log_det else None
 
     def inverse(self, z: Tensor, parameters: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
         raw, shift = bounded_affine(parameters, self.bound)
-        log_scale, log_abs_det = self.space.scales(raw)
-        return self.space.restore((z - shift) * (-log_scale).exp(), z), -log_abs_det
+        log_scale = self.space.scales(raw)
+        x = self.space.restore((z - shift) * (-log_scale).exp(), z)
+        return x, -self.space.log_det(log_scale) if log_det else None
 
 
 class LogitReadout(ConditionalNode):
