@@ -21,7 +21,7 @@ def firevnet(
     normalization: Literal["none", "batch"] = "none",
     factor_out: bool = False,
     order: Literal["readout_last", "readout_first"] = "readout_last",
-    readout: SubnetSpec = "cnn",
+    readout: SubnetSpec | None = None,
     readout_width: NonNegativeInt = 0,
     readout_blocks: NonNegativeInt = 2,
     logit_couplings: NonNegativeInt = 0,
@@ -51,7 +51,7 @@ def firevnet(
         normalization: normalisation in the couplings' subnets.
         factor_out: factor half of the channels out after each stage except the last.
         order: place of the readout.
-        readout: the classifier of ``readout_first``: the spec of a subnet that returns vectors, such as ``cnn``.
+        readout: the classifier of ``readout_first``: the spec of a subnet that returns vectors; by default ``cnn``.
         readout_width: channels of the readout's hidden layers with ``readout_last``; 0 for no readout.
         readout_blocks: residual blocks of that readout.
         logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
@@ -75,11 +75,14 @@ def firevnet(
             ("normalization", normalization, {"none"}),
             ("factor_out", factor_out, {False}),
             ("readout_width", readout_width, {0}),
+            ("readout_blocks", readout_blocks, {2}),
             ("logit_couplings", logit_couplings, {0}),
         ):
             if given not in allowed:
                 raise UsageError(f"firevnet: {name}: {given!r} does not fit order: readout_first")
-        return [*_readout_first(counts, widths, readout, bound, mixing, actnorm, {"dct": dct}, logit_scale), head]
+        return [*_readout_first(counts, widths, readout or "cnn", bound, mixing, actnorm, {"dct": dct}, logit_scale), head]
+    if readout is not None:
+        raise UsageError(f"firevnet: readout: {readout!r} does not fit order: readout_last")
     norm = ["actnorm"] if actnorm else []
     subnets = [{"conv": {"width": channels, "normalization": normalization}} for channels in widths]
     specs: list[Any] = []

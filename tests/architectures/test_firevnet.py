@@ -113,6 +113,22 @@ def test_lists_of_another_length_are_refused(arguments: dict[str, Any]) -> None:
         firevnet(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("readout", {"readout": "cnn"}),
+        ("readout_width", {**FIRST, "readout_width": 4}),
+        ("readout_blocks", {**FIRST, "readout_blocks": 3}),
+        ("coupling", {**FIRST, "coupling": "additive"}),
+        ("mixing", {**FIRST, "mixing": "permutation"}),
+        ("factor_out", {**FIRST, "factor_out": True}),
+    ],
+)
+def test_what_an_order_does_not_use_is_refused(name: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=rf"firevnet: {name}: .* does not fit order: readout_(first|last)"):
+        firevnet(**arguments)
+
+
 def test_a_coupling_that_is_not_there_is_refused_when_the_graph_is_built() -> None:
     with pytest.raises(GraphError, match="unknown transformer 'afine'; did you mean 'affine'"):
         build_classifier((1, 8, 8), firevnet(coupling="afine"), classes=4)
