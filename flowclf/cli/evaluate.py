@@ -33,8 +33,8 @@ def evaluate(
     """Evaluate a model.
 
     Measures classification errors, bits per dimension, the errors of probes trained on the nuisances, metamers and inverse errors.
-    For mnist-best this takes about 6 minutes on one core with AVX2, about 12 minutes under the full protocol, and about 90 seconds
-    with --limit 2000. How long it will take is announced soon after the start.
+    For mnist-best this takes about 6 minutes on one core with AVX2, and about 90 seconds with --limit 2000; several times as long
+    under the full protocol, whose probes grow. How long it will take is announced soon after the start.
     """
     from flowclf.cli.expectations import say_time_of_evaluation
     from flowclf.cli.output import print_results
