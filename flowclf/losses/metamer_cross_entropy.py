@@ -30,7 +30,7 @@ class MetamerCrossEntropy(MetamerTerm):
         UsageError: if, at binding, the classifier is a plain network, or its graph has no ``logit_readout``.
 
     Example:
-        >>> from flowclf.classifier import Encoding
+        >>> from flowclf.classifier import build_classifier
         >>> clf = build_classifier((1, 8, 8), ["squeeze", "squeeze", "logit_readout", "logit_coupling", "split_head"], classes=10)
         >>> loss = MetamerCrossEntropy().bind(clf)
         >>> sorted(loss(clf(clf.preprocessing(torch.rand(4, 1, 8, 8))), torch.tensor([1, 2, 3, 4])).parts)

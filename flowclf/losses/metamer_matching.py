@@ -41,7 +41,7 @@ class MetamerMatching(MetamerTerm):
 
     Example:
         >>> import torch
-        >>> from flowclf.classifier import Encoding
+        >>> from flowclf.classifier import build_classifier
         >>> clf = build_classifier((1, 8, 8), ["squeeze", "squeeze", "logit_readout", "logit_coupling", "split_head"], classes=10)
         >>> loss = MetamerMatching().bind(clf)
         >>> sorted(loss(clf(clf.preprocessing(torch.rand(4, 1, 8, 8))), torch.tensor([1, 2, 3, 4])).parts)
