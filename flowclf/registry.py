@@ -146,7 +146,7 @@ def _home(component: Any) -> tuple[Any, Any]:
 
 nodes = Registry("node", "flowclf.nodes", supplied=("dims_in", "dims_c", "classes"))
 transformers = Registry("transformer", "flowclf.transformers")
-subnets = Registry("subnet", "flowclf.subnets", supplied=("channels_in", "channels_out", "context_channels"))
+subnets = Registry("subnet", "flowclf.subnets", supplied=("channels_in", "channels_out", "context_channels", "size"))
 models = Registry("architecture", "flowclf.models")
 priors = Registry("prior", "flowclf.priors", supplied=("classes", "nuisances", "logit_mean"))
 losses = Registry("loss", "flowclf.losses")

@@ -22,6 +22,7 @@ def firevnet(
     factor_out: bool = False,
     order: Literal["readout_last", "readout_first"] = "readout_last",
     readout: SubnetSpec | None = None,
+    pixelwise: bool = False,
     readout_width: NonNegativeInt = 0,
     readout_blocks: NonNegativeInt = 2,
     logit_couplings: NonNegativeInt = 0,
@@ -52,6 +53,9 @@ def firevnet(
         factor_out: factor half of the channels out after each stage except the last.
         order: place of the readout.
         readout: the classifier of ``readout_first``: the spec of a subnet that returns vectors; by default ``cnn``.
+        pixelwise: with ``readout_first``, what is given the class differs from pixel to pixel, see
+            :class:`~flowclf.nodes.LogitActNorm` and the subnet ``conditional_conv``. For images with the same place for the same
+            thing, such as digits; it takes 20 times as many parameters as an image has entries for each block and ten classes.
         readout_width: channels of the readout's hidden layers with ``readout_last``; 0 for no readout.
         readout_blocks: residual blocks of that readout.
         logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
@@ -68,21 +72,23 @@ def firevnet(
     """
     counts, widths = _per_stage("blocks", blocks, stages), _per_stage("width", width, stages)
     head = {"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}}
+    arguments: dict[str, tuple[Any, tuple[Any, ...]]] = {"readout": (readout, (None,)), "pixelwise": (pixelwise, (False,))}
     if order == "readout_first":
-        for name, given, allowed in (
-            ("coupling", coupling, {"affine"}),
-            ("mixing", mixing, {"orthogonal", "lu"}),
-            ("normalization", normalization, {"none"}),
-            ("factor_out", factor_out, {False}),
-            ("readout_width", readout_width, {0}),
-            ("readout_blocks", readout_blocks, {2}),
-            ("logit_couplings", logit_couplings, {0}),
-        ):
-            if given not in allowed:
-                raise UsageError(f"firevnet: {name}: {given!r} does not fit order: readout_first")
-        return [*_readout_first(counts, widths, readout or "cnn", bound, mixing, actnorm, {"dct": dct}, logit_scale), head]
-    if readout is not None:
-        raise UsageError(f"firevnet: readout: {readout!r} does not fit order: readout_last")
+        arguments = {
+            "coupling": (coupling, ("affine",)),
+            "mixing": (mixing, ("orthogonal", "lu")),
+            "normalization": (normalization, ("none",)),
+            "factor_out": (factor_out, (False,)),
+            "readout_width": (readout_width, (0,)),
+            "readout_blocks": (readout_blocks, (2,)),
+            "logit_couplings": (logit_couplings, (0,)),
+        }
+    for name, (given, allowed) in arguments.items():
+        if given not in allowed:
+            raise UsageError(f"firevnet: {name}: {given!r} does not fit order: {order}")
+    if order == "readout_first":
+        flow = list(zip(counts, widths, strict=True))
+        return [*_readout_first(flow, readout or "cnn", bound, mixing, actnorm, pixelwise, {"dct": dct}, logit_scale), head]
     norm = ["actnorm"] if actnorm else []
     subnets = [{"conv": {"width": channels, "normalization": normalization}} for channels in widths]
     specs: list[Any] = []
@@ -100,26 +106,28 @@ def firevnet(
 
 
 def _readout_first(
-    blocks: list[int],
-    widths: list[int],
+    stages: list[tuple[int, int]],
     readout: SubnetSpec,
     bound: float,
     mixing: str,
     actnorm: bool,
+    pixelwise: bool,
     place: Mapping[str, Any],
     logit_scale: float,
 ) -> list[Any]:
-    """Readout, and stages of a squeeze and blocks that keep the logits."""
+    """Readout, and stages of a squeeze and blocks, so many and so wide, that keep the logits."""
     scaled = {**place, "logit_scale": logit_scale}
-    specs: list[Any] = [{"logit_readout": {"subnet": readout, "squeezes": len(blocks), **scaled}}]
-    for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
-        here = {"squeezes": len(blocks) - stage}
+    specs: list[Any] = [{"logit_readout": {"subnet": readout, "squeezes": len(stages), **scaled}}]
+    norm: list[Any] = []
+    each = {"pixelwise": True} if pixelwise else {}
+    for stage, (count, width) in enumerate(stages, start=1):
+        here = {"squeezes": len(stages) - stage}
         given = {**scaled, **here, "detach_logits": True}
-        norm = [{"logit_actnorm": given}] if actnorm else []
+        norm = [{"logit_actnorm": {**each, **given}}] if actnorm else []
         mixed = {"logit_conv1x1": {"parametrization": mixing, **place, **here}}
-        coupling = {"logit_coupling": {"subnet": {"conditional_conv": {"width": width}}, "bound": bound, **given}}
+        coupling = {"logit_coupling": {"subnet": {"conditional_conv": {"width": width, **each}}, "bound": bound, **given}}
         specs += ["squeeze", {"repeat": count, "nodes": [*norm, mixed, coupling]}]
-    return specs
+    return [*specs, *norm]
 
 
 def firevnet_fc(

@@ -22,11 +22,13 @@ class LogitActNorm(ChannelNorm):
     """An :class:`~flowclf.nodes.ActNorm` of everything that is not a logit; its scales and shifts may depend on the class.
 
     z = exp(s + S c) x + b + B c, with the class probabilities c = softmax(logits), and then the logits of x are restored. S and B
-    start at 0.
+    start at 0. Where a logit is the mean of a lattice of pixels, all of these have one scale.
 
     Args:
         classes: K.
         conditional: whether there are S and B.
+        pixelwise: S c and B c are maps, with an entry for each pixel, rather than one for each channel. What a digit's pixels are
+            depends on their place, of which a convolution sees nothing but the margins.
         min_std: as in :class:`~flowclf.nodes.ActNorm`.
         logit_scale: as in the head, so that c is the classifier's.
         dct: as in the head.
@@ -51,6 +53,7 @@ class LogitActNorm(ChannelNorm):
         *,
         classes: int,
         conditional: bool = True,
+        pixelwise: bool = False,
         min_std: PositiveFloat = 0.05,
         logit_scale: PositiveFloat = 1.0,
         dct: bool = True,
@@ -60,7 +63,10 @@ class LogitActNorm(ChannelNorm):
         super().__init__(dims_in, dims_c, min_std=min_std)
         self.space = logit_space(dims_in, LogitPlace(classes, dct, squeezes), "LogitActNorm")
         self.probabilities = ClassProbabilities(self.space, logit_scale, detach_logits)
-        self.by_class = nn.Parameter(torch.zeros(2 * self.shape[0], classes)) if conditional else None
+        self.pixelwise = pixelwise and len(self.shape) > 1
+        self.by_class_shape = self.shape if self.pixelwise else (self.shape[0], *(1,) * (len(self.shape) - 1))
+        entries = 2 * math.prod(self.by_class_shape)
+        self.by_class = nn.Parameter(torch.zeros(entries, classes)) if conditional else None
         self.preserves_logits = self.space.place
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,29 +77,34 @@ class LogitActNorm(ChannelNorm):
         return mean, (around.square().sum(axes) / free).sqrt()
 
     def _parameters_at(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-scale and shift, (1 or B, C)."""
-        log_scale, shift = self.log_scale[None], self.bias[None]
+        """Log-scale and shift, which are broadcast to the shape of x."""
+        log_scale, shift = self._per_channel(self.log_scale), self._per_channel(self.bias)
         if self.by_class is None:
             return log_scale, shift
         by_scale, by_shift = (self.probabilities(x) @ self.by_class.T).chunk(2, dim=1)
-        return log_scale + by_scale, shift + by_shift
+        log_scale, shift = (
+            value + by_class.view(-1, *self.by_class_shape) for value, by_class in ((log_scale, by_scale), (shift, by_shift))
+        )
+        return (self.space.scales(log_scale) if self.pixelwise else log_scale), shift
 
-    def _at_pixels(self, value: Tensor) -> Tensor:
-        return value.view(*value.shape, *(1,) * (len(self.shape) - 1))
+    def _log_det(self, log_scale: Tensor, x: Tensor) -> Tensor:
+        if self.pixelwise and self.by_class is not None:
+            return self.space.log_det(log_scale)
+        return (log_scale.flatten(1) @ self.space.free.to(x)).expand(x.shape[0])
 
     def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Scale, then shift."""
         if self.initializing and not self.initialized:
             self._initialize(x)
         log_scale, shift = self._parameters_at(x)
-        z = torch.addcmul(self._at_pixels(shift), x, self._at_pixels(log_scale.exp()))
-        return self.space.restore(z, x), (log_scale @ self.space.free.to(x)).expand(x.shape[0]) if log_det else None
+        z = torch.addcmul(shift, x, log_scale.exp())
+        return self.space.restore(z, x), self._log_det(log_scale, x) if log_det else None
 
     def invert(self, z: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Unshift, then unscale."""
         log_scale, shift = self._parameters_at(z)
-        x = (z - self._at_pixels(shift)) * self._at_pixels((-log_scale).exp())
-        return self.space.restore(x, z), -(log_scale @ self.space.free.to(z)).expand(z.shape[0]) if log_det else None
+        x = (z - shift) * (-log_scale).exp()
+        return self.space.restore(x, z), -self._log_det(log_scale, z) if log_det else None
 
 
 class LogitConv1x1(Mixing):

@@ -7,6 +7,7 @@ coupling starts as the identity.
 :func:`takes_maps` marks a subnet for feature maps (B, C, H, W), :func:`takes_vectors` one for vectors (B, D); one without a mark is
 called for either. A coupling on feature maps passes all pixels and conditions to a subnet for vectors, as one vector. Conditions
 that are vectors are spread over the maps, or a second input of the module if the subnet has an argument ``context_channels``.
+A subnet with an argument ``size`` gets the maps' height and width.
 :func:`makes_vectors` marks a subnet of feature maps that returns vectors (B, channels_out), for a readout.
 
 Example:
@@ -28,6 +29,7 @@ from flowclf.subnets.building import (
     takes_maps,
     takes_vectors,
     wants_context,
+    wants_size,
     wants_vectors,
 )
 from flowclf.subnets.convolutional import cnn, conditional_conv, conv, is_hooked, pointwise, pooling_stages, residual
@@ -50,5 +52,6 @@ __all__ = [
     "takes_maps",
     "takes_vectors",
     "wants_context",
+    "wants_size",
     "wants_vectors",
 ]

@@ -61,7 +61,7 @@ def bottleneck(x: Tensor, first: Tensor, hidden: Tensor, last: Tensor, biases: t
         first: weight (N, C, k, k), k odd.
         hidden: weight (M, N, 1, 1).
         last: weight (D, M, k, k).
-        biases: (N,), (M,) and (D,); the first two may differ between samples, (B, N) and (B, M).
+        biases: (N,), (M,) and (D,); the first two may differ between samples, (B, N) and (B, M), or pixels, (B, N, H, W).
     """
     return _Bottleneck.apply(x, first, hidden, last, *biases)  # type: ignore[no-untyped-call,no-any-return]
 
@@ -108,18 +108,25 @@ class _Bottleneck(torch.autograd.Function):
             grad_first, grad_bias = _grad_first(narrow, first, grad_one) if needed[1] or needed[4] else (None, None)
             if needed[0]:
                 grad_x = _collect(grad_one, first.permute(2, 3, 1, 0).flatten(0, 2), x, size)
-            if parameters[3].dim() == 2 and needed[4]:
-                grad_bias = grad_one.view(len(x), -1, grad_one.shape[1]).sum(1)
-            of_hidden = grad_two.view(len(x), -1, grad_two.shape[1]).sum(1) if parameters[4].dim() == 2 else grad_two.sum(0)
+            if parameters[3].dim() > 1 and needed[4]:
+                grad_bias = _grad_of_samples(grad_one, parameters[3])
+            of_hidden = _grad_of_samples(grad_two, parameters[4]) if parameters[4].dim() > 1 else grad_two.sum(0)
             biases = (grad_bias, of_hidden, grad.sum((0, 2, 3)))
             found = (grad_x, grad_first, grad_hidden, grad_last, *biases)
             return tuple(one.float() if one is not None and wanted else None for one, wanted in zip(found, needed, strict=True))
 
 
 def _add_to_samples(rows: Tensor, bias: Tensor) -> Tensor:
-    """Add a row of (B, N) to all rows of a sample in (B H W, N), in place."""
+    """Add a bias (B, N) to all rows of a sample in (B H W, N), or maps (B, N, H, W) to the rows of their pixels, in place."""
+    if bias.dim() == 4:
+        return rows.add_(_rows(bias))
     rows.view(len(bias), -1, bias.shape[1]).add_(bias[:, None])
     return rows
+
+
+def _grad_of_samples(grad: Tensor, bias: Tensor) -> Tensor:
+    """Gradient with respect to the bias of :func:`_add_to_samples`, given that of its result."""
+    return _maps(grad, bias) if bias.dim() == 4 else grad.view(len(bias), -1, grad.shape[1]).sum(1)
 
 
 def _grad_first(narrow: Tensor, first: Tensor, grad_one: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,5 +214,6 @@ def _with_graph(x: Tensor, parameters: list[Tensor], grad: Tensor, needed: tuple
 
 
 def _biased(maps: Tensor, bias: Tensor) -> Tensor:
-    """Maps (B, N, H, W) plus a bias, (N,) or (B, N), in the maps' type."""
-    return maps + bias.to(maps.dtype).view(-1, maps.shape[1], 1, 1)
+    """Maps (B, N, H, W) plus a bias, (N,), (B, N) or (B, N, H, W), in the maps' type."""
+    bias = bias.to(maps.dtype)
+    return maps + (bias if bias.dim() == 4 else bias.view(-1, maps.shape[1], 1, 1))

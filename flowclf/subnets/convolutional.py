@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -90,14 +91,17 @@ def conv(
 
 
 class ConditionalBottleneck(nn.Module):
-    """:class:`Bottleneck` with a linear function of a vector added before each ReLU."""
+    """:class:`Bottleneck` with a linear function of a vector added before each ReLU; before the first, perhaps one per pixel."""
 
-    def __init__(self, channels_in: int, channels_out: int, width: int, kernel: int, context_channels: int) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, width: int, kernel: int, context_channels: int, pixels: int | None = None
+    ) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels_in, width, kernel, padding=kernel // 2)
         self.hidden = PointwiseConv2d(width, width)
         self.last = starts_at_zero(nn.Conv2d(width, channels_out, kernel, padding=kernel // 2))
         self.context = nn.Linear(context_channels, 2 * width, bias=False) if context_channels else None
+        self.maps = starts_at_zero(nn.Linear(context_channels, width * pixels, bias=False)) if pixels else None
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Compute feature maps (B, channels_out, H, W) from maps and vectors (B, context_channels)."""
@@ -106,18 +110,33 @@ class ConditionalBottleneck(nn.Module):
             shifts: Sequence[Tensor] = (context.new_zeros(context.shape[0], 1),) * 2
         else:
             shifts = self.context(context).chunk(2, dim=1)
+        before = shifts[0] if self.maps is None else self._maps(context, x) + shifts[0][:, :, None, None]
         usable = is_fast(x, first.weight, last.weight) and not any(map(is_hooked, self.children()))
         if usable and first.bias is not None and hidden.bias is not None and last.bias is not None:
-            biases = (first.bias + shifts[0], hidden.bias + shifts[1], last.bias)
+            of_channels = first.bias if before.dim() == 2 else first.bias[:, None, None]
+            biases = (of_channels + before, hidden.bias + shifts[1], last.bias)
             return bottleneck(x, first.weight, hidden.weight, last.weight, biases)
-        x = functional.relu(first(x) + shifts[0][:, :, None, None])
+        x = functional.relu(first(x) + (before[:, :, None, None] if before.dim() == 2 else before))
         result: Tensor = last(functional.relu(hidden(x) + shifts[1][:, :, None, None]))
         return result
+
+    def _maps(self, context: Tensor, x: Tensor) -> Tensor:
+        """A map for each channel, (B, width, H, W), channels last, as convolutions prefer."""
+        assert self.maps is not None
+        maps: Tensor = self.maps(context)
+        return maps.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
 
 @takes_maps
 def conditional_conv(
-    channels_in: int, channels_out: int, *, context_channels: int, width: PositiveInt = 64, kernel: PositiveInt = 3
+    channels_in: int,
+    channels_out: int,
+    *,
+    context_channels: int,
+    size: tuple[int, int],
+    width: PositiveInt = 64,
+    kernel: PositiveInt = 3,
+    pixelwise: bool = False,
 ) -> nn.Module:
     """``conv`` for a coupling with a vector as condition, a linear function of which is added before each ReLU.
 
@@ -127,14 +146,17 @@ def conditional_conv(
         channels_in: channels of the input (B, C, H, W).
         channels_out: channels of the output; height and width stay.
         context_channels: entries of the vector, supplied by the coupling.
+        size: H and W, supplied by the coupling.
         width: channels of the two hidden layers.
         kernel: side of the first and last convolution, odd.
+        pixelwise: add before the first ReLU also a map that is a linear function of the vector, and starts at zero.
 
     Raises:
         GraphError: if the kernel is even.
     """
     _check_odd("conditional_conv", kernel)
-    return ConditionalBottleneck(channels_in, channels_out, width, kernel, context_channels)
+    pixels = math.prod(size) if pixelwise and context_channels else None
+    return ConditionalBottleneck(channels_in, channels_out, width, kernel, context_channels, pixels)
 
 
 class ResidualBlock(nn.Module):

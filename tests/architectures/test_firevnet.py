@@ -38,6 +38,8 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
             "dct": False,
         },
     ),
+    "readout first, pixelwise": ("firevnet", (1, 8, 8), {**SMALL, **FIRST, "pixelwise": True}),
+    "readout first, corner, pixelwise": ("firevnet", (3, 8, 8), {**SMALL, **FIRST, "dct": False, "pixelwise": True}),
     "permutations": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "permutation", "actnorm": False}),
     "splines": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "rational_quadratic"}),
     "lists": ("firevnet", (1, 8, 8), {"blocks": [2, 1], "width": [4, 8]}),
@@ -95,6 +97,12 @@ def test_the_plan_of_couplings_given_the_logits() -> None:
     assert kinds[kinds.index("logit_readout") :] == ["logit_readout", *["logit_coupling"] * 4, "split_head"]
 
 
+def test_the_plan_of_a_readout_first() -> None:
+    kinds = [row.kind for row in build_classifier((1, 8, 8), firevnet(**SMALL, **FIRST), classes=4).node_rows()]
+    block = ["logit_actnorm", "logit_conv1x1", "logit_coupling"]
+    assert kinds == ["logit_readout", "squeeze", *block, "squeeze", *block, "logit_actnorm", "split_head"]
+
+
 def test_blocks_and_widths_are_by_stage() -> None:
     clf = build_classifier((1, 8, 8), firevnet(blocks=[1, 2], width=[4, 6]), classes=4)
     widths = [module.out_channels for module in clf.modules() if isinstance(module, torch.nn.Conv2d)]
@@ -117,6 +125,7 @@ def test_lists_of_another_length_are_refused(arguments: dict[str, Any]) -> None:
     ("name", "arguments"),
     [
         ("readout", {"readout": "cnn"}),
+        ("pixelwise", {"pixelwise": True}),
         ("readout_width", {**FIRST, "readout_width": 4}),
         ("readout_blocks", {**FIRST, "readout_blocks": 3}),
         ("coupling", {**FIRST, "coupling": "additive"}),

@@ -183,6 +183,13 @@ CASES: dict[str, Case] = {
         [(3, 4, 2)],
         _map_and_vector,
     ),
+    "logit-conditional-pixels": Case(
+        "logit_coupling",
+        plain(LogitCoupling, classes=3, detach_logits=True, subnet={"conditional_conv": {"width": 4, "pixelwise": True}}),
+        images((3, 5), (2, 3)),
+        [(4, 3, 2)],
+        _map_and_vector,
+    ),
     "logit-lattice-swap": Case(
         "logit_coupling", coupling(LogitCoupling, classes=5, squeezes=1, swap=True), squeezable((2, 3)), [(2, 4, 2)]
     ),
@@ -190,6 +197,15 @@ CASES: dict[str, Case] = {
     "logit-actnorm-lattice": Case("logit_actnorm", plain(LogitActNorm, classes=5, squeezes=1), squeezable((2, 3)), [(2, 4, 4)]),
     "logit-actnorm-corner": Case(
         "logit_actnorm", plain(LogitActNorm, classes=5, dct=False, squeezes=1, logit_scale=2.0), squeezable((2, 3)), [(2, 4, 4)]
+    ),
+    "logit-actnorm-pixels": Case(
+        "logit_actnorm",
+        plain(LogitActNorm, classes=5, pixelwise=True, dct=False, squeezes=1, logit_scale=2.0),
+        squeezable((2, 3)),
+        [(2, 4, 4)],
+    ),
+    "logit-actnorm-pixels-means": Case(
+        "logit_actnorm", plain(LogitActNorm, classes=5, pixelwise=True, squeezes=1), squeezable((2, 3)), [(2, 4, 4)]
     ),
     "logit-actnorm-unconditional": Case("logit_actnorm", plain(LogitActNorm, classes=2, conditional=False), vectors(3), [(5,)]),
     "logit-conv1x1-means": Case("logit_conv1x1", plain(LogitConv1x1, classes=3), images((3, 4), (2, 3)), [(4, 3, 2)]),

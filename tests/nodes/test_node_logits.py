@@ -16,6 +16,7 @@ from flowclf.errors import GraphError
 from flowclf.graph import after_the_logits
 from flowclf.nodes import LogitActNorm, LogitConv1x1, LogitCoupling, LogitPlace, LogitReadout, SplitHead, Squeeze, initialize
 from flowclf.nodes.logit_space import LogitSpace
+from flowclf.subnets.convolutional import ConditionalBottleneck, conditional_conv
 
 PLACES = [(False, 0), (False, 1), (False, 2), (True, 0), (True, 1), (True, 2)]
 every_place = pytest.mark.parametrize(("dct", "squeezes"), PLACES)
@@ -103,6 +104,39 @@ def test_scales_and_shifts_depend_on_the_class() -> None:
     torch.testing.assert_close(log_det, torch.tensor([0.0, 2.0 * 10]))
 
 
+def test_scales_and_shifts_of_pixels_depend_on_the_class() -> None:
+    node = LogitActNorm([(3, 2, 4)], classes=2, pixelwise=True, dct=False, logit_scale=50.0)
+    assert node.by_class is not None
+    with torch.no_grad():
+        scales, shifts = (values.view(3, 2, 4, 2) for values in node.by_class.chunk(2))
+        scales[2, 1, 3, 1] = 2.0
+        scales[:, 0, 0] = 9.0
+        shifts[2, 1, 3, 0] = 5.0
+    x = torch.ones(2, 3, 2, 4)
+    x[0, 0, 0, 0] = 2.0
+    x[1, 1, 0, 0] = 2.0
+    (z,), log_det = node((x,))
+    torch.testing.assert_close(z[:, 2, 1, 3], torch.tensor([1.0 + 5.0, torch.e**2]))
+    # Of the first pixel the two logits are kept, the third channel is scaled.
+    torch.testing.assert_close(log_det, torch.tensor([9.0, 9.0 + 2.0]))
+    assert torch.equal(z[:, :2], x[:, :2])
+
+
+def test_a_convolution_may_be_shifted_by_a_map_of_the_class() -> None:
+    subnet = conditional_conv(2, 3, context_channels=4, size=(5, 6), width=8, pixelwise=True)
+    assert isinstance(subnet, ConditionalBottleneck)
+    assert subnet.maps is not None
+    nn.init.normal_(subnet.last.weight)
+    x, context = torch.randn(1, 2, 5, 6).expand(4, -1, -1, -1), torch.eye(4)
+    before = subnet(x, context)
+    with torch.no_grad():
+        # The map of the third class, at the last pixel of the first row.
+        subnet.maps.weight.view(5, 6, 8, 4)[0, 5, :, 2] = 10.0
+    changed = (subnet(x, context) - before).abs().amax(1) > 1e-4
+    assert changed[2, :2, 4:].all()
+    assert int(changed.sum()) == 4
+
+
 @pytest.mark.parametrize(
     ("shape", "dct", "seen"), [((6,), True, True), ((6,), False, True), ((8, 2, 2), True, True), ((8, 2, 2), False, False)]
 )
@@ -171,10 +205,10 @@ def test_a_subnet_that_takes_a_context_gets_vectors_apart_from_maps() -> None:
             seen.extend((tuple(x.shape), tuple(context.shape)))
             return x.new_zeros(len(x), 6, *x.shape[2:])
 
-    def subnet(channels_in: int, channels_out: int, *, context_channels: int) -> nn.Module:
-        seen.append((channels_in, channels_out, context_channels))
+    def subnet(channels_in: int, channels_out: int, *, context_channels: int, size: tuple[int, int]) -> nn.Module:
+        seen.append((channels_in, channels_out, context_channels, *size))
         return Seen()
 
-    node = LogitCoupling([(6, 2, 2)], [(2, 2, 2), (4,)], classes=3, subnet=subnet)
-    node((torch.randn(7, 6, 2, 2),), c=(torch.randn(7, 2, 2, 2), torch.randn(7, 4)))
-    assert seen == [(5, 6, 7), (7, 5, 2, 2), (7, 7)]
+    node = LogitCoupling([(6, 2, 3)], [(2, 2, 3), (4,)], classes=3, subnet=subnet)
+    node((torch.randn(7, 6, 2, 3),), c=(torch.randn(7, 2, 2, 3), torch.randn(7, 4)))
+    assert seen == [(5, 6, 7, 2, 3), (7, 5, 2, 3), (7, 7)]

@@ -71,17 +71,19 @@ def test_it_is_as_near_to_float64_as_convolutions_in_bf16(
 
 
 @needs_kernels
-@pytest.mark.parametrize("each", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("own", [(0, 0), (0, None), (None, 0), (2, 0), (2, None), (2, 2)])
 @pytest.mark.parametrize("case", [SHAPES[0], SHAPES[4]])
-def test_biases_may_differ_between_samples(case: tuple[tuple[int, ...], int, int], each: tuple[bool, bool]) -> None:
-    """As near to float64 as before, with the gradients of each sample's bias."""
+def test_biases_may_differ_between_samples_or_pixels(
+    case: tuple[tuple[int, ...], int, int], own: tuple[int | None, int | None]
+) -> None:
+    """As near to float64 as before, with the gradients of each sample's bias; ``own`` are the axes of its maps, 2 or none."""
     values = _values(*case)
-    for index, own in zip((4, 5), each, strict=True):
-        if own:
-            values[index] = torch.randn(case[0][0], len(values[index])).requires_grad_()
+    for index, axes in zip((4, 5), own, strict=True):
+        if axes is not None:
+            values[index] = torch.randn(case[0][0], len(values[index]), *case[0][2:][:axes]).requires_grad_()
 
     def plain(x: Tensor, first: Tensor, hidden: Tensor, last: Tensor, *biases: Tensor) -> Tensor:
-        one, two = (bias.view(-1, bias.shape[-1], 1, 1) for bias in biases[:2])
+        one, two = (bias if bias.dim() == 4 else bias.view(-1, bias.shape[-1], 1, 1) for bias in biases[:2])
         y = (functional.conv2d(x, first, padding=first.shape[2] // 2) + one).relu()
         return functional.conv2d((functional.conv2d(y, hidden) + two).relu(), last, biases[2], padding=last.shape[2] // 2)
 
