@@ -53,9 +53,9 @@ def firevnet(
         factor_out: factor half of the channels out after each stage except the last.
         order: place of the readout.
         readout: the classifier of ``readout_first``: the spec of a subnet that returns vectors; by default ``cnn``.
-        pixelwise: with ``readout_first``, what is given the class differs from pixel to pixel, see
-            :class:`~flowclf.nodes.LogitActNorm` and the subnet ``conditional_conv``. For images with the same place for the same
-            thing, such as digits; it takes 20 times as many parameters as an image has entries for each block and ten classes.
+        pixelwise: with ``readout_first``, what is given the class may differ from pixel to pixel in the couplings' subnets, see
+            ``conditional_conv``, and in a :class:`~flowclf.nodes.LogitActNorm` at the end. For images that have the same thing at
+            the same place, such as digits. With it in all ActNorms, trainings diverged from the likelihood they had.
         readout_width: channels of the readout's hidden layers with ``readout_last``; 0 for no readout.
         readout_blocks: residual blocks of that readout.
         logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
@@ -118,16 +118,15 @@ def _readout_first(
     """Readout, and stages of a squeeze and blocks, so many and so wide, that keep the logits."""
     scaled = {**place, "logit_scale": logit_scale}
     specs: list[Any] = [{"logit_readout": {"subnet": readout, "squeezes": len(stages), **scaled}}]
-    norm: list[Any] = []
     each = {"pixelwise": True} if pixelwise else {}
     for stage, (count, width) in enumerate(stages, start=1):
         here = {"squeezes": len(stages) - stage}
         given = {**scaled, **here, "detach_logits": True}
-        norm = [{"logit_actnorm": {**each, **given}}] if actnorm else []
+        norm = [{"logit_actnorm": given}] if actnorm else []
         mixed = {"logit_conv1x1": {"parametrization": mixing, **place, **here}}
         coupling = {"logit_coupling": {"subnet": {"conditional_conv": {"width": width, **each}}, "bound": bound, **given}}
         specs += ["squeeze", {"repeat": count, "nodes": [*norm, mixed, coupling]}]
-    return [*specs, *norm]
+    return [*specs, {"logit_actnorm": {**scaled, **each, "detach_logits": True}}] if actnorm else specs
 
 
 def firevnet_fc(
