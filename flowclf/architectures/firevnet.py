@@ -23,6 +23,7 @@ def firevnet(
     order: Literal["readout_last", "readout_first"] = "readout_last",
     readout: SubnetSpec | None = None,
     pixelwise: bool = False,
+    fold: bool = False,
     readout_width: NonNegativeInt = 0,
     readout_blocks: NonNegativeInt = 2,
     logit_couplings: NonNegativeInt = 0,
@@ -56,6 +57,8 @@ def firevnet(
         pixelwise: with ``readout_first``, what is given the class may differ from pixel to pixel in the couplings' subnets, see
             ``conditional_conv``, and in a :class:`~flowclf.nodes.LogitActNorm` at the end. For images that have the same thing at
             the same place, such as digits. With it in all ActNorms, trainings diverged from the likelihood they had.
+        fold: with ``readout_first`` and without ``dct``, a :class:`~flowclf.nodes.LogitFold` before the readout: metamers of images
+            with black corners then keep their prediction when their pixels are clipped to the range of an image.
         readout_width: channels of the readout's hidden layers with ``readout_last``; 0 for no readout.
         readout_blocks: residual blocks of that readout.
         logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
@@ -72,7 +75,11 @@ def firevnet(
     """
     counts, widths = _per_stage("blocks", blocks, stages), _per_stage("width", width, stages)
     head = {"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}}
-    arguments: dict[str, tuple[Any, tuple[Any, ...]]] = {"readout": (readout, (None,)), "pixelwise": (pixelwise, (False,))}
+    arguments: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "readout": (readout, (None,)),
+        "pixelwise": (pixelwise, (False,)),
+        "fold": (fold, (False,)),
+    }
     if order == "readout_first":
         arguments = {
             "coupling": (coupling, ("affine",)),
@@ -82,13 +89,16 @@ def firevnet(
             "readout_width": (readout_width, (0,)),
             "readout_blocks": (readout_blocks, (2,)),
             "logit_couplings": (logit_couplings, (0,)),
+            "dct": (dct, (False,) if fold else (False, True)),
         }
     for name, (given, allowed) in arguments.items():
         if given not in allowed:
-            raise UsageError(f"firevnet: {name}: {given!r} does not fit order: {order}")
+            raise UsageError(f"firevnet: {name}: {given!r} does not fit order: {order}{', fold: true' if name == 'dct' else ''}")
     if order == "readout_first":
-        flow = list(zip(counts, widths, strict=True))
-        return [*_readout_first(flow, readout or "cnn", bound, mixing, actnorm, pixelwise, {"dct": dct}, logit_scale), head]
+        each = list(zip(counts, widths, strict=True))
+        first = [{"logit_fold": {"squeezes": stages}}] if fold else []
+        flow = _readout_first(each, readout or "cnn", bound, mixing, actnorm, pixelwise, {"dct": dct}, logit_scale)
+        return [*first, *flow, head]
     norm = ["actnorm"] if actnorm else []
     subnets = [{"conv": {"width": channels, "normalization": normalization}} for channels in widths]
     specs: list[Any] = []

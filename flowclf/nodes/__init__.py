@@ -7,6 +7,7 @@ from flowclf.nodes.conv1x1 import InvertibleConv1x1
 from flowclf.nodes.couplings import AdditiveCoupling, AffineCoupling, Coupling
 from flowclf.nodes.dct import DCT2d, dct2d, inverse_dct2d
 from flowclf.nodes.factor_out import FactorOut
+from flowclf.nodes.logit_fold import LogitFold
 from flowclf.nodes.logit_mixing import LogitActNorm, LogitConv1x1
 from flowclf.nodes.logits import LogitCoupling, LogitReadout
 from flowclf.nodes.nflows_adapter import NflowsTransform
@@ -31,6 +32,7 @@ __all__ = [
     "LogitActNorm",
     "LogitConv1x1",
     "LogitCoupling",
+    "LogitFold",
     "LogitPlace",
     "LogitReadout",
     "NflowsTransform",

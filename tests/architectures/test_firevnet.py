@@ -40,6 +40,7 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     ),
     "readout first, pixelwise": ("firevnet", (1, 8, 8), {**SMALL, **FIRST, "pixelwise": True}),
     "readout first, corner, pixelwise": ("firevnet", (3, 8, 8), {**SMALL, **FIRST, "dct": False, "pixelwise": True}),
+    "readout first, fold": ("firevnet", (1, 8, 8), {**SMALL, **FIRST, "dct": False, "fold": True}),
     "permutations": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "permutation", "actnorm": False}),
     "splines": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "rational_quadratic"}),
     "lists": ("firevnet", (1, 8, 8), {"blocks": [2, 1], "width": [4, 8]}),
@@ -126,6 +127,8 @@ def test_lists_of_another_length_are_refused(arguments: dict[str, Any]) -> None:
     [
         ("readout", {"readout": "cnn"}),
         ("pixelwise", {"pixelwise": True}),
+        ("fold", {"fold": True}),
+        ("dct", {**FIRST, "fold": True}),
         ("readout_width", {**FIRST, "readout_width": 4}),
         ("readout_blocks", {**FIRST, "readout_blocks": 3}),
         ("coupling", {**FIRST, "coupling": "additive"}),

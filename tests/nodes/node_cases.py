@@ -24,6 +24,7 @@ from flowclf.nodes import (
     LogitActNorm,
     LogitConv1x1,
     LogitCoupling,
+    LogitFold,
     LogitReadout,
     NflowsTransform,
     Permutation,
@@ -208,6 +209,7 @@ CASES: dict[str, Case] = {
         "logit_actnorm", plain(LogitActNorm, classes=5, pixelwise=True, squeezes=1), squeezable((2, 3)), [(2, 4, 4)]
     ),
     "logit-actnorm-unconditional": Case("logit_actnorm", plain(LogitActNorm, classes=2, conditional=False), vectors(3), [(5,)]),
+    "logit-fold": Case("logit_fold", plain(LogitFold, classes=5, squeezes=1), squeezable((2, 3), 2), [(2, 4, 4)]),
     "logit-conv1x1-means": Case("logit_conv1x1", plain(LogitConv1x1, classes=3), images((3, 4), (2, 3)), [(4, 3, 2)]),
     "logit-conv1x1-lattice": Case(
         "logit_conv1x1", plain(LogitConv1x1, classes=5, squeezes=1, parametrization="lu"), squeezable((2, 3), 2), [(2, 4, 4)]

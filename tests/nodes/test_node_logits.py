@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from flowclf import build_classifier
 from flowclf.errors import GraphError
 from flowclf.graph import after_the_logits
-from flowclf.nodes import LogitActNorm, LogitConv1x1, LogitCoupling, LogitPlace, LogitReadout, SplitHead, Squeeze, initialize
+from flowclf.nodes import (
+    LogitActNorm,
+    LogitConv1x1,
+    LogitCoupling,
+    LogitFold,
+    LogitPlace,
+    LogitReadout,
+    SplitHead,
+    Squeeze,
+    initialize,
+)
 from flowclf.nodes.logit_space import LogitSpace
 from flowclf.subnets.convolutional import ConditionalBottleneck, conditional_conv
 
@@ -120,6 +130,27 @@ def test_scales_and_shifts_of_pixels_depend_on_the_class() -> None:
     # Of the first pixel the two logits are kept, the third channel is scaled.
     torch.testing.assert_close(log_det, torch.tensor([9.0, 9.0 + 2.0]))
     assert torch.equal(z[:, :2], x[:, :2])
+
+
+@pytest.mark.parametrize(("shape", "squeezes"), [((1, 8, 8), 2), ((3, 5, 4), 1), ((5, 2, 2), 0)])
+def test_folded_logits_have_room_in_both_directions(shape: tuple[int, ...], squeezes: int) -> None:
+    """Any logits are within reach of pixels that are not darker than the darkest of the two corners."""
+    node = LogitFold([shape], classes=CLASSES, squeezes=squeezes)
+    x = torch.rand(20, *shape)
+    (z,), log_det = node((x,))
+    wanted = 3 * torch.randn(20, CLASSES)
+    (changed,), _ = node((node.space.write(z, wanted),), rev=True)
+    assert changed.min() >= 0
+    torch.testing.assert_close(node.space.read(node((changed,))[0][0]), wanted)
+    assert torch.equal(log_det, torch.zeros(20))
+    corner = node.space.mask.expand(1, *shape)
+    assert torch.equal(z.masked_fill(corner | corner.flip(2, 3), 0), x.masked_fill(corner | corner.flip(2, 3), 0))
+
+
+@pytest.mark.parametrize(("shape", "squeezes"), [((6,), 0), ((2, 6, 8), 2), ((5, 1, 4), 0)])
+def test_folding_needs_two_corners(shape: tuple[int, ...], squeezes: int) -> None:
+    with pytest.raises(GraphError, match="LogitFold"):
+        LogitFold([shape], classes=CLASSES, squeezes=squeezes)
 
 
 def test_a_convolution_may_be_shifted_by_a_map_of_the_class() -> None:
