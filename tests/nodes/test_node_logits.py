@@ -132,7 +132,7 @@ def test_scales_and_shifts_of_pixels_depend_on_the_class() -> None:
     assert torch.equal(z[:, :2], x[:, :2])
 
 
-@pytest.mark.parametrize(("shape", "squeezes"), [((1, 8, 8), 2), ((3, 5, 4), 1), ((5, 2, 2), 0)])
+@pytest.mark.parametrize(("shape", "squeezes"), [((1, 8, 8), 2), ((3, 6, 4), 1), ((5, 2, 2), 0)])
 def test_folded_logits_have_room_in_both_directions(shape: tuple[int, ...], squeezes: int) -> None:
     """Any logits are within reach of pixels that are not darker than the darkest of the two corners."""
     node = LogitFold([shape], classes=CLASSES, squeezes=squeezes)
