@@ -13,7 +13,7 @@ from flowclf.evaluation.metric import Metric
 
 
 def _of_x(context: MetricContext) -> InverseError:
-    inputs = context.data.test.inputs[: context.inverted_examples]
+    inputs = context.data.test.head(context.inverted_examples).loaded().inputs
     x = network_inputs(context.classifier, inputs, torch.Generator().manual_seed(context.seed))
     return inverse_error(context.invertible, x)
 
