@@ -46,7 +46,8 @@ class MetricContext:
         classifier, seed, progress: as given.
         data: the data, or the part of them that the limit leaves.
         limit: number of test examples, if there are more without the limit; otherwise None. Without a limit, of images that are
-            decoded as they are used only as many are evaluated as have their nuisances in 2 GiB of memory; the progress says so.
+            decoded as they are used only as many are evaluated as have their nuisances in 2 GiB of memory.
+        limited_by_memory: whether this is so.
         whole: the data without the limit.
         protocol_name, protocol: the protocol's name, and the protocol.
         oracle: the oracle as a function, see :data:`flowclf.data.Oracle`, or None.
@@ -80,12 +81,8 @@ class MetricContext:
             raise UsageError(f"unknown evaluation protocol '{protocol}'{nearest(str(protocol), PROTOCOLS)}")
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise UsageError(f"evaluate: seed: expected an integer, found {seed!r}")
-        self.progress = progress or SilentProgress()
-        if limit is None and (limit := _fitting(classifier, data)) is not None:
-            self.progress.message(
-                f"data set '{data.name}': limited to {limit} of {len(data.test)} test examples and the same part of the others, "
-                f"whose nuisances take {_ENCODED_BYTES / 1e9:.2g} GB of memory"
-            )
+        fitting = _fitting(classifier, data) if limit is None else None
+        self.limited_by_memory, limit = fitting is not None, limit if fitting is None else fitting
         self.whole, data = data, limited(data, limit)
         self.limit = len(data.test) if data is not self.whole else None
         self.classifier, self.data, self.seed = classifier, data, seed
@@ -101,6 +98,7 @@ class MetricContext:
         given = data.oracle if oracle is None else oracle
         self.oracle = None if given is None else ready_oracle(given, classifier)
         self.probe_settings = probe or ProbeSettings()
+        self.progress = progress or SilentProgress()
         parts = ("test",) if data.all_test else ("train", "validation", "test")
         self.splits: Mapping[str, Split] = {name: getattr(data, name) for name in parts}
         self._encoded: dict[str, Encoded] = {}
