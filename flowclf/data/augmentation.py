@@ -6,6 +6,7 @@ generator and the image's place in the batch, not on how many processes share th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -140,10 +141,7 @@ class Augmentation(AugmentSettings):
 
     def cropped(self, image: Tensor, size: Sequence[int], seed: int) -> Tensor:
         """The resized crop of an image (C, H, W) of any size, scaled to a size (height, width)."""
-        kinds = transforms().InterpolationMode
-        interpolation = kinds.BICUBIC if self.interpolation == "bicubic" else kinds.BILINEAR
-        crop = transforms().RandomResizedCrop(list(size), scale=(self.resized_crop, 1.0), interpolation=interpolation)
-        return _seeded(crop, image, seed)
+        return _seeded(_resized_crop(tuple(size), self.resized_crop or 1.0, self.interpolation), image, seed)
 
     def after_crop(self, images: Tensor, generator: torch.Generator, *, whole: int, share: slice) -> Tensor:
         """Augment as :meth:`__call__` does after the resized crop."""
@@ -215,6 +213,13 @@ class _Draws(NamedTuple):
 
     def below(self, limit: int) -> Tensor:
         return torch.randint(limit, (self.whole,), generator=self.generator)[self.share]
+
+
+@functools.cache
+def _resized_crop(size: tuple[int, ...], least: float, interpolation: str) -> Callable[[Tensor], Tensor]:
+    """The transform, which takes as long to make as to use."""
+    mode = transforms().InterpolationMode[interpolation.upper()]
+    return transforms().RandomResizedCrop(size, scale=(least, 1.0), interpolation=mode)  # type: ignore[no-any-return]
 
 
 def _seeds(count: int, generator: torch.Generator) -> list[int]:
