@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -34,6 +35,8 @@ from flowclf.training.validation import validate_adversary, validate_classifier
 
 Row = dict[str, Any]
 _INITIALIZATION_SAMPLES = 512
+_INITIALIZATION_NUMBERS = 2**24
+"""Pixel values of all images of an initialisation: of large images fewer are enough, and 512 would need gigabytes."""
 _READ_EVERY = 16
 """Steps between two reads of what a GPU has computed, each of which waits for it."""
 
@@ -99,7 +102,8 @@ class Trainer:
         self.schedule = build_schedule(plain(settings.schedule), self.total_steps, self.steps_per_epoch)
         self.dtype = subnet_dtype(settings.precision, classifier.device) if invertible else None
         if not classifier.initialized:
-            images = data.train.head(_INITIALIZATION_SAMPLES).loaded().inputs.to(classifier.device)
+            samples = min(_INITIALIZATION_SAMPLES, max(2, _INITIALIZATION_NUMBERS // math.prod(data.image_shape)))
+            images = data.train.head(samples).loaded().inputs.to(classifier.device)
             generator = torch.Generator().manual_seed(mix_seed(data.seed, "initialization"))
             with repeatable(classifier.device):
                 classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
