@@ -25,8 +25,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from benchmarks.networks import CLASSES, subnet
-from benchmarks.torchvision_compat import import_torchvision
 from flowclf.component_schema.sections import plain
+from flowclf.data.torchvision_import import import_torchvision
 from flowclf.files import resource
 from flowclf.nodes import LogitReadout
 from flowclf.recipe import Recipe

@@ -8,20 +8,47 @@ from typing import Annotated, Literal
 from annotated_types import Len
 from pydantic import Field
 
-from flowclf.argument_types import Decay, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ProperFraction
+from flowclf.argument_types import (
+    Decay,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveFraction,
+    PositiveInt,
+    ProperFraction,
+)
 from flowclf.component_schema.components import Named
 from flowclf.component_schema.sections import Section
 from flowclf.component_schema.signature import Component
 
 
+class ColorSettings(Section):
+    """Random changes of colour, in random order; by default none. A factor is uniform in [1 - c, 1 + c] and not negative."""
+
+    brightness: NonNegativeFloat = Field(0.0, description="Largest change c of the factor on the brightness.")
+    contrast: NonNegativeFloat = Field(0.0, description="Largest change c of the factor on the contrast.")
+    saturation: NonNegativeFloat = Field(0.0, description="Largest change c of the factor on the saturation; RGB only.")
+    hue: NonNegativeFloat = Field(
+        0.0, le=0.5, description="Largest shift of the hue, either way, in turns of its circle; RGB only."
+    )
+
+
 class AugmentSettings(Section):
     """Random changes to training images; by default none."""
 
+    resized_crop: PositiveFraction | None = Field(
+        None,
+        description="Least area of a random crop that is scaled to the size of the images, as a fraction of the image; ImageNet's "
+        "usual value is 0.08. null for no such crop.",
+    )
     rotation: NonNegativeFloat = Field(0.0, le=180, description="Largest angle of rotation, either way, in degrees.")
     zoom: NonNegativeFloat = Field(0.0, lt=1, description="Largest change of size, either way, as a fraction of the size.")
     elastic: NonNegativeFloat = Field(0.0, description="Standard deviation of smooth random displacements, in pixels.")
     unwarped: Fraction = Field(0.0, description="Fraction of the images that rotation, zoom and elastic leave unchanged.")
-    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="Interpolation in rotation, zoom and elastic.")
+    interpolation: Literal["bilinear", "bicubic"] = Field(
+        "bilinear", description="Interpolation in resized_crop, rotation, zoom and elastic."
+    )
     shift: NonNegativeInt | Decay = Field(
         0, description="Largest translation along each axis, in pixels, or as a fraction of the smaller side, rounded down."
     )
@@ -31,6 +58,7 @@ class AugmentSettings(Section):
         "side, rounded down.",
     )
     flip: bool = Field(False, description="Mirror left and right with probability 1/2.")
+    color: ColorSettings = Field(ColorSettings(), description="Random changes of brightness, contrast, saturation and hue.")
     noise: Fraction = Field(0.0, description="Largest standard deviation of Gaussian noise, as a fraction of the pixels' range.")
 
 

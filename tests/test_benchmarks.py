@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tiny import on_grid
 
-from benchmarks import accuracy, memory, step, stock, training
+from benchmarks import accuracy, loading, memory, step, stock, training
 from benchmarks.measuring import batch, build, parameter_bytes, rows, saved_bytes
 from benchmarks.networks import CONTENDERS, REFERENCE, Size
 from flowclf.recipe import load
@@ -121,3 +122,19 @@ def test_rows_that_are_not_there_are_refused() -> None:
         rows(["flowclf, hope"], [], "cpu")
     with pytest.raises(SystemExit, match="multiple of 6"):
         Size(10)
+
+
+def test_loading_is_compared_with_images_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWCLF_CACHE", str(tmp_path / "cache"))
+    for label, name in enumerate("ab"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for position in range(40):
+            Image.new("RGB", (16, 16), (90 * label, position, 0)).save(tmp_path / "images" / name / f"{position}.png")
+    out = tmp_path / "table.md"
+    sizes = ["--size", "16", "--batch", "4", "--steps", "2", "--workers", "1", "--threads", "1"]
+    loading.main([str(tmp_path / "images"), *sizes, "--out", str(out)])
+    rows = [line.split(" | ") for line in out.read_text().splitlines() if line.startswith("|")][2:]
+    assert [row[:2] for row in rows] == [
+        [f"| {network}", images] for network in ("none", "plain_cnn", "firevnet") for images in ("in memory", "decoded as used")
+    ]
+    assert all(float(row[2]) > 0 for row in rows)

@@ -1,4 +1,4 @@
-"""DataSet: training, validation and test data in memory, and their training batches."""
+"""DataSet: training, validation and test data, and their training batches."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flowclf.data.augmentation import Augmentation
 from flowclf.data.conversion import Kind, check_positive, inputs_from, labels_from, raw_data_from
 from flowclf.data.records import Batch, Oracle, RawData, Split, check_raw_data
 from flowclf.data.seeding import generator
+from flowclf.data.streaming import StreamedSplit
 from flowclf.data.torch_reading import MEMORY_GB, TorchData, read_torch
 from flowclf.errors import DataError, UsageError
 from flowclf.host_memory import moved
@@ -242,12 +243,12 @@ class DataSet:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one input: (C, H, W) for images, (D,) for vectors, (C, L) for signals."""
-        return tuple(self.train.inputs.shape[1:])
+        return self.train.shape
 
     @property
     def device(self) -> torch.device:
         """Device of the data."""
-        return self.train.inputs.device
+        return self.train.device
 
     @property
     def steps_per_epoch(self) -> int:
@@ -265,30 +266,53 @@ class DataSet:
         """Return the same data set on another device."""
         return replace(self, train=self.train.to(device), validation=self.validation.to(device), test=self.test.to(device))
 
-    def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Iterate over the batches of an epoch, from 0, shuffled and augmented on the device of the data.
 
         A batch is a function of (seed, epoch, position) only: ``start=k`` yields the batches after the first k, bit for
-        bit. The global random state is neither read nor changed.
+        bit. The global random state is neither read nor changed. Images that are decoded as they are used give the same batches as
+        those in memory, unless ``resized_crop`` finds them in another resolution, or a file cannot be read.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            start: number of batches to leave out.
+            rank: with ``world`` above 1, the number of this process, from 0.
+            world: number of processes that share each batch: the example at position p of the batch goes to rank p % world.
+                Together they have the batch of a single process, bit for bit.
 
         Raises:
-            UsageError: if the epoch or the position is out of range.
+            UsageError: if the epoch, the position or the rank is out of range, or the last batch has no example for each process.
+
+        Example:
+            >>> images, labels = torch.randint(0, 256, (100, 12, 12), dtype=torch.uint8), torch.arange(100) % 4
+            >>> data = DataSet.from_arrays(images, labels, batch_size=32)
+            >>> [len(next(data.train_batches(0, rank=rank, world=3)).labels) for rank in range(3)]
+            [11, 11, 10]
         """
         if epoch < 0:
             raise UsageError(f"train_batches: expected an epoch from 0, found {epoch}")
         if not 0 <= start <= self.steps_per_epoch:
             raise UsageError(f"train_batches: expected a start from 0 to {self.steps_per_epoch}, found {start}")
-        order = moved(torch.randperm(len(self.train), generator=generator(self.seed, "order", epoch)), self.device)
+        if not 0 <= rank < world:
+            raise UsageError(f"train_batches: expected a rank from 0 to {world - 1}, found {rank}")
+        least = min(self.batch_size, len(self.train) - (self.steps_per_epoch - 1) * self.batch_size)
+        if least < world:
+            raise UsageError(f"train_batches: expected at most {least} processes, the size of the smallest batch, found {world}")
+        order = torch.randperm(len(self.train), generator=generator(self.seed, "order", epoch))
+        positions, share = range(start, self.steps_per_epoch), slice(rank, None, world)
+        if isinstance(self.train, StreamedSplit):
+            return self.train.train_batches(order, self.batch_size, self.augment, (self.seed, epoch), positions, share)
+        order = moved(order, self.device)
 
         def batch(position: int) -> Batch:
             chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
-            source = generator(self.seed, "batch", epoch, position)
+            source, whole, chosen = generator(self.seed, "batch", epoch, position), len(chosen), chosen[share]
             inputs = self.train.inputs.index_select(0, chosen)
             if self.augment:
-                inputs = self.augment(inputs, source)
+                inputs = self.augment(inputs, source, whole=whole, share=share)
             return Batch(inputs, self.train.labels.index_select(0, chosen), source)
 
-        return map(batch, range(start, self.steps_per_epoch))
+        return map(batch, positions)
 
     def describe(self) -> dict[str, Any]:
         """Describe the data set as JSON, for the record of a run."""
@@ -301,12 +325,14 @@ class DataSet:
             "batch_size": self.batch_size,
             "seed": self.seed,
             "augment": self.augment.model_dump(),
+            **({"streamed": True} if isinstance(self.train, StreamedSplit) else {}),
         }
 
     def __repr__(self) -> str:
         changes = [f"{name}={value}" for name, value in self.augment.model_dump(exclude_defaults=True).items()]
         sizes = f"{len(self.train)} train, {len(self.validation)} validation, {len(self.test)} test"
         others = [str(self.image_shape), f"{self.classes} classes", f"batch {self.batch_size}", *changes, str(self.device)]
+        others += ["streamed"] if isinstance(self.train, StreamedSplit) else []
         return f"DataSet('{self.name}': {sizes}, {', '.join(others)})"
 
 

@@ -87,10 +87,11 @@ class Entry:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, root: Path, files: Sequence[str], shape: Sequence[int]) -> Entry:
-        """The entry of a folder's images at a size; their paths begin with the folder's."""
+    def of(cls, root: Path, files: Sequence[str], shape: Sequence[int], center_crop: float = 1.0) -> Entry:
+        """The entry of a folder's images at a size, and of a fraction of them; their paths begin with the folder's."""
         shape = tuple(shape)
-        place = [os.path.realpath(root), *shape]
+        # Without a crop the name is that of earlier versions.
+        place = [os.path.realpath(root), *shape, *([center_crop] if center_crop != 1 else [])]
         facts = [DECODER, *place, *((path.removeprefix(str(root)), *_facts(path)) for path in files)]
         return cls(folder() / f"{_hash(place)[:32]}.safetensors", _hash(facts), len(files), shape)
 

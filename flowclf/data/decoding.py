@@ -1,12 +1,12 @@
 """Decoding of many image files at once: in threads, with progress, and once, because the result is kept in a cache.
 
-The whole result is held in memory. A set that does not fit would be read batch by batch from the file of the cache, which holds the
-images one after the other.
+The whole result is held in memory; :mod:`flowclf.data.streaming` decodes sets that do not fit.
 """
 
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,16 +40,19 @@ class Decoded(NamedTuple):
     failures: dict[int, str]
 
 
-def decode_files(folder: Path, files: Sequence[str], shape: Sequence[int], *, cached: bool = True) -> Decoded:
+def decode_files(
+    folder: Path, files: Sequence[str], shape: Sequence[int], *, center_crop: float = 1.0, cached: bool = True
+) -> Decoded:
     """Decode image files as :func:`~flowclf.data.images.read_image` does, or take them from the cache.
 
     Args:
         folder: the folder of all the files, which names the entry of the cache.
         files: the files.
         shape: (C, H, W).
+        center_crop: fraction of each side that is kept, see :func:`~flowclf.data.images.decode`.
         cached: whether to use the cache; a file that has changed in size or time is decoded again, with all others.
     """
-    entry = decoded_cache.Entry.of(folder, files, shape) if cached and decoded_cache.limit() else None
+    entry = decoded_cache.Entry.of(folder, files, shape, center_crop) if cached and decoded_cache.limit() else None
     if entry is not None and (found := entry.load()) is not None:
         images, failed = found
         failures = _failures(files, failed, shape)
@@ -59,7 +62,7 @@ def decode_files(folder: Path, files: Sequence[str], shape: Sequence[int], *, ca
         if len(files) >= _ANNOUNCED:
             kept = f"; the result is kept in {entry.path.parent}" if entry else ""
             progress.message(f"{folder}: decoding {len(files)} images{kept}")
-        decoded = _decode(files, shape, progress)
+        decoded = _decode(files, shape, center_crop, progress)
         if entry is not None and (problem := entry.store(decoded.images, sorted(decoded.failures))):
             progress.message(f"{folder}: the decoded images are not kept: {problem}")
     return decoded
@@ -79,7 +82,7 @@ def check_failures(decoded: Decoded, files: Sequence[str], skip_corrupt: int | f
     failures = decoded.failures
     if not failures:
         return
-    allowed = skip_corrupt if isinstance(skip_corrupt, int) else int(skip_corrupt * len(files))
+    allowed = skippable(skip_corrupt, len(files))
     counted = f"{len(failures)} of {len(files)} files cannot be read as images"
     if 2 * len(failures) >= len(files):
         hint = ", too many to skip: fewer than half may be"
@@ -90,6 +93,11 @@ def check_failures(decoded: Decoded, files: Sequence[str], skip_corrupt: int | f
         warnings.warn(f"{counted} and are skipped:\n{_listed(failures, files)}", stacklevel=2)
         return
     raise DataError(f"{counted}{hint}:\n{_listed(failures, files)}")
+
+
+def skippable(skip_corrupt: int | float, files: int) -> int:
+    """Number of files that may be skipped, from a number or a fraction of the files."""
+    return skip_corrupt if isinstance(skip_corrupt, int) else int(skip_corrupt * files)
 
 
 def check_skip_corrupt(value: int | float, where: str) -> None:
@@ -118,7 +126,7 @@ def _failures(files: Sequence[str], failed: Sequence[int], shape: Sequence[int])
     return failures
 
 
-def _decode(files: Sequence[str], shape: Sequence[int], progress: Progress) -> Decoded:
+def _decode(files: Sequence[str], shape: Sequence[int], center_crop: float, progress: Progress) -> Decoded:
     images = torch.empty(len(files), *shape, dtype=torch.uint8)
     failures: dict[int, str] = {}
 
@@ -126,7 +134,7 @@ def _decode(files: Sequence[str], shape: Sequence[int], progress: Progress) -> D
         chosen = range(start, min(start + _STEP, len(files)))
         for index in chosen:
             try:
-                images[index] = torch.from_numpy(decode(files[index], shape))
+                images[index] = torch.from_numpy(decode(files[index], shape, center_crop))
             except DataError as error:
                 failures[index] = str(error)
         return len(chosen)
@@ -134,10 +142,11 @@ def _decode(files: Sequence[str], shape: Sequence[int], progress: Progress) -> D
     # Formats register themselves when first used, which threads must not do at the same time.
     Image.init()
     with bombs_refused(), progress.task("decoding images", len(files)) as task:
-        pool = ThreadPoolExecutor(_threads())
+        pool, began, done = ThreadPoolExecutor(cores()), time.monotonic(), 0
         try:
             for count in pool.map(fill, range(0, len(files), _STEP)):
-                task.advance(count)
+                done += count
+                task.advance(count, **{"images/s": round(done / max(time.monotonic() - began, 1e-9))})
         finally:
             pool.shutdown(cancel_futures=True)
     if failures:
@@ -145,6 +154,7 @@ def _decode(files: Sequence[str], shape: Sequence[int], progress: Progress) -> D
     return Decoded(images, failures)
 
 
-def _threads() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores)
+def cores() -> int:
+    """Number of cores to decode on: those that this process may use, at most 8."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, usable)

@@ -1,26 +1,31 @@
-"""The registered data set ``image_folder``, a user's images in one folder per class."""
+"""The registered data sets in folders of images, one per class: ``image_folder``, a user's own, and ``imagenet``."""
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import unicodedata
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Len, Lt
 from PIL import Image
+from torch import Tensor
 
-from flowclf.argument_types import NonNegativeInt, PositiveInt, ProperFraction
+from flowclf.argument_types import NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt, ProperFraction
 from flowclf.data.conversion import check_fraction, check_positive, split_by_class
-from flowclf.data.decoding import check_failures, check_skip_corrupt, decode_files
+from flowclf.data.decoding import check_failures, check_skip_corrupt, cores, decode_files
 from flowclf.data.images import check_shape
 from flowclf.data.records import RawData, Split
 from flowclf.data.seeding import generator
+from flowclf.data.streaming import MEMORY_GB, ImageFiles, StreamedSplit
 from flowclf.errors import DataError, UsageError
+from flowclf.progress import shown_progress
 
 # file managers, archives and servers create these in folders of images
 _NOT_IMAGES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found", "$recycle.bin"})
@@ -33,7 +38,10 @@ def image_folder(
     channels: Literal[1, 3] = 1,
     test_fraction: ProperFraction = 0.1,
     test_seed: NonNegativeInt = 0,
-    skip_corrupt: NonNegativeInt | Annotated[float, Ge(0), Lt(0.5)] = 0,
+    skip_corrupt: NonNegativeInt | Annotated[float, Ge(0), Lt(0.5)] = 0.01,
+    center_crop: PositiveFraction = 1.0,
+    memory_gb: NonNegativeFloat = MEMORY_GB,
+    workers: NonNegativeInt | None = None,
     cache: bool = True,
 ) -> RawData:
     """Read a folder of images with one folder per class, named after the class.
@@ -43,8 +51,13 @@ def image_folder(
     then the examples shuffled with ``test_seed``. Every file in a class folder must be an image, whatever its name; hidden files
     and those of file managers are skipped.
 
-    Images are decoded once: the result is kept in the folder ``decoded`` of the cache, and read again until a file changes.
-    ``$FLOWCLF_DECODED_GB`` limits its size (default 4 GB; 0 for no cache), ``flowclf cache --clear`` deletes it.
+    Images that fit in ``memory_gb`` are decoded once: the result is kept in memory and in the folder ``decoded`` of the cache, and
+    read again until a file changes. ``$FLOWCLF_DECODED_GB`` limits its size (default 4 GB; 0 for no cache),
+    ``flowclf cache --clear`` deletes it.
+
+    More images are decoded each time they are used, in ``workers`` processes that are a few batches ahead. The batches are the
+    same. Files that cannot be read are then found, named and counted as they are used: in training, the next image of the epoch
+    that can be read takes the place; in evaluation, they are left out.
 
     Args:
         root: the folder.
@@ -54,8 +67,14 @@ def image_folder(
         test_fraction: fraction of each class that becomes the test set, in (0, 1), if there is no ``test`` folder.
         test_seed: random seed for that choice; independent of a run's seed, so that all runs have the same test set.
         skip_corrupt: largest number of files, or fraction of the files below 0.5, that are skipped with a warning if they cannot be
-            read as images; with more it is an error, which lists them all. 0 skips none.
-        cache: keep the decoded images.
+            read as images; with more it is an error, which lists them all. 0 skips none; nor does the default for fewer than 100.
+        center_crop: fraction of the height and width of the largest part in the middle that is kept before scaling, in (0, 1].
+            0.875 is usual for ImageNet.
+        memory_gb: largest size of all decoded images that are kept in memory, in gigabytes (10^9 bytes); about twice as much is
+            used while they are shared out among training, validation and test data. 0 keeps none.
+        workers: number of processes that decode images which are not kept in memory; None for one per core, at most 8; 0 decodes
+            in the process that uses them.
+        cache: keep the decoded images on disk.
 
     Raises:
         UsageError: if the folder does not exist, or an argument is out of range.
@@ -65,15 +84,16 @@ def image_folder(
     """
     shape = (channels, *_height_and_width(size))
     check_shape(shape, "image_folder")
+    reading = Reading(skip_corrupt, center_crop, memory_gb, workers, cache)
+    reading.check("image_folder")
     check_fraction(test_fraction, "image_folder: test_fraction")
-    check_skip_corrupt(skip_corrupt, "image_folder: skip_corrupt")
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise UsageError(f"image_folder: root: there is no folder {folder}")
     train_folder, test_folder = _parts(folder)
     class_names = _class_names(train_folder)
     parts = [train_folder] if test_folder is None else [train_folder, test_folder]
-    train, *test = _read(folder, parts, class_names, shape, skip_corrupt=skip_corrupt, cached=cache)
+    train, *test = _read(folder, parts, class_names, shape, reading)
     if test:
         order = torch.randperm(len(test[0]), generator=generator(test_seed, "test"))
         return RawData(train, test[0].take(order), tuple(class_names))
@@ -81,8 +101,55 @@ def image_folder(
     return RawData(train.take(kept), train.take(held_out), tuple(class_names))
 
 
+def imagenet(
+    *,
+    root: str,
+    size: PositiveInt | Annotated[list[PositiveInt], Len(2, 2)] = 224,
+    center_crop: PositiveFraction = 0.875,
+    skip_corrupt: NonNegativeInt | Annotated[float, Ge(0), Lt(0.5)] = 0.01,
+    memory_gb: NonNegativeFloat = MEMORY_GB,
+    workers: NonNegativeInt | None = None,
+    cache: bool = True,
+) -> RawData:
+    """Read ImageNet, or a part of its classes, from ``root/train/<WordNet id>`` and ``root/val/<WordNet id>``.
+
+    The names of the classes are the WordNet ids, such as ``n01440764``, in order: with all 1000 of them, class numbers are the
+    usual ones. The validation images of the challenge are the test set; training images are held out for validation.
+
+    Source: O. Russakovsky et al., ImageNet large scale visual recognition challenge, 2015.
+
+    Args:
+        root: the folder of ``train`` and ``val``.
+        size: height and width in pixels, one number for both or ``[H, W]``.
+        center_crop: as for :func:`image_folder`; by default as usual, 224 pixels of 256. Training images with
+            ``augment: {resized_crop: 0.08}`` are cropped from the whole file instead.
+        skip_corrupt, memory_gb, workers, cache: as for :func:`image_folder`.
+
+    Raises:
+        UsageError: if a folder does not exist, or an argument is out of range.
+        DataError: if a class is not named by a WordNet id; and as for :func:`image_folder`.
+    """
+    folder = Path(root).expanduser()
+    for part in ("train", "val"):
+        if not (folder / part).is_dir():
+            raise UsageError(f"imagenet: root: expected the folders train and val of WordNet ids, found no folder {folder / part}")
+        for one in _class_folders(folder / part):
+            if not re.fullmatch(r"n\d{8}", one.name):
+                raise DataError(f"{one}: expected a class named by its WordNet id, such as n01440764")
+    shape = (3, *_height_and_width(size, "imagenet"))
+    check_shape(shape, "imagenet")
+    reading = Reading(skip_corrupt, center_crop, memory_gb, workers, cache)
+    reading.check("imagenet")
+    class_names = _class_names(folder / "train")
+    train, test = _read(folder, [folder / "train", folder / "val"], class_names, shape, reading)
+    order = torch.randperm(len(test), generator=generator(0, "test"))
+    return RawData(train, test.take(order), tuple(class_names))
+
+
 def labelled_images(root: str | Path, shape: Sequence[int], class_names: Sequence[str]) -> Split:
     """Read all images of a folder with one folder per class, with labels in the order of ``class_names``, in random order.
+
+    More than a gigabyte of decoded images is decoded each time it is used.
 
     Args:
         root: the folder; folders of some classes may be missing.
@@ -96,16 +163,39 @@ def labelled_images(root: str | Path, shape: Sequence[int], class_names: Sequenc
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
-    (found,) = _read(folder, [folder], class_names, shape)
+    (found,) = _read(folder, [folder], class_names, tuple(shape), Reading())
     return found.take(torch.randperm(len(found), generator=generator(0, "test")))
 
 
-def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+class Reading(NamedTuple):
+    """How images are read; the arguments of :func:`image_folder` of these names."""
+
+    skip_corrupt: int | float = 0
+    center_crop: float = 1.0
+    memory_gb: float = MEMORY_GB
+    workers: int | None = None
+    cache: bool = True
+
+    def check(self, where: str) -> None:
+        """Raise UsageError if an argument is out of range."""
+        check_skip_corrupt(self.skip_corrupt, f"{where}: skip_corrupt")
+        for name, value, fits, expected in (
+            ("center_crop", self.center_crop, 0 < self.center_crop <= 1, "a fraction greater than 0, at most 1"),
+            ("memory_gb", self.memory_gb, 0 <= self.memory_gb < math.inf, "a number of gigabytes, 0 or more"),
+        ):
+            if isinstance(value, bool) or not fits:
+                raise UsageError(f"{where}: {name}: expected {expected}, found {value!r}")
+        workers = self.workers
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
+            raise UsageError(f"{where}: workers: expected a number of processes, 0 or more, found {workers!r}")
+
+
+def _height_and_width(size: int | Sequence[int], where: str = "image_folder") -> tuple[int, int]:
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(sides) != 2:
-        raise UsageError(f"image_folder: size: expected one number or [height, width], found {size!r}")
+        raise UsageError(f"{where}: size: expected one number or [height, width], found {size!r}")
     for side in sides:
-        check_positive(side, "image_folder: size")
+        check_positive(side, f"{where}: size")
     return sides
 
 
@@ -169,15 +259,7 @@ def _class_folders(folder: Path) -> list[Path]:
     return [Path(entry.path) for entry in _visible(folder) if _is_folder(entry)]
 
 
-def _read(
-    root: Path,
-    parts: Sequence[Path],
-    class_names: Sequence[str],
-    shape: Sequence[int],
-    *,
-    skip_corrupt: int | float = 0,
-    cached: bool = True,
-) -> list[Split]:
+def _read(root: Path, parts: Sequence[Path], class_names: Sequence[str], shape: tuple[int, ...], reading: Reading) -> list[Split]:
     """Read all images below each part of a folder, ordered by class and file name."""
     files, labels, ends = [], [], []
     for part in parts:
@@ -185,11 +267,33 @@ def _read(
             files.append(path)
             labels.append(label)
         ends.append(len(files))
-    decoded = decode_files(root, files, shape, cached=cached)
-    check_failures(decoded, files, skip_corrupt)
+    if len(files) * math.prod(shape) > round(reading.memory_gb * 1e9):
+        return _streamed(root, files, torch.tensor(labels), ends, shape, reading)
+    decoded = decode_files(root, files, shape, center_crop=reading.center_crop, cached=reading.cache)
+    check_failures(decoded, files, reading.skip_corrupt)
     sizes = [end - start - sum(start <= index < end for index in decoded.failures) for start, end in pairwise([0, *ends])]
     read = torch.tensor([label for index, label in enumerate(labels) if index not in decoded.failures])
     return [Split(*both) for both in zip(torch.split(decoded.images, sizes), torch.split(read, sizes), strict=True)]
+
+
+def _streamed(
+    root: Path, files: list[str], labels: Tensor, ends: Sequence[int], shape: tuple[int, ...], reading: Reading
+) -> list[Split]:
+    workers, needed = cores() if reading.workers is None else reading.workers, len(files) * math.prod(shape) / 1e9
+    with shown_progress() as progress:
+        progress.message(
+            f"{root}: {len(files)} images take {needed:.2g} GB, more than the {reading.memory_gb:.2g} of memory_gb: they are "
+            f"decoded as they are used, in {f'{workers} processes' if workers else 'this process'}"
+        )
+    images = ImageFiles.of(
+        files,
+        shape,
+        skip_corrupt=reading.skip_corrupt,
+        center_crop=reading.center_crop,
+        workers=workers,
+        memory_gb=reading.memory_gb,
+    )
+    return [StreamedSplit(images, torch.arange(start, end), labels[start:end]) for start, end in pairwise([0, *ends])]
 
 
 def _labelled_files(folder: Path, class_names: Sequence[str]) -> list[tuple[str, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +63,21 @@ def bombs_refused() -> Iterator[None]:
         yield
 
 
-def decode(path: str, shape: Sequence[int]) -> NDArray[np.uint8]:
-    """As :func:`read_image`, within :func:`bombs_refused`, which is not for each thread; the DataError has the reason alone."""
+def decode(path: str, shape: Sequence[int], center_crop: float = 1.0) -> NDArray[np.uint8]:
+    """As :func:`read_image`, within :func:`bombs_refused`, which is not for each thread; the DataError has the reason alone.
+
+    Of the largest part in the middle that has the ratio of the sides, the image shows the fraction ``center_crop`` of each side.
+    """
     channels, height, width = shape
+    return _decoded(path, channels, lambda image: ImageOps.fit(image, (width, height), bleed=(1 - center_crop) / 2))
+
+
+def decode_whole(path: str, channels: int) -> NDArray[np.uint8]:
+    """As :func:`decode`, in the file's own resolution."""
+    return _decoded(path, channels, lambda image: image)
+
+
+def _decoded(path: str, channels: int, fitted: Callable[[Image.Image], Image.Image]) -> NDArray[np.uint8]:
     if not os.path.exists(path):
         raise DataError("a link to a file that does not exist")
     # Opening a pipe would wait for its writer.
@@ -75,10 +87,10 @@ def decode(path: str, shape: Sequence[int]) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             deep = any("16" in str(tile[3]) for tile in image.tile)
             upright = ImageOps.exif_transpose(image)
-            pixels = ImageOps.fit(with_channels(upright, channels, deep), (width, height))
+            pixels = np.asarray(fitted(with_channels(upright, channels, deep)))
     except Exception as error:  # Pillow's readers raise exceptions of any type on malformed files
         raise DataError(str(error).replace(f" {path!r}", "") or type(error).__name__) from error
-    return np.array(np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1), order="C")
+    return np.array(pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1), order="C")
 
 
 def with_channels(image: Image.Image, channels: int, deep: bool = False) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -20,6 +20,9 @@ scores (B, K), of which the true class has the largest. An independent classifie
 @dataclass(frozen=True, eq=False)
 class Split:
     """Inputs and labels, both on one device.
+
+    The images of a :class:`~flowclf.data.streaming.StreamedSplit` are not in memory: its :meth:`batches` and :meth:`loaded` decode
+    what they return, and ``inputs`` all of it.
 
     Attributes:
         inputs: images (N, C, H, W), uint8, 0..255; or vectors (N, D) or signals (N, C, L), float32.
@@ -58,6 +61,40 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input: (C, H, W), (D,) or (C, L)."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the inputs: uint8 for images, float32 for vectors and signals."""
+        return self.inputs.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the labels and of all inputs that are read."""
+        return self.labels.device
+
+    def loaded(self) -> Split:
+        """The split with its inputs in memory, without those that cannot be read.
+
+        Raises:
+            UsageError: if they are larger than the data set's budget of memory.
+            DataError: if more files than the data set allows cannot be read.
+        """
+        return self
+
+    def batches(self, size: int) -> Iterator[Split]:
+        """Iterate in order over parts of ``size`` examples, in memory, without what cannot be read; errors as in :meth:`loaded`.
+
+        Example:
+            >>> [len(part) for part in Split(torch.zeros(5, 2), torch.arange(5)).batches(2)]
+            [2, 2, 1]
+        """
+        for start in range(0, len(self), size):
+            yield Split(self.inputs[start : start + size], self.labels[start : start + size])
+
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device, without a copy if it is already there."""
         return Split(self.inputs.to(device), self.labels.to(device))
@@ -86,7 +123,7 @@ class Split:
         return Split(self.inputs[indices], self.labels[indices])
 
     def __repr__(self) -> str:
-        return f"Split({len(self)} of shape {tuple(self.inputs.shape[1:])}, {self.inputs.dtype}, on {self.inputs.device})"
+        return f"{type(self).__name__}({len(self)} of shape {self.shape}, {self.dtype}, on {self.device})"
 
 
 class RawData(NamedTuple):
@@ -111,7 +148,8 @@ class Batch(NamedTuple):
     Attributes:
         inputs: images (B, C, H, W), uint8, or vectors (B, D), float32, on the device of the data.
         labels: (B,), int64, on the same device.
-        generator: CPU generator seeded with (seed, epoch, position), for further random numbers, e.g. dequantisation noise.
+        generator: CPU generator seeded with (seed, epoch, position), for further random numbers, e.g. dequantisation noise. If the
+            batch is shared out among processes, all of them get it in the same state, and can draw for the whole batch.
     """
 
     inputs: Tensor
@@ -133,7 +171,7 @@ def check_raw_data(raw: RawData, name: str) -> None:
         low, high = int(split.labels.min()), int(split.labels.max())
         if low < 0 or high >= classes:
             raise DataError(f"data set '{name}': {part} labels: expected 0 to {classes - 1}, found {low} to {high}")
-    if train.inputs.dtype != test.inputs.dtype or train.inputs.shape[1:] != test.inputs.shape[1:]:
+    if (train.dtype, train.shape) != (test.dtype, test.shape):
         raise DataError(f"data set '{name}': expected training and test inputs of one shape and type, found {train} and {test}")
     missing = (torch.bincount(train.labels, minlength=classes) == 0).nonzero().flatten().tolist()
     if missing:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
-from flowclf.data import DataSet, Oracle, Split
+from flowclf.data import DataSet, Oracle, Split, StreamedSplit
 from flowclf.errors import FlowclfError, UsageError
 from flowclf.evaluation.encoding import Encoded, encode, network_inputs
 from flowclf.evaluation.limiting import limited
@@ -28,6 +28,7 @@ Need = Literal["inverse", "images", "oracle", "truth", "fixed_point", "training"
 _METAMER_IMAGES = 10_000
 _FEW_CLASSES = 100
 _INVERTED = 1000
+_ENCODED_BYTES = 2**31
 _FEWEST_INVERTED = 100
 _FEWEST_PAIRS = 500
 
@@ -44,7 +45,9 @@ class MetricContext:
     Attributes:
         classifier, seed, progress: as given.
         data: the data, or the part of them that the limit leaves.
-        limit: number of test examples, if there are more without the limit; otherwise None.
+        limit: number of test examples, if there are more without the limit; otherwise None. Without a limit, of images that are
+            decoded as they are used only as many are evaluated as have their nuisances in 2 GiB of memory.
+        limited_by_memory: whether this is so.
         whole: the data without the limit.
         protocol_name, protocol: the protocol's name, and the protocol.
         oracle: the oracle as a function, see :data:`flowclf.data.Oracle`, or None.
@@ -78,6 +81,8 @@ class MetricContext:
             raise UsageError(f"unknown evaluation protocol '{protocol}'{nearest(str(protocol), PROTOCOLS)}")
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise UsageError(f"evaluate: seed: expected an integer, found {seed!r}")
+        fitting = _fitting(classifier, data) if limit is None else None
+        self.limited_by_memory, limit = fitting is not None, limit if fitting is None else fitting
         self.whole, data = data, limited(data, limit)
         self.limit = len(data.test) if data is not self.whole else None
         self.classifier, self.data, self.seed = classifier, data, seed
@@ -97,6 +102,7 @@ class MetricContext:
         parts = ("test",) if data.all_test else ("train", "validation", "test")
         self.splits: Mapping[str, Split] = {name: getattr(data, name) for name in parts}
         self._encoded: dict[str, Encoded] = {}
+        self._labels: dict[str, Tensor] = {}
         self._shared: dict[Callable[[MetricContext], Any], Any] = {}
 
     @property
@@ -130,19 +136,24 @@ class MetricContext:
         what, batch_size = ("encoding", 128) if self.has("inverse") else ("classifying", 256)
         with self.progress.task(what, sum(len(self.splits[name]) for name in missing)) as task:
             for name in missing:
-                inputs = self.splits[name].inputs
-                found = encode(self.classifier, inputs, seed=self.seed, batch_size=batch_size, advance=task.advance)
+                split = self.splits[name]
+                labels: list[Tensor] = []
+                options: dict[str, Any] = {"advance": task.advance, "labelled": labels.append}
+                found = encode(self.classifier, split, seed=self.seed, batch_size=batch_size, **options)
                 finite = found.logits.isfinite().all(1) & found.log_prob.isfinite()
                 if not finite.all():
                     raise FlowclfError(
                         f"the classifier cannot be evaluated: its outputs are not finite for {int((~finite).sum())} of "
                         f"{len(finite)} {name} inputs, the first at index {int(finite.int().argmin())}"
                     )
-                self._encoded[name] = found
+                self._encoded[name], self._labels[name] = found, torch.cat(labels).cpu()
 
     def labels(self, split: str) -> Tensor:
-        """Labels (N,) of a split, on the CPU."""
+        """Labels (N,) of a split, on the CPU; without those of images that are found to be unreadable."""
         part: Split = getattr(self.data, split)
+        if isinstance(part, StreamedSplit):
+            self.encode(split)
+            return self._labels[split]
         return part.labels.cpu()
 
     def logits(self, split: str) -> Tensor:
@@ -167,8 +178,16 @@ class MetricContext:
     @cached_property
     def test_sample(self) -> tuple[Tensor, Tensor]:
         """Network inputs (N, *input_shape) and labels (N,) for metamers: the test data, or 10,000 of them drawn at random."""
-        part = self.data.test.sample(_METAMER_IMAGES, self.seed)
+        part = self.data.test.sample(_METAMER_IMAGES, self.seed).loaded()
         return network_inputs(self.classifier, part.inputs, torch.Generator().manual_seed(self.seed)), part.labels
+
+
+def _fitting(classifier: Classifier, data: DataSet) -> int | None:
+    """Number of test examples for an evaluation in limited memory, if images are decoded as they are used and all are too many."""
+    if not isinstance(data.test, StreamedSplit) or not isinstance(classifier, InvertibleClassifier):
+        return None
+    needed = sum(map(len, (data.train, data.validation, data.test))) * classifier.dimensions * classifier.dtype.itemsize
+    return max(1, len(data.test) * _ENCODED_BYTES // needed) if needed > _ENCODED_BYTES else None
 
 
 NEEDS: Mapping[Need, Callable[[MetricContext], bool]] = {

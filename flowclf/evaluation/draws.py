@@ -69,11 +69,15 @@ def draw_count(context: MetricContext, examples: int) -> int:
 
 
 def _nuisances(context: MetricContext, draw: int, examples: int) -> Tensor:
-    inputs, augment = context.data.train.inputs[:examples], context.data.augment
+    augment, left = context.data.augment, examples
     found = []
     with context.progress.task(f"encoding draw {draw + 1}", examples) as task:
-        for position, part in enumerate(torch.split(inputs, _CHUNK)):
+        for position, part in enumerate(context.data.train.batches(_CHUNK)):
+            inputs = part.head(left).inputs
+            left -= len(inputs)
             purpose = (context.seed, "probe", draw, position)
-            changed = augment(part, generator(*purpose, "augmentation")) if augment else part
+            changed = augment(inputs, generator(*purpose, "augmentation")) if augment else inputs
             found.append(encode(context.invertible, changed, seed=mix_seed(*purpose), advance=task.advance).nuisance)
+            if not left:
+                break
     return torch.cat(found)

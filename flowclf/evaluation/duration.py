@@ -46,10 +46,11 @@ def evaluation_seconds(context: MetricContext, keys: Collection[str]) -> tuple[f
     if "probe" in groups and isinstance(clf, InvertibleClassifier):
         examples = _probe_examples(context)
         passes += (draw_count(context, examples) - 1) * examples
-    seconds = passes * seconds_per_input(clf, test.inputs)
+    some = test.head(_LARGEST_BATCH).loaded().inputs
+    seconds = passes * seconds_per_input(clf, some)
     if "metamers" in groups and context.oracle is not None:
         judged = 3 * context.protocol.pairs + 2 * len(test)
-        seconds += judged * _oracle_seconds(context, test.inputs[:_LARGEST_BATCH])
+        seconds += judged * _oracle_seconds(context, some)
     least = most = seconds
     if "probe" in groups and isinstance(clf, InvertibleClassifier):
         kinds = probe_kinds(context.protocol_name, images=len(clf.input_shape) == 3).values()

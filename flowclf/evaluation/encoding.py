@@ -70,11 +70,12 @@ def network_inputs(clf: Classifier, data: Tensor, generator: torch.Generator | N
 
 def encode(
     clf: Classifier,
-    data: Tensor,
+    data: Tensor | Split,
     *,
     seed: int = 0,
     batch_size: int = 128,
     advance: Callable[[int], object] | None = None,
+    labelled: Callable[[Tensor], object] | None = None,
 ) -> Encoded:
     """Encode stored data batch by batch, in eval mode, without gradients.
 
@@ -82,13 +83,14 @@ def encode(
 
     Args:
         clf: the classifier.
-        data: (N, C, H, W) uint8, 0..255, or (N, D) continuous.
+        data: (N, C, H, W) uint8, 0..255, or (N, D) continuous; or a split, whose images may be in files.
         seed: random seed of the noise.
         batch_size: inputs per batch. On a CPU, batches whose feature maps outgrow its caches take twice as long.
         advance: called with the number of inputs after each batch.
+        labelled: called with the labels of each batch of a split, in which images that cannot be read are left out.
 
     Raises:
-        UsageError: if there are no data, or the batch size is below 1.
+        UsageError: if there are no data, none that can be read, or the batch size is below 1.
 
     Example:
         >>> import flowclf
@@ -102,12 +104,18 @@ def encode(
         raise UsageError(f"batch_size must be at least 1, found {batch_size}")
     generator = torch.Generator().manual_seed(seed)
     rows: list[tuple[Tensor, ...]] = []
+    parts = data.batches(batch_size) if isinstance(data, Split) else torch.split(data, batch_size)
     with evaluating(clf):
-        for batch in torch.split(data, batch_size):
+        for part in parts:
+            batch = part.inputs if isinstance(part, Split) else part
             logits, nuisance, log_prob = clf(network_inputs(clf, batch, generator))
             if isinstance(clf, InvertibleClassifier):
                 log_prob = clf.prior.log_prob(logits, nuisance) + log_prob
             rows.append((logits.cpu(), nuisance.cpu(), log_prob.cpu()))
             if advance is not None:
                 advance(len(batch))
+            if labelled is not None and isinstance(part, Split):
+                labelled(part.labels)
+    if not rows:
+        raise UsageError(f"expected at least one input that can be read, found none of {len(data)}")
     return Encoded(*map(torch.cat, zip(*rows, strict=True)))

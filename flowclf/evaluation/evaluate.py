@@ -99,7 +99,8 @@ def _announce(context: MetricContext) -> None:
     if context.limit is not None:
         sizes = (f"{len(context.splits[name]):,} of {len(getattr(context.whole, name)):,} {name}" for name in context.splits)
         weaker = "; probes find less than with all training examples" if context.has("inverse") and context.has("training") else ""
-        context.progress.message(f"limited evaluation: {', '.join(sizes)} examples{weaker}")
+        because = "; the nuisances of more would not fit in memory" if context.limited_by_memory else ""
+        context.progress.message(f"limited evaluation: {', '.join(sizes)} examples{weaker}{because}")
     if context.has("gaps"):
         context.progress.message(f"left out: {left_out(context)}")
 

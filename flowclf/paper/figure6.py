@@ -45,7 +45,7 @@ def interpolations(
     """Compute the images along each pair's path, (P, T, C, H, W), and the classes that the oracle assigns to them, (P, T)."""
     generator = torch.Generator().manual_seed(seed)
     with evaluating(clf):
-        x1, x2 = (network_inputs(clf, data.test.inputs[indices], generator) for indices in pairs)
+        x1, x2 = (network_inputs(clf, data.test.take(indices).inputs, generator) for indices in pairs)
         path = [quantized(clf, step) for step in interpolate(clf, x1, x2, steps)]
         pictures = torch.stack([(255 * step).round().to(torch.uint8) for step in path], dim=1)
         readings = torch.stack([oracle(step).argmax(1) for step in path], dim=1)

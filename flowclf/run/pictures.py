@@ -120,7 +120,7 @@ def metamers(
         check_fits(classifier, chosen, ("test",))
         test = chosen.test.to(classifier.device)
         pairs = [indices.to(classifier.device) for indices in draw_pairs(test.labels, count, seed=seed)]
-        first, second = (test.inputs[indices].to(classifier.dtype) / 255 for indices in pairs)
+        first, second = (test.take(indices).inputs.to(classifier.dtype) / 255 for indices in pairs)
         names = ("logits_of_label", "nuisance_of_label")
         labels = {name: test.labels[indices].cpu().numpy() for name, indices in zip(names, pairs, strict=True)}
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from flowclf.settings import TrainSettings
 from flowclf.training.cuda_graphs import Passes
 from flowclf.training.ema import MovingAverage, Weights, copied
 from flowclf.training.freezing import Freezing
-from flowclf.training.meters import Meters
+from flowclf.training.meters import Meters, Pace
 from flowclf.training.optimizers import build_optimizer
 from flowclf.training.overfitting import first_signs
 from flowclf.training.precision import subnet_dtype
@@ -34,6 +35,8 @@ from flowclf.training.validation import validate_adversary, validate_classifier
 
 Row = dict[str, Any]
 _INITIALIZATION_SAMPLES = 512
+_INITIALIZATION_NUMBERS = 2**24
+"""Pixel values of all images of an initialisation: of large images fewer are enough, and 512 would need gigabytes."""
 _READ_EVERY = 16
 """Steps between two reads of what a GPU has computed, each of which waits for it."""
 
@@ -99,7 +102,8 @@ class Trainer:
         self.schedule = build_schedule(plain(settings.schedule), self.total_steps, self.steps_per_epoch)
         self.dtype = subnet_dtype(settings.precision, classifier.device) if invertible else None
         if not classifier.initialized:
-            images = data.train.inputs[:_INITIALIZATION_SAMPLES].to(classifier.device)
+            samples = min(_INITIALIZATION_SAMPLES, max(2, _INITIALIZATION_NUMBERS // math.prod(data.image_shape)))
+            images = data.train.head(samples).loaded().inputs.to(classifier.device)
             generator = torch.Generator().manual_seed(mix_seed(data.seed, "initialization"))
             with repeatable(classifier.device):
                 classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
@@ -139,16 +143,19 @@ class Trainer:
         """
         progress = progress or SilentProgress()
         last = self.total_steps if until is None else min(until, self.total_steps)
-        every = self.settings.checkpoint_every_steps
+        every, pace = self.settings.checkpoint_every_steps, Pace()
+        unit = "images/s" if len(self.data.image_shape) == 3 else "examples/s"
         self.classifier.train()
         self.loss.train()
         try:
             with _training_mode(self.classifier, self.settings, self.dtype), progress.task("training", self.total_steps) as task:
                 task.advance(self.step)
                 started = time.perf_counter()
+                pace.restart()
                 for batch in self._batches(last):
                     self._train_step(batch)
-                    task.advance(1, **{name: number for name, number in self.meters.latest.items() if name != "gradient_norm"})
+                    values = {name: number for name, number in self.meters.latest.items() if name != "gradient_norm"}
+                    task.advance(1, **values, **{unit: pace.advance(len(batch.labels))})
                     finished = (stop is not None and stop()) or self.step == last
                     ended = self.step % self.steps_per_epoch == 0
                     if ended or finished or (every and self.step % every == 0):
@@ -165,6 +172,7 @@ class Trainer:
                         if on_state is not None:
                             on_state(self)
                         started = time.perf_counter()
+                        pace.restart()
                     if finished:
                         break
         finally:

@@ -1,8 +1,10 @@
-"""Means of what the training steps measure."""
+"""Means of what the training steps measure, and how fast they are."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +74,31 @@ class Meters:
         """Restore a state of :meth:`state_dict`, which may have further keys."""
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
         self._unread, self.latest = [], {}
+
+
+class Pace:
+    """Examples per second over the latest steps, at most ``steps`` of them, with the time that they waited for data.
+
+    Example:
+        >>> pace = Pace()
+        >>> pace.advance(128) >= 0
+        True
+    """
+
+    def __init__(self, steps: int = 50) -> None:
+        self._steps: deque[tuple[float, int]] = deque(maxlen=steps + 1)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin again, after something that is not a step."""
+        self._steps.clear()
+        self._steps.append((time.perf_counter(), 0))
+
+    def advance(self, examples: int) -> float:
+        """Count the examples of a step that has just ended; returns examples per second."""
+        self._steps.append((time.perf_counter(), examples))
+        counted = sum(examples for _, examples in list(self._steps)[1:])
+        return counted / max(self._steps[-1][0] - self._steps[0][0], 1e-9)
 
 
 def _check_finite(step: int, numbers: Mapping[str, float]) -> None:

@@ -23,14 +23,15 @@ def typical_bits(classifier: InvertibleClassifier, data: DataSet) -> TypicalBits
         data: on any device.
     """
     name = "validation" if len(data.validation) >= _FEWEST else "train"
-    inputs = (data.validation if name == "validation" else data.train).sample(_MOST, data.seed).inputs
+    sample = (data.validation if name == "validation" else data.train).sample(_MOST, data.seed)
     preprocessing, scale = classifier.preprocessing, 1 if classifier.preprocessing.bits is None else 255
     rows = []
     with evaluating(classifier):
-        for batch in torch.split(inputs, 500):
-            x = preprocessing(batch.to(classifier.device, classifier.dtype) / scale)
+        for part in sample.batches(500):
+            x = preprocessing(part.inputs.to(classifier.device, classifier.dtype) / scale)
             rows.append(preprocessing.bits_per_dim(classifier.log_prob(x)).double().cpu())
-    median, high = torch.cat(rows).quantile(torch.tensor([0.5, 0.9], dtype=torch.float64)).tolist()
+    bits = torch.cat(rows)
+    median, high = bits.quantile(torch.tensor([0.5, 0.9], dtype=torch.float64)).tolist()
     if not (math.isfinite(median) and math.isfinite(high)):
         return None
-    return TypicalBits(data=name, examples=len(inputs), median=median, high=high)
+    return TypicalBits(data=name, examples=len(bits), median=median, high=high)

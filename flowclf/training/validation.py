@@ -18,29 +18,30 @@ from flowclf.modes import evaluating
 def validate_classifier(classifier: Classifier, data: DataSet) -> dict[str, float]:
     """Error and cross-entropy, and bits per dimension if the classifier has an inverse."""
     totals: dict[str, float] = defaultdict(float)
+    count = 0
     with evaluating(classifier):
         for encoding, labels in _encodings(classifier, data):
+            count += len(labels)
             totals["error"] += float((encoding.logits.argmax(1) != labels).sum())
             totals["cross_entropy_nats"] += float(functional.cross_entropy(encoding.logits, labels, reduction="sum"))
             if isinstance(classifier, InvertibleClassifier):
                 log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
                 totals["bits_per_dim"] += float(classifier.preprocessing.bits_per_dim(log_prob).sum())
-    return {name: total / len(data.validation) for name, total in totals.items()}
+    return {name: total / count for name, total in totals.items()}
 
 
 def validate_adversary(loss: AdversarialLoss, classifier: Classifier, data: DataSet) -> dict[str, float]:
     """The adversary's own loss."""
-    total = 0.0
+    total, count = 0.0, 0
     with evaluating(classifier), evaluating(loss):
         for encoding, labels in _encodings(classifier, data):
             total += float(loss.adversary_loss(encoding, labels)) * len(labels)
-    return {loss.adversary_loss_name: total / len(data.validation)}
+            count += len(labels)
+    return {loss.adversary_loss_name: total / count}
 
 
 def _encodings(classifier: Classifier, data: DataSet) -> Iterator[tuple[Encoding, Tensor]]:
     """Encodings of the validation part and their labels, in batches; the noise is the same after every epoch."""
-    split = data.validation
     generator = torch.Generator().manual_seed(mix_seed(data.seed, "validation"))
-    for start in range(0, len(split), 500):
-        inputs, labels = split.inputs[start : start + 500], split.labels[start : start + 500]
-        yield classifier(classifier.preprocessing.dequantize(inputs, generator).to(classifier.dtype)), labels
+    for part in data.validation.batches(500):
+        yield classifier(classifier.preprocessing.dequantize(part.inputs, generator).to(classifier.dtype)), part.labels

@@ -42,9 +42,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = decoding.decode
 
-    def counting(path: str, shape: Any) -> Any:
+    def counting(path: str, shape: Any, *rest: Any) -> Any:
         names.append(Path(path).name)
-        return original(path, shape)
+        return original(path, shape, *rest)
 
     monkeypatch.setattr(decoding, "decode", counting)
     return names
@@ -157,10 +157,10 @@ def test_files_that_cannot_be_read_are_remembered_with_the_others(root: Path, de
 def test_a_file_that_could_not_be_read_only_then_is_read_later(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = decoding.decode
 
-    def failing(path: str, shape: Any) -> Any:
+    def failing(path: str, shape: Any, *rest: Any) -> Any:
         if path.endswith("a/2.png"):
             raise DataError("the disk was busy")
-        return original(path, shape)
+        return original(path, shape, *rest)
 
     monkeypatch.setattr(decoding, "decode", failing)
     with pytest.raises(DataError, match="1 of 12 files cannot be read as images"):
@@ -231,11 +231,11 @@ def test_a_large_folder_is_announced_and_counted(root: Path, capsys: pytest.Capt
     counted: list[int] = []
     original = decoding._decode
 
-    def decode(files: Any, shape: Any, progress: Any) -> Any:
+    def decode(files: Any, shape: Any, center_crop: Any, progress: Any) -> Any:
         with progress.task("checking", 1) as task:
             task.advance(1)
         counted.append(len(files))
-        return original(files, shape, progress)
+        return original(files, shape, center_crop, progress)
 
     monkeypatch.setattr(decoding, "_decode", decode)
     assert main(["recipe", "run", str(recipe), "--dry-run"]) == 0
@@ -256,7 +256,7 @@ def test_progress_counts_every_file(root: Path) -> None:
         def advance(self, n: int = 1, **values: float) -> None:
             counts.append(n)
 
-    decoding._decode(sorted(map(str, root.glob("*/*"))), (1, 8, 8), Counting())
+    decoding._decode(sorted(map(str, root.glob("*/*"))), (1, 8, 8), 1.0, Counting())
     assert counts == [-12, 12]
 
 

@@ -22,8 +22,8 @@ from scipy.io import savemat
 from servers import Behaviour, Server, body, flipped, redirect, serving, silent, slowly, status
 
 import flowclf.data
-from benchmarks.torchvision_compat import import_torchvision
 from flowclf.data import downloaded_sets
+from flowclf.data.torchvision_import import import_torchvision
 from flowclf.errors import ChecksumError, DataError, UnreachableError
 from flowclf.remote.downloads import Content
 

@@ -371,7 +371,8 @@ def test_progress_is_told_of_steps_and_epochs() -> None:
     assert listener.total == 15
     assert listener.steps == [0, *[1] * 7]
     assert listener.rows == trainer.rows
-    assert set(listener.values[-1]) == {"loss", "cross_entropy_nats"}
+    assert set(listener.values[-1]) == {"loss", "cross_entropy_nats", "images/s"}
+    assert all(values["images/s"] > 0 for values in listener.values[1:])
     again = Listener()
     trainer.run(progress=again)
     assert again.steps == [7, *[1] * 8]

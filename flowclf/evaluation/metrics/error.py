@@ -60,7 +60,7 @@ def _chance_error(context: MetricContext) -> float:
 
 def example_count(context: MetricContext, split: str) -> int:
     """Number of examples of a split."""
-    return len(context.splits[split])
+    return len(context.labels(split))
 
 
 METRICS = (

@@ -27,16 +27,18 @@ def _oracle_errors(context: MetricContext) -> tuple[float, float]:
     clf, oracle, test = context.invertible, context.oracle, context.data.test
     if oracle is None:
         raise UsageError("expected an oracle, found none")
-    clean_wrong = noisy_wrong = 0
+    clean_wrong = noisy_wrong = count = 0
     generator = torch.Generator().manual_seed(context.seed)
     with context.progress.task("oracle", len(test)) as task, evaluating(oracle if isinstance(oracle, nn.Module) else nn.Identity()):
-        for inputs, labels in zip(torch.split(test.inputs, _BATCH), torch.split(test.labels, _BATCH), strict=True):
+        for part in test.batches(_BATCH):
+            inputs, labels = part.inputs, part.labels
             noisy = clf.preprocessing.inverse(network_inputs(clf, inputs, generator))
             clean = noisy if clf.preprocessing.bits is None else inputs.to(noisy) / 255
             clean_wrong += int((oracle(clean).argmax(1) != labels.to(clf.device)).sum())
             noisy_wrong += int((oracle(noisy).argmax(1) != labels.to(clf.device)).sum())
+            count += len(labels)
             task.advance(len(labels))
-    return clean_wrong / len(test), noisy_wrong / len(test)
+    return clean_wrong / count, noisy_wrong / count
 
 
 def _pairs(context: MetricContext) -> int:

@@ -12,9 +12,13 @@ from flowclf.evaluation.inverse_error import InverseError, forward_inverse_error
 from flowclf.evaluation.metric import Metric
 
 
+def _examples(context: MetricContext) -> int:
+    return min(context.inverted_examples, len(context.labels("test")))
+
+
 def _of_x(context: MetricContext) -> InverseError:
-    inputs = context.data.test.inputs[: context.inverted_examples]
-    x = network_inputs(context.classifier, inputs, torch.Generator().manual_seed(context.seed))
+    part = next(context.data.test.batches(context.inverted_examples))
+    x = network_inputs(context.classifier, part.inputs, torch.Generator().manual_seed(context.seed))
     return inverse_error(context.invertible, x)
 
 
@@ -38,7 +42,7 @@ _OF_X = "largest |F⁻¹(F(x)) − x|, network inputs"
 _OF_Z = "largest |F(F⁻¹(z)) − z|, logits of one input with the nuisances of another"
 
 METRICS = (
-    _of_inverse("numerics.examples", "count", "test inputs inverted", lambda context: context.inverted_examples),
+    _of_inverse("numerics.examples", "count", "test inputs inverted", _examples),
     _of_inverse("numerics.inverse_error_max", "number", _OF_X, lambda context: context.once(_of_x).max, headline="Inverse error"),
     _of_inverse("numerics.inverse_error_mean", "number", "mean |F⁻¹(F(x)) − x|", lambda context: context.once(_of_x).mean),
     _of_inverse("numerics.forward_inverse_error_max", "number", _OF_Z, lambda context: context.once(_of_z).max),

@@ -2,11 +2,12 @@
 
 torchvision from PyPI is built against CUDA; beside a CPU build of torch its library does not load, and the import fails
 because two operators that it describes do not exist. Its data sets and transforms need no compiled operator, so stating
-their schemas is enough. Nothing else of flowclf imports torchvision.
+their schemas is enough. Nothing else of flowclf imports torchvision, and nothing does before it is needed: it takes seconds.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from flowclf.errors import UsageError
 
-__all__ = ["import_torchvision"]
+__all__ = ["import_torchvision", "transforms"]
 
 _OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -38,6 +39,13 @@ def import_torchvision() -> Any:
             return importlib.import_module("torchvision")
     except (ImportError, RuntimeError, AttributeError) as error:
         raise UsageError(f"torchvision cannot be imported beside torch {torch.__version__}: {error}") from error
+
+
+@functools.cache
+def transforms() -> Any:
+    """The module ``torchvision.transforms.v2``; raises as :func:`import_torchvision`."""
+    import_torchvision()
+    return importlib.import_module("torchvision.transforms.v2")
 
 
 def _define_missing() -> None:
