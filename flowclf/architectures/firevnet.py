@@ -49,7 +49,7 @@ def firevnet(
         coupling: the couplings' transformer, a registered name: affine, additive (log_det 0), rational_quadratic.
         bound: largest absolute log-scale of an affine coupling, nats.
         mixing: parametrisation of the 1x1 convolutions; ``permutation`` uses fixed random permutations of the channels instead.
-        actnorm: put an ActNorm before each block and at the end.
+        actnorm: put an ActNorm before each block and at the end, with ``readout_first`` only if ``pixelwise``.
         normalization: normalisation in the couplings' subnets.
         factor_out: factor half of the channels out after each stage except the last.
         order: place of the readout.
@@ -136,7 +136,7 @@ def _readout_first(
         mixed = {"logit_conv1x1": {"parametrization": mixing, **place, **here}}
         coupling = {"logit_coupling": {"subnet": {"conditional_conv": {"width": width, **each}}, "bound": bound, **given}}
         specs += ["squeeze", {"repeat": count, "nodes": [*norm, mixed, coupling]}]
-    return [*specs, {"logit_actnorm": {**scaled, **each, "detach_logits": True}}] if actnorm else specs
+    return [*specs, {"logit_actnorm": {**scaled, **each, "detach_logits": True}}] if actnorm and pixelwise else specs
 
 
 def firevnet_fc(

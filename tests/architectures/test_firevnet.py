@@ -99,9 +99,11 @@ def test_the_plan_of_couplings_given_the_logits() -> None:
 
 
 def test_the_plan_of_a_readout_first() -> None:
-    kinds = [row.kind for row in build_classifier((1, 8, 8), firevnet(**SMALL, **FIRST), classes=4).node_rows()]
     block = ["logit_actnorm", "logit_conv1x1", "logit_coupling"]
-    assert kinds == ["logit_readout", "squeeze", *block, "squeeze", *block, "logit_actnorm", "split_head"]
+    plan = ["logit_readout", "squeeze", *block, "squeeze", *block]
+    for options, more in (({}, []), ({"pixelwise": True}, ["logit_actnorm"])):
+        rows = build_classifier((1, 8, 8), firevnet(**SMALL, **FIRST, **options), classes=4).node_rows()
+        assert [row.kind for row in rows] == [*plan, *more, "split_head"]
 
 
 def test_blocks_and_widths_are_by_stage() -> None:
