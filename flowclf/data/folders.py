@@ -123,7 +123,10 @@ def imagenet(
         size: height and width in pixels, one number for both or ``[H, W]``.
         center_crop: as for :func:`image_folder`; by default as usual, 224 pixels of 256. Training images with
             ``augment: {resized_crop: 0.08}`` are cropped from the whole file instead.
-        skip_corrupt, memory_gb, workers, cache: as for :func:`image_folder`.
+        skip_corrupt: largest number of files, or fraction of the files, that may be skipped, as for :func:`image_folder`.
+        memory_gb: size of decoded images, in gigabytes, above which they are decoded as they are used.
+        workers: processes that decode then, null for the number of cores, at most 8.
+        cache: keep decoded images that fit in memory, as for :func:`image_folder`.
 
     Raises:
         UsageError: if a folder does not exist, or an argument is out of range.

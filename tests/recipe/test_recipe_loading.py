@@ -68,6 +68,8 @@ def test_the_example_of_the_design():
         "crop": 0,
         "flip": False,
         "noise": 0.0,
+        "resized_crop": None,
+        "color": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
     }
     assert recipe.data.arguments == {}
     assert recipe.model.name == "firevnet"
