@@ -18,7 +18,7 @@ from flowclf.fixed_point import Peak, round_to_grid
 from flowclf.nodes.base import BijectiveNode, Shape, Shapes, positions
 from flowclf.nodes.gradients import BackwardStep, gradients
 from flowclf.nodes.transformers import Transformer
-from flowclf.subnets import Subnet, build_subnet, wants_context, wants_size, wants_vectors
+from flowclf.subnets import Subnet, build_subnet, wants_context, wants_vectors
 
 
 class Partition(Protocol):
@@ -107,7 +107,7 @@ class ConditionalNode(BijectiveNode):
             spatial=spatial,
             pooled=pooled,
             context_channels=of_vectors if self.vectors_apart else None,
-            size=self.shape[1:] if spatial and wants_size(subnet) else None,
+            size=self.shape[1:] if spatial else None,
         )
         self.transformer = transformer
         self.subnet_dtype: torch.dtype | None = None

@@ -28,7 +28,7 @@ class LogitActNorm(ChannelNorm):
         classes: K.
         conditional: whether there are S and B.
         pixelwise: S c and B c are maps, with an entry for each pixel, rather than one for each channel. What a digit's pixels are
-            depends on their place, of which a convolution sees nothing but the margins.
+            depends on their place, of which a convolution sees nothing but the margins. In vectors each entry is a channel.
         min_std: as in :class:`~flowclf.nodes.ActNorm`.
         logit_scale: as in the head, so that c is the classifier's.
         dct: as in the head.
@@ -36,7 +36,7 @@ class LogitActNorm(ChannelNorm):
         detach_logits: stop the gradient to c.
 
     Raises:
-        GraphError: if the head would have fewer channels than classes.
+        GraphError: if the head would have fewer channels than classes, or ``pixelwise`` is without ``conditional``.
 
     Example:
         >>> node = LogitActNorm([(4, 14, 14)], classes=10, dct=False, squeezes=1)
@@ -61,12 +61,13 @@ class LogitActNorm(ChannelNorm):
         detach_logits: bool = False,
     ) -> None:
         super().__init__(dims_in, dims_c, min_std=min_std)
+        if pixelwise and not conditional:
+            raise GraphError("LogitActNorm: pixelwise: true needs conditional: true, found false")
         self.space = logit_space(dims_in, LogitPlace(classes, dct, squeezes), "LogitActNorm")
         self.probabilities = ClassProbabilities(self.space, logit_scale, detach_logits)
         self.pixelwise = pixelwise and len(self.shape) > 1
-        self.by_class_shape = self.shape if self.pixelwise else (self.shape[0], *(1,) * (len(self.shape) - 1))
-        entries = 2 * math.prod(self.by_class_shape)
-        self.by_class = nn.Parameter(torch.zeros(entries, classes)) if conditional else None
+        entries = math.prod(self.shape) if self.pixelwise else self.shape[0]
+        self.by_class = nn.Parameter(torch.zeros(2 * entries, classes)) if conditional else None
         self.preserves_logits = self.space.place
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,14 +82,13 @@ class LogitActNorm(ChannelNorm):
         log_scale, shift = self._per_channel(self.log_scale), self._per_channel(self.bias)
         if self.by_class is None:
             return log_scale, shift
-        by_scale, by_shift = (self.probabilities(x) @ self.by_class.T).chunk(2, dim=1)
-        log_scale, shift = (
-            value + by_class.view(-1, *self.by_class_shape) for value, by_class in ((log_scale, by_scale), (shift, by_shift))
-        )
+        shape = self.shape if self.pixelwise else log_scale.shape[1:]
+        by_scale, by_shift = (self.probabilities(x) @ self.by_class.T).view(x.shape[0], 2, *shape).unbind(1)
+        log_scale, shift = log_scale + by_scale, shift + by_shift
         return (self.space.scales(log_scale) if self.pixelwise else log_scale), shift
 
     def _log_det(self, log_scale: Tensor, x: Tensor) -> Tensor:
-        if self.pixelwise and self.by_class is not None:
+        if self.pixelwise:
             return self.space.log_det(log_scale)
         return (log_scale.flatten(1) @ self.space.free.to(x)).expand(x.shape[0])
 

@@ -171,7 +171,7 @@ class LogitReadout(ConditionalNode):
         spec = "residual" if subnet is None else subnet
 
         def with_linear_layer(channels_in: int, channels_out: int) -> nn.Module:
-            body = build_subnet(spec, channels_in, features, spatial=True)
+            body = build_subnet(spec, channels_in, features, spatial=True, size=shape[1:])
             last = nn.Linear(features * positions(shape), channels_out)
             nn.init.zeros_(last.bias)
             return nn.Sequential(body, nn.Flatten(), last)

@@ -29,7 +29,6 @@ from flowclf.subnets.building import (
     takes_maps,
     takes_vectors,
     wants_context,
-    wants_size,
     wants_vectors,
 )
 from flowclf.subnets.convolutional import cnn, conditional_conv, conv, is_hooked, pointwise, pooling_stages, residual
@@ -52,6 +51,5 @@ __all__ = [
     "takes_maps",
     "takes_vectors",
     "wants_context",
-    "wants_size",
     "wants_vectors",
 ]

@@ -61,11 +61,6 @@ def wants_context(spec: Subnet) -> bool:
     return spec is not None and "context_channels" in inspect.signature(_function(spec)).parameters
 
 
-def wants_size(spec: Subnet) -> bool:
-    """Whether a subnet wants to know the height and width of its feature maps: it has an argument ``size``."""
-    return spec is not None and "size" in inspect.signature(_function(spec)).parameters
-
-
 def gives_vectors(spec: Subnet) -> bool:
     """Whether a subnet makes one vector of feature maps."""
     return spec is not None and getattr(_function(spec), "makes", None) == "vectors"
@@ -89,7 +84,7 @@ def build_subnet(
         spatial: whether it gets feature maps.
         pooled: whether it may return vectors for feature maps.
         context_channels: passed to a subnet that takes a context.
-        size: height and width of the feature maps, passed to a subnet that wants them.
+        size: height and width of the feature maps, passed to a subnet that has an argument ``size``.
 
     Raises:
         GraphError: if the spec has another form, or the subnet does not accept the arguments or such inputs.
@@ -103,7 +98,7 @@ def build_subnet(
     if gives_vectors(spec) and not pooled:
         raise GraphError(f"subnet {getattr(function, '__name__', repr(function))} returns vectors (D,), for a logit_readout only")
     supplied: dict[str, Any] = {} if context_channels is None else {"context_channels": context_channels}
-    if size is not None:
+    if size is not None and "size" in inspect.signature(function).parameters:
         supplied["size"] = size
     if callable(spec):
         module: nn.Module = spec(channels_in, channels_out, **supplied)

@@ -124,7 +124,7 @@ class ConditionalBottleneck(nn.Module):
         """A map for each channel, (B, width, H, W), channels last, as convolutions prefer."""
         assert self.maps is not None
         maps: Tensor = self.maps(context)
-        return maps.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+        return maps.view(x.shape[0], *x.shape[2:], self.first.out_channels).permute(0, 3, 1, 2)
 
 
 @takes_maps

@@ -34,7 +34,10 @@ def _all() -> list[InvertibleClassifier]:
     grid = flowclf.build_classifier(
         (1, 8, 8), ["squeeze", "additive_coupling", {"split_head": {"dct": False}}], 4, stream="fixed_point"
     )
-    return [tiny.image_classifier(), tiny.vector_classifier(), splines, grid.eval()]
+    readout = {"order": "readout_first", "readout": {"cnn": {"widths": [4]}}, "blocks": 1, "width": 4}
+    first = [firevnet(**readout), firevnet(**readout, dct=False, fold=True, pixelwise=True)]
+    readouts = [flowclf.build_classifier((1, 8, 8), specs, 4).eval() for specs in first]
+    return [tiny.image_classifier(), tiny.vector_classifier(), splines, grid.eval(), *readouts]
 
 
 @pytest.mark.parametrize("activations", ["store", "recompute"])

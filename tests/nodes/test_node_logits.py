@@ -132,6 +132,11 @@ def test_scales_and_shifts_of_pixels_depend_on_the_class() -> None:
     assert torch.equal(z[:, :2], x[:, :2])
 
 
+def test_only_what_depends_on_the_class_differs_between_pixels() -> None:
+    with pytest.raises(GraphError, match="pixelwise: true needs conditional: true"):
+        LogitActNorm([(3, 2, 4)], classes=2, conditional=False, pixelwise=True)
+
+
 @pytest.mark.parametrize(("shape", "squeezes"), [((1, 8, 8), 2), ((3, 6, 4), 1), ((5, 2, 2), 0)])
 def test_folded_logits_have_room_in_both_directions(shape: tuple[int, ...], squeezes: int) -> None:
     """Any logits are within reach of pixels that are not darker than the darkest of the two corners."""
@@ -243,3 +248,14 @@ def test_a_subnet_that_takes_a_context_gets_vectors_apart_from_maps() -> None:
     node = LogitCoupling([(6, 2, 3)], [(2, 2, 3), (4,)], classes=3, subnet=subnet)
     node((torch.randn(7, 6, 2, 3),), c=(torch.randn(7, 2, 2, 3), torch.randn(7, 4)))
     assert seen == [(5, 6, 7, 2, 3), (7, 5, 2, 3), (7, 7)]
+
+
+def test_a_subnet_of_a_readout_is_told_the_size_of_its_maps() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def subnet(channels_in: int, channels_out: int, *, size: tuple[int, int]) -> nn.Module:
+        seen.append(size)
+        return nn.Conv2d(channels_in, channels_out, 1)
+
+    LogitReadout([(6, 2, 3)], classes=3, subnet=subnet)
+    assert seen == [(2, 3)]
