@@ -49,14 +49,14 @@ def firevnet(
         coupling: the couplings' transformer, a registered name: affine, additive (log_det 0), rational_quadratic.
         bound: largest absolute log-scale of an affine coupling, nats.
         mixing: parametrisation of the 1x1 convolutions; ``permutation`` uses fixed random permutations of the channels instead.
-        actnorm: put an ActNorm before each block and at the end, with ``readout_first`` only if ``pixelwise``.
+        actnorm: put an ActNorm before each block and, with ``readout_last`` or ``pixelwise``, at the end.
         normalization: normalisation in the couplings' subnets.
         factor_out: factor half of the channels out after each stage except the last.
         order: place of the readout.
         readout: the classifier of ``readout_first``: the spec of a subnet that returns vectors; by default ``cnn``.
         pixelwise: with ``readout_first``, what is given the class may differ from pixel to pixel in the couplings' subnets, see
             ``conditional_conv``, and in a :class:`~flowclf.nodes.LogitActNorm` at the end. For images that have the same thing at
-            the same place, such as digits. With it in all ActNorms, trainings diverged from the likelihood they had.
+            the same place, such as digits.
         fold: with ``readout_first`` and without ``dct``, a :class:`~flowclf.nodes.LogitFold` before the readout: metamers of images
             with black corners then keep their prediction when their pixels are clipped to the range of an image.
         readout_width: channels of the readout's hidden layers with ``readout_last``; 0 for no readout.
@@ -89,16 +89,16 @@ def firevnet(
             "readout_width": (readout_width, (0,)),
             "readout_blocks": (readout_blocks, (2,)),
             "logit_couplings": (logit_couplings, (0,)),
-            "dct": (dct, (False,) if fold else (False, True)),
         }
     for name, (given, allowed) in arguments.items():
         if given not in allowed:
-            raise UsageError(f"firevnet: {name}: {given!r} does not fit order: {order}{', fold: true' if name == 'dct' else ''}")
+            raise UsageError(f"firevnet: {name}: {given!r} does not fit order: {order}")
+    if fold and dct:
+        raise UsageError("firevnet: fold: True needs dct: False")
     if order == "readout_first":
-        each = list(zip(counts, widths, strict=True))
         first = [{"logit_fold": {"squeezes": stages}}] if fold else []
-        flow = _readout_first(each, readout or "cnn", bound, mixing, actnorm, pixelwise, {"dct": dct}, logit_scale)
-        return [*first, *flow, head]
+        place, each = {"dct": dct}, list(zip(counts, widths, strict=True))
+        return [*first, *_readout_first(each, readout or "cnn", bound, mixing, actnorm, pixelwise, place, logit_scale), head]
     norm = ["actnorm"] if actnorm else []
     subnets = [{"conv": {"width": channels, "normalization": normalization}} for channels in widths]
     specs: list[Any] = []
@@ -136,7 +136,9 @@ def _readout_first(
         mixed = {"logit_conv1x1": {"parametrization": mixing, **place, **here}}
         coupling = {"logit_coupling": {"subnet": {"conditional_conv": {"width": width, **each}}, "bound": bound, **given}}
         specs += ["squeeze", {"repeat": count, "nodes": [*norm, mixed, coupling]}]
-    return [*specs, {"logit_actnorm": {**scaled, **each, "detach_logits": True}}] if actnorm and pixelwise else specs
+    if actnorm and pixelwise:
+        specs.append({"logit_actnorm": {**scaled, **each, "detach_logits": True}})
+    return specs
 
 
 def firevnet_fc(

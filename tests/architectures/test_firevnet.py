@@ -130,7 +130,6 @@ def test_lists_of_another_length_are_refused(arguments: dict[str, Any]) -> None:
         ("readout", {"readout": "cnn"}),
         ("pixelwise", {"pixelwise": True}),
         ("fold", {"fold": True}),
-        ("dct", {**FIRST, "fold": True}),
         ("readout_width", {**FIRST, "readout_width": 4}),
         ("readout_blocks", {**FIRST, "readout_blocks": 3}),
         ("coupling", {**FIRST, "coupling": "additive"}),
@@ -141,6 +140,11 @@ def test_lists_of_another_length_are_refused(arguments: dict[str, Any]) -> None:
 def test_what_an_order_does_not_use_is_refused(name: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=rf"firevnet: {name}: .* does not fit order: readout_(first|last)"):
         firevnet(**arguments)
+
+
+def test_a_fold_is_of_pixels() -> None:
+    with pytest.raises(UsageError, match="firevnet: fold: True needs dct: False"):
+        firevnet(**FIRST, fold=True)
 
 
 def test_a_coupling_that_is_not_there_is_refused_when_the_graph_is_built() -> None:
