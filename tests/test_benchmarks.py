@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from tiny import on_grid
+from tiny import on_grid, write_images
 
 from benchmarks import accuracy, loading, memory, step, stock, training
 from benchmarks.measuring import batch, build, parameter_bytes, rows, saved_bytes
@@ -126,10 +125,7 @@ def test_rows_that_are_not_there_are_refused() -> None:
 
 def test_loading_is_compared_with_images_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWCLF_CACHE", str(tmp_path / "cache"))
-    for label, name in enumerate("ab"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for position in range(40):
-            Image.new("RGB", (16, 16), (90 * label, position, 0)).save(tmp_path / "images" / name / f"{position}.png")
+    write_images(tmp_path / "images", side=16)
     out = tmp_path / "table.md"
     sizes = ["--size", "16", "--batch", "4", "--steps", "2", "--workers", "1", "--threads", "1"]
     loading.main([str(tmp_path / "images"), *sizes, "--out", str(out)])

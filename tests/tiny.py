@@ -1,10 +1,14 @@
-"""Small models for tests, with parameters away from their starting values. Not tests themselves."""
+"""Small models for tests, with parameters away from their starting values, and image files. Not tests themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import flowclf
@@ -57,3 +61,13 @@ def vector_classifier() -> InvertibleClassifier:
 def on_grid(values: Tensor) -> bool:
     """Whether all values are on the grid of a fixed-point stream."""
     return bool((values.abs() < LIMIT).all()) and torch.equal(round_to_grid(values), values)
+
+
+def write_images(root: Path, count: int = 40, classes: Sequence[str] = "ab", side: int = 8) -> Path:
+    """So many RGB images of noise of each class, in a folder per class."""
+    for number, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for position in range(count):
+            pixels = np.random.default_rng(1000 * number + position).integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{position:03d}.png")
+    return root

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import write_images
 
 import flowclf.data
 from flowclf.data import Batch, DataSet, StreamedSplit, image_folder
@@ -26,16 +27,6 @@ CHANGES = {"shift": 1, "crop": 1, "flip": True, "rotation": 10.0, "noise": 0.1, 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWCLF_CACHE", str(tmp_path / "cache"))
-
-
-def write_images(root: Path, count: int = 40, classes: tuple[str, ...] = ("a", "b"), side: int = 8) -> Path:
-    """So many images of each class, each of one colour of its own and some noise."""
-    for number, name in enumerate(classes):
-        (root / name).mkdir(parents=True)
-        for position in range(count):
-            pixels = np.random.default_rng(1000 * number + position).integers(0, 256, (side, side, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{position:03d}.png")
-    return root
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from test_limited_evaluation import Messages
+from tiny import write_images
 
 import flowclf
 from flowclf.classifier import InvertibleClassifier
@@ -22,13 +21,7 @@ from flowclf.evaluation.draws import nuisance_draws
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLOWCLF_CACHE", str(tmp_path / "cache"))
-    for label, name in enumerate("abc"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for position in range(60):
-            generator = np.random.default_rng(100 * label + position)
-            pixels = generator.integers(0, 120, (6, 6), dtype=np.uint8) + np.uint8(60 * label)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{position:02d}.png")
-    return tmp_path / "images"
+    return write_images(tmp_path / "images", 60, "abc", side=6)
 
 
 def load(root: Path, **arguments: Any) -> DataSet:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tiny import write_images
 
 import flowclf
 from flowclf.errors import DataError
@@ -19,13 +18,7 @@ from flowclf.training import Trainer
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLOWCLF_CACHE", str(tmp_path / "cache"))
-    for label, name in enumerate("ab"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for position in range(100):
-            generator = np.random.default_rng(1000 * label + position)
-            pixels = generator.integers(0, 120, (6, 6), dtype=np.uint8) + np.uint8(90 * label)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{position:02d}.png")
-    return tmp_path / "images"
+    return write_images(tmp_path / "images", 100, side=6)
 
 
 def make_trainer(root: Path, **arguments: Any) -> Trainer:
