@@ -125,7 +125,7 @@ def imagenet(
             ``augment: {resized_crop: 0.08}`` are cropped from the whole file instead.
         skip_corrupt: largest number of files, or fraction of the files, that may be skipped, as for :func:`image_folder`.
         memory_gb: size of decoded images, in gigabytes, above which they are decoded as they are used.
-        workers: processes that decode then, null for the number of cores, at most 8.
+        workers: number of processes that decode then, as for :func:`image_folder`.
         cache: keep decoded images that fit in memory, as for :func:`image_folder`.
 
     Raises:

@@ -47,7 +47,7 @@ class MetricContext:
         data: the data, or the part of them that the limit leaves.
         limit: number of test examples, if there are more without the limit; otherwise None. Without a limit, of images that are
             decoded as they are used only as many are evaluated as have their nuisances in 2 GiB of memory.
-        limited_by_memory: whether this is so.
+        limited_by_memory: whether that is the limit.
         whole: the data without the limit.
         protocol_name, protocol: the protocol's name, and the protocol.
         oracle: the oracle as a function, see :data:`flowclf.data.Oracle`, or None.
@@ -81,8 +81,7 @@ class MetricContext:
             raise UsageError(f"unknown evaluation protocol '{protocol}'{nearest(str(protocol), PROTOCOLS)}")
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise UsageError(f"evaluate: seed: expected an integer, found {seed!r}")
-        fitting = _fitting(classifier, data) if limit is None else None
-        self.limited_by_memory, limit = fitting is not None, limit if fitting is None else fitting
+        self.limited_by_memory = limit is None and (limit := _fitting(classifier, data)) is not None
         self.whole, data = data, limited(data, limit)
         self.limit = len(data.test) if data is not self.whole else None
         self.classifier, self.data, self.seed = classifier, data, seed
