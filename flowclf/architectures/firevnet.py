@@ -73,7 +73,7 @@ def firevnet(
         >>> firevnet(stages=1, blocks=1)[0]
         'squeeze'
     """
-    counts, widths = _per_stage("blocks", blocks, stages), _per_stage("width", width, stages)
+    counts, widths = per_stage("blocks", blocks, stages), per_stage("width", width, stages)
     head = {"split_head": {"dct": dct, "logit_scale": logit_scale, "logit_mean": logit_mean}}
     arguments: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "readout": (readout, (None,)),
@@ -105,13 +105,13 @@ def firevnet(
     for stage, count in enumerate(counts):
         if factor_out and stage:
             specs.append("factor_out")
-        block = [*norm, _mixing(mixing), _coupling(coupling, bound, {"subnet": subnets[stage]})]
+        block = [*norm, _mixing(mixing), coupling_spec(coupling, bound, {"subnet": subnets[stage]})]
         specs += ["squeeze", {"repeat": count, "nodes": block}]
     specs += norm
     if readout_width:
         residual = {"residual": {"width": readout_width, "blocks": readout_blocks}}
         specs.append({"logit_readout": {"subnet": residual, "logit_scale": logit_scale, "dct": dct}})
-    specs += _logit_couplings(logit_couplings, {"subnet": subnets[-1], "bound": bound, "logit_scale": logit_scale, "dct": dct})
+    specs += logit_couplings_specs(logit_couplings, {"subnet": subnets[-1], "bound": bound, "logit_scale": logit_scale, "dct": dct})
     return [*specs, head]
 
 
@@ -179,19 +179,20 @@ def firevnet_fc(
     """
     subnet = {"dense": {"width": width, "hidden_layers": hidden_layers}}
     # The logits are the first entries. Their half is transformed last, so that they can depend on every dimension.
-    block: list[Any] = [_coupling(coupling, bound, {"subnet": subnet, "swap": swap}) for swap in (False, True)]
+    block: list[Any] = [coupling_spec(coupling, bound, {"subnet": subnet, "swap": swap}) for swap in (False, True)]
     if mixing != "none":
         block.insert(0, _mixing(mixing))
     if actnorm:
         block.insert(0, "actnorm")
     return [
         {"repeat": blocks, "nodes": block},
-        *_logit_couplings(logit_couplings, {"subnet": subnet, "bound": bound, "logit_scale": logit_scale}),
+        *logit_couplings_specs(logit_couplings, {"subnet": subnet, "bound": bound, "logit_scale": logit_scale}),
         {"split_head": {"logit_scale": logit_scale, "logit_mean": logit_mean}},
     ]
 
 
-def _logit_couplings(pairs: int, arguments: dict[str, Any]) -> list[Any]:
+def logit_couplings_specs(pairs: int, arguments: dict[str, Any]) -> list[Any]:
+    """Pairs of logit couplings, the second of a pair with the halves swapped."""
     pair = [{"logit_coupling": {**arguments, "swap": swap}} for swap in (True, False)]
     return [{"repeat": pairs, "nodes": pair}] if pairs else []
 
@@ -200,7 +201,8 @@ def _mixing(name: str) -> Any:
     return "permutation" if name == "permutation" else {"invertible_conv1x1": {"parametrization": name}}
 
 
-def _coupling(transformer: str, bound: float, arguments: dict[str, Any]) -> Any:
+def coupling_spec(transformer: str, bound: float, arguments: dict[str, Any]) -> Any:
+    """The spec of a coupling with a transformer, by its short name where there is one."""
     match transformer:
         case "affine":
             return {"affine_coupling": {**arguments, "bound": bound}}
@@ -209,8 +211,9 @@ def _coupling(transformer: str, bound: float, arguments: dict[str, Any]) -> Any:
     return {"coupling": {"transformer": transformer, **arguments}}
 
 
-def _per_stage(name: str, value: int | list[int], stages: int) -> list[int]:
+def per_stage(name: str, value: int | list[int], stages: int, architecture: str = "firevnet") -> list[int]:
+    """One number for each stage; raises UsageError if a list has another length."""
     values = [value] * stages if isinstance(value, int) else list(value)
     if len(values) != stages:
-        raise UsageError(f"firevnet: {name} has {len(values)} entries for {stages} stages: {values}")
+        raise UsageError(f"{architecture}: {name} has {len(values)} entries for {stages} stages: {values}")
     return values

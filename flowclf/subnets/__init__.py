@@ -31,11 +31,12 @@ from flowclf.subnets.building import (
     wants_context,
     wants_vectors,
 )
-from flowclf.subnets.convolutional import cnn, conditional_conv, conv, is_hooked, pointwise, pooling_stages, residual
+from flowclf.subnets.convolutional import bottleneck, cnn, conditional_conv, conv, is_hooked, pointwise, pooling_stages, residual
 from flowclf.subnets.dense import dense
 
 __all__ = [
     "Subnet",
+    "bottleneck",
     "build_subnet",
     "cnn",
     "conditional_conv",

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from flowclf.argument_types import Decay, NonNegativeInt, PositiveInt
 from flowclf.errors import GraphError
-from flowclf.subnets.bf16_bottleneck import bottleneck, is_fast
+from flowclf.subnets import bf16_bottleneck
+from flowclf.subnets.bf16_bottleneck import is_fast
 from flowclf.subnets.building import makes_vectors, starts_at_zero, takes_maps
 
 # Asked once: torch.compile cannot trace the question.
@@ -48,7 +49,9 @@ class Bottleneck(nn.Sequential):
             case [nn.Conv2d() as first, nn.ReLU(), PointwiseConv2d() as hidden, nn.ReLU(), nn.Conv2d() as last]:
                 usable = is_fast(x, first.weight, last.weight) and not any(map(is_hooked, self))
                 if usable and first.bias is not None and hidden.bias is not None and last.bias is not None:
-                    return bottleneck(x, first.weight, hidden.weight, last.weight, (first.bias, hidden.bias, last.bias))
+                    return bf16_bottleneck.bottleneck(
+                        x, first.weight, hidden.weight, last.weight, (first.bias, hidden.bias, last.bias)
+                    )
         result: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return result
 
@@ -90,6 +93,41 @@ def conv(
     return kind(first, *norm(), nn.ReLU(), PointwiseConv2d(width, width), *norm(), nn.ReLU(), last)
 
 
+@takes_maps
+def bottleneck(
+    channels_in: int,
+    channels_out: int,
+    *,
+    width: PositiveInt = 64,
+    kernel: PositiveInt = 3,
+    normalization: Literal["none", "batch"] = "batch",
+) -> nn.Module:
+    """Three convolutions, 1 x 1, k x k, 1 x 1, with ReLU between them (He et al., Deep residual learning, 2016, Figure 5).
+
+    For many channels it costs less than ``conv``, whose first and last convolutions are k x k.
+
+    Args:
+        channels_in: channels of the input (B, C, H, W).
+        channels_out: channels of the output; height and width stay.
+        width: channels of the two hidden layers.
+        kernel: k, odd.
+        normalization: ``batch`` puts a batch norm before each ReLU, in place of the convolution's bias.
+
+    Raises:
+        GraphError: if the kernel is even.
+    """
+    _check_odd("bottleneck", kernel)
+    batch = normalization == "batch"
+
+    def then() -> list[nn.Module]:
+        return [*([nn.BatchNorm2d(width)] if batch else []), nn.ReLU()]
+
+    first = nn.Conv2d(channels_in, width, 1, bias=not batch)
+    hidden = nn.Conv2d(width, width, kernel, padding=kernel // 2, bias=not batch)
+    last = starts_at_zero(PointwiseConv2d(width, channels_out))
+    return nn.Sequential(first, *then(), hidden, *then(), last)
+
+
 class ConditionalBottleneck(nn.Module):
     """:class:`Bottleneck` with a linear function of a vector added before each ReLU; before the first, perhaps one per pixel."""
 
@@ -115,7 +153,7 @@ class ConditionalBottleneck(nn.Module):
         if usable and first.bias is not None and hidden.bias is not None and last.bias is not None:
             of_channels = first.bias if before.dim() == 2 else first.bias[:, None, None]
             biases = (of_channels + before, hidden.bias + shifts[1], last.bias)
-            return bottleneck(x, first.weight, hidden.weight, last.weight, biases)
+            return bf16_bottleneck.bottleneck(x, first.weight, hidden.weight, last.weight, biases)
         x = functional.relu(first(x) + (before[:, :, None, None] if before.dim() == 2 else before))
         result: Tensor = last(functional.relu(hidden(x) + shifts[1][:, :, None, None]))
         return result

@@ -12,6 +12,7 @@ import torch
 
 from flowclf import build_classifier, load, registry, save
 from flowclf.architectures.firevnet import firevnet, firevnet_fc
+from flowclf.architectures.firevnet48 import firevnet48
 from flowclf.errors import GraphError, UsageError
 
 REGISTERED = registry.models.names()
@@ -44,6 +45,12 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "permutations": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "permutation", "actnorm": False}),
     "splines": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "rational_quadratic"}),
     "lists": ("firevnet", (1, 8, 8), {"blocks": [2, 1], "width": [4, 8]}),
+    "photographs": ("firevnet48", (3, 8, 8), {"input_squeezes": 1, "blocks": [2, 3], "width": [4, 6]}),
+    "photographs, no norm": (
+        "firevnet48",
+        (1, 8, 8),
+        {"blocks": 1, "width": [4], "normalization": "none", "affine_stages": 0, "logit_couplings": 1, "logit_scale": 2.0},
+    ),
     "vectors": ("firevnet_fc", (7,), {"width": 8}),
     "vectors, permutations": ("firevnet_fc", (7,), {**SMALL, "mixing": "permutation"}),
     "vectors, splines": ("firevnet_fc", (7,), {**SMALL, "coupling": "rational_quadratic"}),
@@ -104,6 +111,39 @@ def test_the_plan_of_a_readout_first() -> None:
     for options, more in (({}, []), ({"pixelwise": True}, ["logit_actnorm"])):
         rows = build_classifier((1, 8, 8), firevnet(**SMALL, **FIRST, **options), classes=4).node_rows()
         assert [row.kind for row in rows] == [*plan, *more, "split_head"]
+
+
+def test_the_plan_of_the_network_for_photographs() -> None:
+    rows = build_classifier((3, 224, 224), firevnet48(), classes=1000).node_rows()
+    stages = [*["additive_coupling"] * 4, "squeeze"] * 3 + ["affine_coupling"] * 4
+    assert [row.kind for row in rows] == ["squeeze", "squeeze", *stages, "split_head"]
+    assert [row.shapes_out[0] for row in rows if row.kind == "squeeze"][1:] == [
+        (48, 56, 56),
+        (192, 28, 28),
+        (768, 14, 14),
+        (3072, 7, 7),
+    ]
+    assert sum(row.parameters for row in rows) == pytest.approx(22.9e6, rel=0.01)
+
+
+def test_logits_for_photographs_are_averaged_channels() -> None:
+    """Appendix B.3: the lowest frequency of an orthonormal DCT-II is the mean times sqrt(H W)."""
+    clf = tiny.randomize(
+        build_classifier((3, 32, 32), firevnet48(input_squeezes=1, blocks=2, width=[8, 8, 8]), classes=20), 0.1
+    ).eval()
+    maps: list[torch.Tensor] = []
+    head = clf.graph.module_list[-1] if hasattr(clf.graph, "module_list") else None
+    assert head is not None
+    head.register_forward_pre_hook(lambda module, inputs: maps.append(inputs[0][0]))
+    with torch.no_grad():
+        logits = clf(torch.randn(5, 3, 32, 32)).logits
+    assert maps[0].shape == (5, 192, 4, 4)
+    torch.testing.assert_close(logits, maps[0].mean((2, 3))[:, :20] * 4, atol=1e-5, rtol=0)
+
+
+def test_more_affine_stages_than_stages_are_refused() -> None:
+    with pytest.raises(UsageError, match="affine_stages: expected at most 2, the number of widths, found 3"):
+        firevnet48(width=[4, 4], affine_stages=3)
 
 
 def test_blocks_and_widths_are_by_stage() -> None:
