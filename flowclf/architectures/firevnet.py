@@ -24,6 +24,7 @@ def firevnet(
     readout: SubnetSpec | None = None,
     pixelwise: bool = False,
     fold: bool = False,
+    gaussianize: bool = False,
     readout_width: NonNegativeInt = 0,
     readout_blocks: NonNegativeInt = 2,
     logit_couplings: NonNegativeInt = 0,
@@ -38,7 +39,7 @@ def firevnet(
     latents to an increment of the logits, and logit couplings.
 
     With ``readout_first`` a convolutional classifier reads the image, before the first squeeze, and adds to what the head will read
-    as logits, which all blocks then keep; their scales, shifts and couplings depend on the class probabilities, without gradient.
+    as logits, which all blocks then keep; their couplings depend on the class probabilities, without gradient.
     So the likelihood trains a deep flow of the nuisances given the class, and not the classifier:
     I(y; z_n) <= E_y KL(q(z_n | y) || p(z_n)) bounds what a probe can find.
 
@@ -59,6 +60,8 @@ def firevnet(
             the same place, such as digits.
         fold: with ``readout_first`` and without ``dct``, a :class:`~flowclf.nodes.LogitFold` before the readout: metamers of images
             with black corners then keep their prediction when their pixels are clipped to the range of an image.
+        gaussianize: with ``readout_first`` and without ``dct``, a :class:`~flowclf.nodes.LogitGaussianization` after the readout,
+            for images of which much is background, such as drawings: the likelihood then falls far faster, and games are stable.
         readout_width: channels of the readout's hidden layers with ``readout_last``; 0 for no readout.
         readout_blocks: residual blocks of that readout.
         logit_couplings: pairs of couplings before the head that transform the nuisances conditioned on the logits.
@@ -79,6 +82,7 @@ def firevnet(
         "readout": (readout, (None,)),
         "pixelwise": (pixelwise, (False,)),
         "fold": (fold, (False,)),
+        "gaussianize": (gaussianize, (False,)),
     }
     if order == "readout_first":
         arguments = {
@@ -93,12 +97,17 @@ def firevnet(
     for name, (given, allowed) in arguments.items():
         if given not in allowed:
             raise UsageError(f"firevnet: {name}: {given!r} does not fit order: {order}")
-    if fold and dct:
-        raise UsageError("firevnet: fold: True needs dct: False")
+    if dct and (fold or gaussianize):
+        raise UsageError(f"firevnet: {'fold' if fold else 'gaussianize'}: True needs dct: False")
     if order == "readout_first":
-        first = [{"logit_fold": {"squeezes": stages}}] if fold else []
-        place, each = {"dct": dct}, list(zip(counts, widths, strict=True))
-        return [*first, *_readout_first(each, readout or "cnn", bound, mixing, actnorm, pixelwise, place, logit_scale), head]
+        before, after = (
+            [{node: {"squeezes": stages}}] if wanted else []
+            for node, wanted in (("logit_fold", fold), ("logit_gaussianization", gaussianize))
+        )
+        scaled: dict[str, Any] = {"dct": dct, "logit_scale": logit_scale}
+        reading = {"logit_readout": {"subnet": readout or "cnn", "squeezes": stages, **scaled}}
+        flow = _given_the_class(list(zip(counts, widths, strict=True)), bound, mixing, actnorm, pixelwise, scaled)
+        return [*before, reading, *after, *flow, head]
     norm = ["actnorm"] if actnorm else []
     subnets = [{"conv": {"width": channels, "normalization": normalization}} for channels in widths]
     specs: list[Any] = []
@@ -115,26 +124,19 @@ def firevnet(
     return [*specs, head]
 
 
-def _readout_first(
-    stages: list[tuple[int, int]],
-    readout: SubnetSpec,
-    bound: float,
-    mixing: str,
-    actnorm: bool,
-    pixelwise: bool,
-    place: Mapping[str, Any],
-    logit_scale: float,
+def _given_the_class(
+    stages: list[tuple[int, int]], bound: float, mixing: str, actnorm: bool, pixelwise: bool, scaled: Mapping[str, Any]
 ) -> list[Any]:
-    """Readout, and stages of a squeeze and blocks, so many and so wide, that keep the logits."""
-    scaled = {**place, "logit_scale": logit_scale}
-    specs: list[Any] = [{"logit_readout": {"subnet": readout, "squeezes": len(stages), **scaled}}]
+    """Stages of a squeeze and blocks, so many and so wide, that keep the logits and see the class probabilities."""
+    specs: list[Any] = []
     each = {"pixelwise": True} if pixelwise else {}
     for stage, (count, width) in enumerate(stages, start=1):
         here = {"squeezes": len(stages) - stage}
-        given = {**scaled, **here, "detach_logits": True}
-        norm = [{"logit_actnorm": given}] if actnorm else []
-        mixed = {"logit_conv1x1": {"parametrization": mixing, **place, **here}}
-        coupling = {"logit_coupling": {"subnet": {"conditional_conv": {"width": width, **each}}, "bound": bound, **given}}
+        # A shift of a channel by class moves all its pixels at once, and a game against it swings; couplings see the class anyway.
+        norm = [{"logit_actnorm": {"conditional": False, **scaled, **here}}] if actnorm else []
+        mixed = {"logit_conv1x1": {"parametrization": mixing, "dct": scaled["dct"], **here}}
+        subnet = {"conditional_conv": {"width": width, **each}}
+        coupling = {"logit_coupling": {"subnet": subnet, "bound": bound, **scaled, **here, "detach_logits": True}}
         specs += ["squeeze", {"repeat": count, "nodes": [*norm, mixed, coupling]}]
     if actnorm and pixelwise:
         specs.append({"logit_actnorm": {**scaled, **each, "detach_logits": True}})

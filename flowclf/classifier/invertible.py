@@ -29,7 +29,7 @@ from flowclf.graph import (
 )
 from flowclf.graph.stream import GridPeak, Stream, grid_peak, set_stream
 from flowclf.labels import class_numbers
-from flowclf.nodes.actnorm import ChannelNorm, initialize
+from flowclf.nodes.initialization import DataInitializedNode, initialize
 from flowclf.preprocessing import Preprocessing
 from flowclf.priors import Prior, build_prior
 
@@ -249,7 +249,7 @@ class InvertibleClassifier(Classifier):
     @property
     def initialized(self) -> bool:
         """Whether every ActNorm is initialised."""
-        return all(bool(node.initialized) for node in self.modules() if isinstance(node, ChannelNorm))
+        return all(bool(node.initialized) for node in self.modules() if isinstance(node, DataInitializedNode))
 
     def node_rows(self) -> list[NodeRow]:
         """Rows of the node table: names, kinds, shapes and parameter counts, in order of execution."""

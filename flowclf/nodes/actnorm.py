@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from flowclf.argument_types import PositiveFloat
-from flowclf.nodes.base import BijectiveNode, Shapes, positions
+from flowclf.nodes.base import Shapes, positions
 from flowclf.nodes.gradients import BackwardStep
+from flowclf.nodes.initialization import DataInitializedNode
 
 
-class ChannelNorm(BijectiveNode):
-    """Base class of nodes with a scale and a shift per channel, which :func:`initialize` sets from a batch.
+class ChannelNorm(DataInitializedNode):
+    """Base class of nodes with a scale and a shift per channel, which a batch initialises.
 
     Args:
         dims_in, dims_c: as for any node.
@@ -28,21 +29,18 @@ class ChannelNorm(BijectiveNode):
         self.min_std = min_std
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("initialized", torch.tensor(False))
-        self.initializing = False
 
     def _per_channel(self, value: Tensor) -> Tensor:
         return value.view(1, -1, *(1,) * (len(self.shape) - 1))
 
-    def _initialize(self, x: Tensor) -> None:
+    def initialize_from(self, x: Tensor) -> None:
+        """Set zero mean and unit variance of each channel."""
         mean, std = self._moments(x)
         # A channel that is all but constant is not scaled: each of many ActNorms would multiply what is left in it.
         alive = std > torch.maximum(self.min_std * std.max(), 1e-5 * x.abs().max())
         scale = torch.where(alive, 1 / std, 1.0)
-        with torch.no_grad():
-            self.log_scale.copy_(scale.log())
-            self.bias.copy_(-mean * scale)
-            self.initialized.fill_(True)
+        self.log_scale.copy_(scale.log())
+        self.bias.copy_(-mean * scale)
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel."""
@@ -53,14 +51,14 @@ class ChannelNorm(BijectiveNode):
 class ActNorm(ChannelNorm):
     """Per-channel affine map z = exp(s) x + b (Kingma and Dhariwal, Glow, 2018, section 3.1).
 
-    It is the identity until :func:`initialize` sets zero mean and unit variance of each channel over a batch; it is not initialised
-    by a forward pass, training mode or loading. The buffer ``initialized`` records it.
+    It is the identity until :func:`~flowclf.nodes.initialize` sets zero mean and unit variance of each channel over a batch.
 
     Args:
         min_std: a channel whose standard deviation over the batch is below this fraction of the largest one is only shifted, so
             that a constant channel stays bounded at any depth.
 
     Example:
+        >>> from flowclf.nodes import initialize
         >>> node = ActNorm([(3, 8, 8)])
         >>> initialize(node, 5 + 2 * torch.randn(64, 3, 8, 8))
         >>> (z,), log_det = node((5 + 2 * torch.randn(64, 3, 8, 8),))
@@ -73,8 +71,7 @@ class ActNorm(ChannelNorm):
 
     def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Scale, then shift."""
-        if self.initializing and not self.initialized:
-            self._initialize(x)
+        self.initialize_if_asked(x)
         z = torch.addcmul(self._per_channel(self.bias), x, self._per_channel(self.log_scale.exp()))
         return z, self._log_det(x) if log_det else None
 
@@ -102,22 +99,3 @@ class ActNorm(ChannelNorm):
 
     def _log_det(self, x: Tensor) -> Tensor:
         return (positions(self.shape) * self.log_scale.sum()).expand(x.shape[0])
-
-
-@torch.no_grad()
-def initialize(module: nn.Module, x: Tensor, c: Sequence[Tensor] = ()) -> None:
-    """Initialise every uninitialised norm of a FrEIA node or graph, in one forward pass.
-
-    Args:
-        module: the node or graph.
-        x: a batch of inputs, (B, C, H, W) or (B, D); a few hundred samples are enough.
-        c: conditions of the graph.
-    """
-    nodes = [node for node in module.modules() if isinstance(node, ChannelNorm)]
-    for node in nodes:
-        node.initializing = True
-    try:
-        module((x,), c=tuple(c) or None, jac=False)
-    finally:
-        for node in nodes:
-            node.initializing = False

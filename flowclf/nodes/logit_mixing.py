@@ -94,8 +94,7 @@ class LogitActNorm(ChannelNorm):
 
     def transform(self, x: Tensor, conditions: Sequence[Tensor], log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Scale, then shift."""
-        if self.initializing and not self.initialized:
-            self._initialize(x)
+        self.initialize_if_asked(x)
         log_scale, shift = self._parameters_at(x)
         z = torch.addcmul(shift, x, log_scale.exp())
         return self.space.restore(z, x), self._log_det(log_scale, x) if log_det else None

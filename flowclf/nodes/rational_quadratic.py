@@ -63,21 +63,14 @@ class RationalQuadratic(Transformer):
         """Evaluate the spline (eq. 4)."""
         inside, point, (x_low, w, z_low, h, d_low, d_high) = self._bin(x, parameters, inverse=False)
         xi = (point - x_low) / w
-        numerator = h / w * xi.square() + d_low * xi * (1 - xi)
-        z = torch.where(inside, z_low + h * numerator / _denominator(xi, h / w, d_low, d_high), x)
+        z = torch.where(inside, z_low + h * rise(xi, h / w, d_low, d_high), x)
         return z.to(x.dtype), _log_det(inside, xi, h / w, d_low, d_high) if log_det else None
 
     def inverse(self, z: Tensor, parameters: Tensor, log_det: bool) -> tuple[Tensor, Tensor | None]:
         """Solve for x (eq. 6 to 8, written without differences that cancel)."""
         inside, point, (x_low, w, z_low, h, d_low, d_high) = self._bin(z, parameters, inverse=True)
         s, eta = h / w, (point - z_low) / h
-        # In the paper's terms q = b - 2 s eta, and the discriminant b^2 - 4 a c is this sum of squares. The root for xi is stable
-        # if q > 0; if q < 0, the root for 1 - xi is, which has the same form from the bin's other end.
-        q = d_low * (1 - eta) - d_high * eta
-        root = (q.square() + 4 * s.square() * eta * (1 - eta)).sqrt()
-        near = 2 * s * torch.where(q > 0, eta, 1 - eta)
-        share = near / (q.abs() + near + root)
-        xi = torch.where(q > 0, share, 1 - share)
+        xi = run(eta, s, d_low, d_high)
         x = torch.where(inside, x_low + w * xi, z)
         return x.to(z.dtype), -_log_det(inside, xi, s, d_low, d_high) if log_det else None
 
@@ -109,6 +102,29 @@ def _pad(values: Tensor, first: float, last: float) -> Tensor:
     return torch.cat((values.new_full(shape, first), values, values.new_full(shape, last)), dim=1)
 
 
+def rise(xi: Tensor, s: Tensor, d_low: Tensor, d_high: Tensor) -> Tensor:
+    """Height in a bin, from 0 to 1, at the place xi in it; mean slope s, slopes at its ends (eq. 4)."""
+    return (s * xi.square() + d_low * xi * (1 - xi)) / _denominator(xi, s, d_low, d_high)
+
+
+def run(eta: Tensor, s: Tensor, d_low: Tensor, d_high: Tensor) -> Tensor:
+    """Place xi in a bin, from 0 to 1, with the height eta: the inverse of :func:`rise`."""
+    # In the paper's terms q = b - 2 s eta, and the discriminant b^2 - 4 a c is this sum of squares. The root for xi is stable
+    # if q > 0; if q < 0, the root for 1 - xi is, which has the same form from the bin's other end.
+    q = d_low * (1 - eta) - d_high * eta
+    root = (q.square() + 4 * s.square() * eta * (1 - eta)).sqrt()
+    near = 2 * s * torch.where(q > 0, eta, 1 - eta)
+    share = near / (q.abs() + near + root)
+    return torch.where(q > 0, share, 1 - share)
+
+
+def log_slopes(xi: Tensor, s: Tensor, d_low: Tensor, d_high: Tensor) -> Tensor:
+    """Logarithm of the slope at xi (eq. 5)."""
+    rest = 1 - xi
+    numerator = d_high * xi.square() + 2 * s * xi * rest + d_low * rest.square()
+    return ((s / _denominator(xi, s, d_low, d_high)).square() * numerator).log()
+
+
 def _denominator(xi: Tensor, s: Tensor, d_low: Tensor, d_high: Tensor) -> Tensor:
     """s + (d_high + d_low - 2 s) xi (1 - xi), as a sum of positive terms."""
     rest = 1 - xi
@@ -116,8 +132,5 @@ def _denominator(xi: Tensor, s: Tensor, d_low: Tensor, d_high: Tensor) -> Tensor
 
 
 def _log_det(inside: Tensor, xi: Tensor, s: Tensor, d_low: Tensor, d_high: Tensor) -> Tensor:
-    """Sum of the logarithms of the slopes (eq. 5)."""
-    rest = 1 - xi
-    numerator = d_high * xi.square() + 2 * s * xi * rest + d_low * rest.square()
-    slope = (s / _denominator(xi, s, d_low, d_high)).square() * numerator
-    return torch.where(inside, slope.log(), 0.0).flatten(1).sum(1)
+    """Sum of the logarithms of the slopes."""
+    return torch.where(inside, log_slopes(xi, s, d_low, d_high), 0.0).flatten(1).sum(1)

@@ -42,6 +42,7 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "readout first, pixelwise": ("firevnet", (1, 8, 8), {**SMALL, **FIRST, "pixelwise": True}),
     "readout first, corner, pixelwise": ("firevnet", (3, 8, 8), {**SMALL, **FIRST, "dct": False, "pixelwise": True}),
     "readout first, fold": ("firevnet", (1, 8, 8), {**SMALL, **FIRST, "dct": False, "fold": True}),
+    "readout first, gaussianize": ("firevnet", (1, 8, 8), {**SMALL, **FIRST, "dct": False, "gaussianize": True}),
     "permutations": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "additive", "mixing": "permutation", "actnorm": False}),
     "splines": ("firevnet", (1, 8, 8), {**SMALL, "coupling": "rational_quadratic"}),
     "lists": ("firevnet", (1, 8, 8), {"blocks": [2, 1], "width": [4, 8]}),
@@ -170,6 +171,7 @@ def test_lists_of_another_length_are_refused(arguments: dict[str, Any]) -> None:
         ("readout", {"readout": "cnn"}),
         ("pixelwise", {"pixelwise": True}),
         ("fold", {"fold": True}),
+        ("gaussianize", {"gaussianize": True}),
         ("readout_width", {**FIRST, "readout_width": 4}),
         ("readout_blocks", {**FIRST, "readout_blocks": 3}),
         ("coupling", {**FIRST, "coupling": "additive"}),
@@ -182,9 +184,10 @@ def test_what_an_order_does_not_use_is_refused(name: str, arguments: dict[str, A
         firevnet(**arguments)
 
 
-def test_a_fold_is_of_pixels() -> None:
-    with pytest.raises(UsageError, match="firevnet: fold: True needs dct: False"):
-        firevnet(**FIRST, fold=True)
+@pytest.mark.parametrize("name", ["fold", "gaussianize"])
+def test_nodes_for_pixels_need_a_head_that_reads_pixels(name: str) -> None:
+    with pytest.raises(UsageError, match=f"firevnet: {name}: True needs dct: False"):
+        firevnet(**FIRST, **{name: True})
 
 
 def test_a_coupling_that_is_not_there_is_refused_when_the_graph_is_built() -> None:

@@ -20,11 +20,13 @@ from flowclf.nodes import (
     Coupling,
     DCT2d,
     FactorOut,
+    Gaussianization,
     InvertibleConv1x1,
     LogitActNorm,
     LogitConv1x1,
     LogitCoupling,
     LogitFold,
+    LogitGaussianization,
     LogitReadout,
     NflowsTransform,
     Permutation,
@@ -209,6 +211,12 @@ CASES: dict[str, Case] = {
         "logit_actnorm", plain(LogitActNorm, classes=5, pixelwise=True, squeezes=1), squeezable((2, 3)), [(2, 4, 4)]
     ),
     "logit-actnorm-unconditional": Case("logit_actnorm", plain(LogitActNorm, classes=2, conditional=False), vectors(3), [(5,)]),
+    "gaussianization-image": Case("gaussianization", plain(Gaussianization, bins=5, bound=2.0), images(), [(3, 4, 2)]),
+    "gaussianization-vector": Case("gaussianization", plain(Gaussianization), vectors(1), [(5,)]),
+    "logit-gaussianization": Case(
+        "logit_gaussianization", plain(LogitGaussianization, classes=5, squeezes=1), squeezable((2, 3), 2), [(2, 4, 4)]
+    ),
+    "logit-gaussianization-vector": Case("logit_gaussianization", plain(LogitGaussianization, classes=2), vectors(3), [(5,)]),
     "logit-fold": Case("logit_fold", plain(LogitFold, classes=5, squeezes=1), squeezable((2, 3), 2), [(2, 4, 4)]),
     "logit-conv1x1-means": Case("logit_conv1x1", plain(LogitConv1x1, classes=3), images((3, 4), (2, 3)), [(4, 3, 2)]),
     "logit-conv1x1-lattice": Case(
