@@ -55,7 +55,8 @@ class NuisanceSettings(TermSettings):
     width: PositiveInt = Field(64, description="Channels of the hidden layers of conv.")
     dropout: Decay = Field(
         0.0,
-        description="Fraction of the nuisances and of hidden units of mlp dropped in its training, so that it does not memorise.",
+        description="Fraction of the nuisances and of hidden units that mlp drops in its training, so that it does not memorise; "
+        "conv does not drop any.",
     )
     weight_decay: NonNegativeFloat = Field(0.0, description="Decoupled weight decay of its optimiser, as in AdamW.")
     learning_rate: PositiveFloat = Field(1e-3, description="Learning rate of its Adam, betas (0.5, 0.999).")
@@ -143,15 +144,15 @@ class IndependenceCrossEntropy(AdversarialLoss):
 
     def build(self, binding: Binding) -> None:
         """Make the nuisance classifiers; raises UsageError if one is convolutional and nuisances are not feature maps."""
-        networks: list[nn.Module] = []
+        self.adversaries = nn.ModuleList()
         if self.nuisance.network != "conv":
-            networks.append(mlp(binding.nuisances, binding.classes, self.nuisance.hidden, self.nuisance.dropout))
+            dropout = self.nuisance.dropout
+            network = mlp(binding.nuisances, binding.classes, self.nuisance.hidden, dropout)
+            self.adversaries.append(NuisanceClassifier(binding.nuisances, network, dropout))
         if self.nuisance.network != "mlp":
             classifier = require_invertible(binding.classifier, type(self).__name__)
-            networks.append(ConvolutionalProbe(classifier, binding.classes, self.nuisance.width))
-        self.adversaries = nn.ModuleList(
-            NuisanceClassifier(binding.nuisances, network, self.nuisance.dropout) for network in networks
-        )
+            convolutional = ConvolutionalProbe(classifier, binding.classes, self.nuisance.width)
+            self.adversaries.append(NuisanceClassifier(binding.nuisances, convolutional))
 
     def forward(self, encoding: Encoding, labels: Tensor) -> LossTerms:
         """Parts: ``cross_entropy_nats``, and after their delays ``nuisance_cross_entropy_nats``, of D_nc, and ``bits_per_dim``."""

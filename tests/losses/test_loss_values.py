@@ -515,6 +515,14 @@ def test_an_adversary_drops_units_in_training_alone() -> None:
     assert loss.adversary_loss(encoding, labels) == loss.adversary_loss(encoding, labels)
 
 
+def test_the_convolutional_adversary_drops_nothing() -> None:
+    clf = build_classifier((1, 8, 8), ["squeeze", "split_head"], classes=4)
+    loss = IndependenceCrossEntropy(nuisance={"network": "both", "hidden": [16], "dropout": 0.5}).bind(clf)
+    fully_connected, convolutional = loss.adversaries
+    assert any(isinstance(layer, nn.Dropout) for layer in fully_connected.modules())
+    assert not any(isinstance(layer, nn.Dropout) for layer in convolutional.modules())
+
+
 def test_the_adversarys_weight_decay_shrinks_its_weights() -> None:
     sizes = []
     for decay in (0.0, 100.0):
