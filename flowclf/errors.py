@@ -63,6 +63,10 @@ class NonFiniteLossError(FlowclfError):
     """Training stopped because a term of the loss or the gradient is not finite (exit code 1)."""
 
 
+class ProcessError(FlowclfError):
+    """A process of a distributed training ended before the others (exit code 1)."""
+
+
 class GridOverflowError(FlowclfError):
     """A fixed-point stream left its grid, so that it can no longer be inverted exactly (exit code 1)."""
 

@@ -142,12 +142,16 @@ class Preprocessing(nn.Module):
         """Mask (B, C, H, W) of the pixels outside the range of images with noise, |x| > 1."""
         return self._without_padding(x).abs() > 1
 
-    def dequantize(self, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def dequantize(
+        self, data: Tensor, generator: torch.Generator | None = None, *, whole: int | None = None, share: slice = slice(None)
+    ) -> Tensor:
         """Map stored data to network inputs with dequantisation noise, for training and likelihoods.
 
         Args:
             data: pixel values (B, C, H, W), uint8, 0..255; or continuous data, which get no noise.
             generator: random number generator; the noise is drawn on its device.
+            whole: size of the batch of which the data are a part; the noise is drawn for all of it. By default all is given.
+            share: which part of that batch the data are.
 
         Raises:
             UsageError: if the data have the wrong shape, or pixel values are not uint8, or are uint8 and there are no bits.
@@ -162,9 +166,9 @@ class Preprocessing(nn.Module):
         if data.dtype != torch.uint8:
             raise UsageError(f"expected pixel values as uint8, found {data.dtype}")
         levels = (data >> (8 - self.bits)).to(torch.get_default_dtype())
-        shape = (data.shape[0], *self.input_shape)
+        shape = (data.shape[0] if whole is None else whole, *self.input_shape)
         device = data.device if generator is None else generator.device
-        noise = moved(torch.rand(shape, generator=generator, device=device), data.device)
+        noise = moved(torch.rand(shape, generator=generator, device=device)[share], data.device)
         if self.fixed_point:
             parts = 2.0 ** (16 - self.bits)
             noise = (noise * parts).floor().add(0.5).div(parts)

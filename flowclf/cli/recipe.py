@@ -37,6 +37,10 @@ def run(
         typer.Option("--seeds", metavar="N N...", help="Run with each of these seeds, in a folder each; show how results vary."),
     ] = None,
     device: DEVICE = Device.auto,
+    processes: Annotated[
+        int,
+        typer.Option("--processes", metavar="N", min=1, help="Train with N processes, each with a GPU or a share of the cores."),
+    ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build the model and show the plan; write nothing.")] = False,
     as_json: JSON = False,
 ) -> None:
@@ -69,6 +73,11 @@ def run(
 
     import flowclf.run
 
+    if processes > 1:
+        if chosen or sweeping or dry_run:
+            raise UsageError("--processes cannot be combined with --seeds or --dry-run")
+        flowclf.run.launch(_again(recipe, overrides or [], out, resume, device, as_json), processes)
+        return
     if (chosen or sweeping) and not dry_run:
         from flowclf.cli.compare import print_comparison
 
@@ -92,9 +101,21 @@ def run(
             result = flowclf.run.run(loaded, out, device.value, progress)
         elif resume is not None:
             result = flowclf.run.resume(resume, device.value, progress)
+    if result is None:
+        return  # Another process of this training has the results.
     # The path of the report comes last, where it is visible after a long table.
     results = {"run.directory": str(result.folder), **result.results, "run.report": str(RunFolder(result.folder).report)}
     print_results(results, as_json)
+
+
+def _again(
+    recipe: str | None, overrides: list[str], out: Path | None, resume: Path | None, device: Device, as_json: bool
+) -> list[str]:
+    """The arguments of this command for each of several processes."""
+    options = [word for override in overrides for word in ("--set", override)]
+    for name, value in (("--out", out), ("--resume", resume), ("--device", device.value)):
+        options += [name, str(value)] if value is not None else []
+    return ["recipe", "run", *([recipe] if recipe else []), *options, *(["--json"] if as_json else [])]
 
 
 def _recipe_and_seeds(recipe: str | None, seeds: str | None, further: list[str]) -> tuple[str | None, list[int]]:

@@ -3,6 +3,7 @@
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.run.execution import RunResult, resume, run
 from flowclf.run.inference import evaluate_model, planes
+from flowclf.run.launching import launch
 from flowclf.run.pictures import metamers, predict
 from flowclf.run.planning import Plan, plan
 from flowclf.run.sweeping import SweepResult, resume_sweep, sweep
@@ -13,6 +14,7 @@ __all__ = [
     "RunResult",
     "SweepResult",
     "evaluate_model",
+    "launch",
     "metamers",
     "plan",
     "planes",

@@ -20,6 +20,7 @@ from flowclf.host_memory import keep_freed_memory
 from flowclf.losses import AdversarialLoss
 from flowclf.progress import forecast
 from flowclf.recipe import LoadedRecipe, Recipe, dump, load
+from flowclf.recipe.building import resolve_device
 from flowclf.recipe.places import located
 from flowclf.recipe.run_folder import RunFolder
 from flowclf.report import write_report
@@ -27,6 +28,7 @@ from flowclf.run.opening import prepare
 from flowclf.training import Progress, SilentProgress, Trainer
 from flowclf.training.ema import holding
 from flowclf.training.interrupts import Interrupts, interrupts
+from flowclf.training.processes import joined
 from flowclf.training.state import load_state, save_state
 
 
@@ -38,42 +40,67 @@ class RunResult:
     results: dict[str, Any]
 
 
-def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", progress: Progress | None = None) -> RunResult:
+def run(loaded: LoadedRecipe, out: Path | None = None, device: str = "auto", progress: Progress | None = None) -> RunResult | None:
     """Run a recipe in ``out``, a new or empty folder, by default a new one under ``runs``, on auto, cpu or cuda.
+
+    In a process that torchrun started, train together with the others; the first of them alone writes and evaluates, and the others
+    return None.
 
     Raises:
         UsageError: if ``out`` is not new or empty, or cannot be written to; nothing is trained then.
         InterruptedRunError: if SIGINT or SIGTERM stops the run; its state is saved.
         NonFiniteLossError: if training diverges; the last good state is kept.
+        ProcessError: if another process of the training ends.
     """
-    RunFolder.check_new(out)
-    # The run and its model are used from other folders too.
-    loaded = dataclasses.replace(loaded, recipe=located(loaded.recipe))
-    # Everything is built before the folder is created, so that a recipe that cannot run leaves nothing behind.
-    trainer, oracle = prepare(loaded.recipe, device)
-    folder = RunFolder.create(loaded.recipe.name, out)
-    write_text(folder.recipe, loaded.source_text)
-    write_text(folder.resolved, dump(loaded.recipe))
-    folder.write_environment(trainer.classifier.device)
-    return _carry_out(folder, loaded, trainer, oracle, progress or SilentProgress())
+    with joined(resolve_device(device)) as processes:
+        if processes.first:
+            RunFolder.check_new(out)
+        # The run and its model are used from other folders too.
+        loaded = dataclasses.replace(loaded, recipe=located(loaded.recipe))
+        # Everything is built before the folder is created, so that a recipe that cannot run leaves nothing behind.
+        trainer, oracle = prepare(loaded.recipe, device)
+        if not processes.first:
+            _take_part(trainer)
+            return None
+        folder = RunFolder.create(loaded.recipe.name, out)
+        write_text(folder.recipe, loaded.source_text)
+        write_text(folder.resolved, dump(loaded.recipe))
+        folder.write_environment(trainer.classifier.device)
+        return _carry_out(folder, loaded, trainer, oracle, progress or SilentProgress())
 
 
-def resume(path: Path, device: str = "auto", progress: Progress | None = None) -> RunResult:
+def resume(path: Path, device: str = "auto", progress: Progress | None = None) -> RunResult | None:
     """Resume an interrupted or killed run from its last saved state; the result is the same to the bit on the same device.
+
+    The number of processes may be another one; the order of the samples stays. As in :func:`run`, the first returns the result.
 
     Raises:
         UsageError: if ``path`` is not a run directory, has no saved state, or holds a finished run.
         ChecksumError: if the saved state is not the one that was written.
     """
-    folder = RunFolder.existing(path)
-    if folder.results.exists() and folder.report.exists():
-        raise UsageError(f"{path}: the run has finished, with results in {folder.results.name}; flowclf evaluate measures it again")
-    loaded = load(folder.resolved)
-    trainer, oracle = prepare(loaded.recipe, device)
-    load_state(folder.checkpoints, trainer)
-    progress = progress or SilentProgress()
-    progress.message(f"resuming {path} at step {trainer.step} of {trainer.total_steps}")
-    return _carry_out(folder, loaded, trainer, oracle, progress)
+    with joined(resolve_device(device)) as processes:
+        folder = RunFolder.existing(path)
+        if folder.results.exists() and folder.report.exists():
+            raise UsageError(
+                f"{path}: the run has finished, with results in {folder.results.name}; flowclf evaluate measures it again"
+            )
+        loaded = load(folder.resolved)
+        trainer, oracle = prepare(loaded.recipe, device)
+        load_state(folder.checkpoints, trainer)
+        if not processes.first:
+            _take_part(trainer)
+            return None
+        progress = progress or SilentProgress()
+        progress.message(f"resuming {path} at step {trainer.step} of {trainer.total_steps}")
+        return _carry_out(folder, loaded, trainer, oracle, progress)
+
+
+def _take_part(trainer: Trainer) -> None:
+    """Train as one of several processes of which another writes."""
+    with interrupts() as stop:
+        trainer.run(stop=stop)
+        if trainer.step < trainer.total_steps:
+            raise InterruptedRunError("", stop.signum or signal.SIGTERM)
 
 
 def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle: Oracle | None, progress: Progress) -> RunResult:
@@ -152,6 +179,8 @@ def _evaluation_options(recipe: Recipe, oracle: Oracle | None) -> dict[str, Any]
 
 
 def _raise_if_stopped(stop: Interrupts, folder: RunFolder, trainer: Trainer) -> None:
+    if stop.signum is None and trainer.step < trainer.total_steps:
+        stop.signum = signal.SIGTERM  # It came to another process.
     if stop.signum is not None:
         name = signal.Signals(stop.signum).name
         raise InterruptedRunError(

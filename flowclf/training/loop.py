@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
 from flowclf.component_schema.sections import from_code, plain
@@ -27,6 +27,7 @@ from flowclf.training.meters import Meters, Pace
 from flowclf.training.optimizers import build_optimizer
 from flowclf.training.overfitting import first_signs
 from flowclf.training.precision import subnet_dtype
+from flowclf.training.processes import current, synchronized_norms
 from flowclf.training.progress import Progress, SilentProgress
 from flowclf.training.schedules import build_schedule
 from flowclf.training.single_examples import check_single_examples
@@ -101,6 +102,7 @@ class Trainer:
         self.adversary_optimizer = self.loss.adversary_optimizer() if isinstance(self.loss, AdversarialLoss) else None
         self.schedule = build_schedule(plain(settings.schedule), self.total_steps, self.steps_per_epoch)
         self.dtype = subnet_dtype(settings.precision, classifier.device) if invertible else None
+        self.processes = current()
         if not classifier.initialized:
             samples = min(_INITIALIZATION_SAMPLES, max(2, _INITIALIZATION_NUMBERS // math.prod(data.image_shape)))
             images = data.train.head(samples).loaded().inputs.to(classifier.device)
@@ -109,8 +111,11 @@ class Trainer:
                 classifier.initialize(classifier.preprocessing.dequantize(images, generator).to(classifier.dtype))
         if data.batch_size == 1:
             check_single_examples(classifier, self.loss, self.data)
+        self.processes.broadcast((classifier, self.loss))
         self.ema = MovingAverage(classifier, settings.ema) if settings.ema else None
-        self._passes = Passes(classifier, self.loss, data.batch_size, settings.cuda_graphs)
+        # A recorded pass could not talk to other processes.
+        graphs = settings.cuda_graphs if self.processes.size == 1 else "never"
+        self._passes = Passes(classifier, self.loss, data.batch_size, graphs)
         self._freezing = Freezing(classifier, settings.freeze)
 
     @property
@@ -147,8 +152,15 @@ class Trainer:
         unit = "images/s" if len(self.data.image_shape) == 3 else "examples/s"
         self.classifier.train()
         self.loss.train()
+        if not self.processes.first:
+            # Units that are dropped, and the like, differ between processes.
+            torch.manual_seed(mix_seed(self.data.seed, "process", self.processes.rank, self.step))
         try:
-            with _training_mode(self.classifier, self.settings, self.dtype), progress.task("training", self.total_steps) as task:
+            with (
+                _training_mode(self.classifier, self.settings, self.dtype),
+                synchronized_norms((self.classifier, self.loss), self.processes),
+                progress.task("training", self.total_steps) as task,
+            ):
                 task.advance(self.step)
                 started = time.perf_counter()
                 pace.restart()
@@ -156,7 +168,7 @@ class Trainer:
                     self._train_step(batch)
                     values = {name: number for name, number in self.meters.latest.items() if name != "gradient_norm"}
                     task.advance(1, **values, **{unit: pace.advance(len(batch.labels))})
-                    finished = (stop is not None and stop()) or self.step == last
+                    finished = self.processes.any(stop is not None and stop()) or self.step == last
                     ended = self.step % self.steps_per_epoch == 0
                     if ended or finished or (every and self.step % every == 0):
                         self.meters.read()
@@ -184,7 +196,8 @@ class Trainer:
     def _batches(self, last: int) -> Iterator[Batch]:
         """The batches from the current step to the last, epoch after epoch."""
         while self.step < last:
-            yield from self.data.train_batches(self.epoch, start=self.step % self.steps_per_epoch)
+            position, (rank, size) = self.step % self.steps_per_epoch, (self.processes.rank, self.processes.size)
+            yield from self.data.train_batches(self.epoch, start=position, rank=rank, world=size)
 
     def _train_step(self, batch: Batch) -> None:
         """The steps of the adversary, if there is one, and one of the classifier."""
@@ -194,7 +207,11 @@ class Trainer:
         if self._freezing.update(self.step / self.total_steps):
             self._passes.forget()
 
-        x = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator).to(self.classifier.dtype)
+        whole = self._whole_batch()
+        # Each process's loss is a mean over its share: this factor makes the processes' mean one over the whole batch.
+        weight = len(batch.labels) * self.processes.size / whole
+        noisy = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator, whole=whole, share=self.processes.share)
+        x = noisy.to(self.classifier.dtype)
         encoding = self._passes.encode(x)
         played: dict[str, Tensor] = {}
         if isinstance(self.loss, AdversarialLoss) and self.adversary_optimizer is not None:
@@ -202,13 +219,13 @@ class Trainer:
             for _ in range(self.loss.adversary_steps):
                 self.adversary_optimizer.zero_grad(set_to_none=True)
                 adversary_loss = self._passes.adversary_loss(detached, batch.labels)
-                adversary_loss.backward()  # type: ignore[no-untyped-call]
+                self._backward(adversary_loss, weight, self.loss.adversary_parameters())
                 self.adversary_optimizer.step()
                 played = {self.loss.adversary_loss_name: adversary_loss}
 
         terms = self.loss(encoding, batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()  # type: ignore[no-untyped-call]
+        self._backward(terms.total, weight, self._parameters)
 
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         own = {name: value for name, value in played.items() if name not in terms.parts}
@@ -223,6 +240,15 @@ class Trainer:
             self.ema.update()
         self.step += 1
 
+    def _whole_batch(self) -> int:
+        """Number of examples of the current step's batch, of all processes."""
+        return min(self.data.batch_size, len(self.data.train) - self.step % self.steps_per_epoch * self.data.batch_size)
+
+    def _backward(self, loss: Tensor, weight: float, parameters: Iterable[nn.Parameter]) -> None:
+        """Add the gradients of the processes' mean loss, each counting by its weight."""
+        (loss if weight == 1 else weight * loss).backward()  # type: ignore[no-untyped-call]
+        self.processes.average_gradients(parameters)
+
     def _check_grid(self) -> None:
         peak = self.classifier.grid_peak() if isinstance(self.classifier, InvertibleClassifier) else None
         if peak is not None and peak.overflows:
@@ -234,10 +260,10 @@ class Trainer:
     def _validate(self) -> Row:
         """Metrics on the validation part: the classifier's, of the averaged weights if an average is kept; and the adversary's."""
         with self.ema.applied() if self.ema is not None else contextlib.nullcontext():
-            metrics = validate_classifier(self.classifier, self.data)
+            metrics = validate_classifier(self.classifier, self.data, self.processes)
         if isinstance(self.loss, AdversarialLoss):
             # The adversary plays against the weights themselves, not against their average.
-            metrics |= validate_adversary(self.loss, self.classifier, self.data)
+            metrics |= validate_adversary(self.loss, self.classifier, self.data, self.processes)
         return {f"validation.{name}": value for name, value in metrics.items()}
 
     def _averaged(self) -> Weights:
@@ -253,7 +279,7 @@ class Trainer:
             self.best_epoch, self._best = self.epoch, copied(self._averaged())
 
     def _row(self) -> Row:
-        means = {f"train.{name}": mean for name, mean in self.meters.means().items()}
+        means = {f"train.{name}": mean for name, mean in self.processes.means(self.meters.means(), self.classifier.device).items()}
         rate = self.optimizer.param_groups[0]["lr"]
         row = {"epoch": self.epoch, "step": self.step, "learning_rate": rate, **means, **self._validate()}
         return {**row, "seconds.train": round(self.seconds, 3)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
@@ -13,35 +12,48 @@ from flowclf.classifier import Classifier, Encoding, InvertibleClassifier
 from flowclf.data import DataSet, mix_seed
 from flowclf.losses import AdversarialLoss
 from flowclf.modes import evaluating
+from flowclf.training.processes import Processes
 
 
-def validate_classifier(classifier: Classifier, data: DataSet) -> dict[str, float]:
+def validate_classifier(classifier: Classifier, data: DataSet, processes: Processes) -> dict[str, float]:
     """Error and cross-entropy, and bits per dimension if the classifier has an inverse."""
-    totals: dict[str, float] = defaultdict(float)
-    count = 0
+    totals = dict.fromkeys(("error", "cross_entropy_nats"), 0.0)
+    if isinstance(classifier, InvertibleClassifier):
+        totals["bits_per_dim"] = 0.0
     with evaluating(classifier):
-        for encoding, labels in _encodings(classifier, data):
-            count += len(labels)
+        for encoding, labels in _encodings(classifier, data, processes):
             totals["error"] += float((encoding.logits.argmax(1) != labels).sum())
             totals["cross_entropy_nats"] += float(functional.cross_entropy(encoding.logits, labels, reduction="sum"))
             if isinstance(classifier, InvertibleClassifier):
                 log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
                 totals["bits_per_dim"] += float(classifier.preprocessing.bits_per_dim(log_prob).sum())
-    return {name: total / count for name, total in totals.items()}
+    return _means(totals, data, classifier.device, processes)
 
 
-def validate_adversary(loss: AdversarialLoss, classifier: Classifier, data: DataSet) -> dict[str, float]:
+def validate_adversary(loss: AdversarialLoss, classifier: Classifier, data: DataSet, processes: Processes) -> dict[str, float]:
     """The adversary's own loss."""
-    total, count = 0.0, 0
+    total = 0.0
     with evaluating(classifier), evaluating(loss):
-        for encoding, labels in _encodings(classifier, data):
+        for encoding, labels in _encodings(classifier, data, processes):
             total += float(loss.adversary_loss(encoding, labels)) * len(labels)
-            count += len(labels)
-    return {loss.adversary_loss_name: total / count}
+    return _means({loss.adversary_loss_name: total}, data, classifier.device, processes)
 
 
-def _encodings(classifier: Classifier, data: DataSet) -> Iterator[tuple[Encoding, Tensor]]:
-    """Encodings of the validation part and their labels, in batches; the noise is the same after every epoch."""
+def _means(totals: dict[str, float], data: DataSet, device: torch.device, processes: Processes) -> dict[str, float]:
+    """Sums over this process's examples, as means over all examples of all processes."""
+    if processes.size > 1:
+        together = processes.sum(torch.tensor(list(totals.values()), dtype=torch.float64, device=device))
+        totals = dict(zip(totals, together.tolist(), strict=True))
+    return {name: total / len(data.validation) for name, total in totals.items()}
+
+
+def _encodings(classifier: Classifier, data: DataSet, processes: Processes) -> Iterator[tuple[Encoding, Tensor]]:
+    """Encodings of the validation part and their labels, in batches that the processes share out.
+
+    The noise is the same after every epoch, and for any number of processes.
+    """
     generator = torch.Generator().manual_seed(mix_seed(data.seed, "validation"))
-    for part in data.validation.batches(500):
-        yield classifier(classifier.preprocessing.dequantize(part.inputs, generator).to(classifier.dtype)), part.labels
+    for number, part in enumerate(data.validation.batches(500)):
+        x = classifier.preprocessing.dequantize(part.inputs, generator)
+        if number % processes.size == processes.rank:
+            yield classifier(x.to(classifier.dtype)), part.labels
