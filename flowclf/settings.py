@@ -114,6 +114,11 @@ class TrainSettings(Section):
         "float",
         description="Numbers between nodes. fixed_point: on a grid, so that a network of additive couplings inverts bit for bit.",
     )
+    accumulate: PositiveInt = Field(
+        1,
+        description="Pieces into which each process divides its share of a batch, to hold the activations of one at a time; their "
+        "gradients are added up. Batch norms then see a piece, and with an adversary each piece is encoded twice.",
+    )
     cuda_graphs: Literal["auto", "always", "never"] = Field(
         "auto",
         description="On a GPU, record passes once and replay them instead of launching each kernel. auto: unless a node, subnet or "
@@ -127,6 +132,9 @@ class ProbeSettings(Section):
 
     hidden: Annotated[Sequence[PositiveInt], Len(1, 100)] = Field([512, 512, 512], description="Units of each hidden layer.")
     examples: PositiveInt | None = Field(None, description="Number of training examples for the probes; null for all.")
+    kinds: Annotated[Sequence[str], Len(1, 20)] | None = Field(
+        None, description="Registered kinds of probes to train, such as mlp and conv; null for those of the protocol."
+    )
 
 
 class EvaluateSettings(Section):

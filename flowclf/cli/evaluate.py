@@ -27,6 +27,10 @@ def evaluate(
     all_test: Annotated[
         bool, typer.Option("--all-test", help="All images of the folder --data are test images; probes, which train, are left out.")
     ] = False,
+    probes: Annotated[
+        str | None,
+        typer.Option("--probes", metavar="KIND,...", help="Kinds of probes to train, e.g. mlp,conv. Default: the protocol's."),
+    ] = None,
     device: DEVICE = Device.auto,
     as_json: JSON = False,
 ) -> None:
@@ -48,6 +52,15 @@ def evaluate(
 
     with showing_progress() as progress:
         results = flowclf.run.evaluate_model(
-            model, data, protocol.value, device.value, progress, oracle, data_root, limit=limit, all_test=all_test
+            model,
+            data,
+            protocol.value,
+            device.value,
+            progress,
+            oracle,
+            data_root,
+            limit=limit,
+            all_test=all_test,
+            probes=None if probes is None else [name.strip() for name in probes.split(",")],
         )
     print_results(results, as_json)

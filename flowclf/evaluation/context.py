@@ -17,16 +17,30 @@ from flowclf.errors import FlowclfError, UsageError
 from flowclf.evaluation.encoding import Encoded, encode, network_inputs
 from flowclf.evaluation.limiting import limited
 from flowclf.evaluation.oracles import ready_oracle
+from flowclf.evaluation.probes import ProbeKind, probe_kinds
 from flowclf.evaluation.protocols import PROTOCOLS
 from flowclf.progress import Progress, SilentProgress
 from flowclf.registry import nearest
 from flowclf.settings import ProbeSettings
 
 T = TypeVar("T")
-Need = Literal["inverse", "images", "oracle", "truth", "fixed_point", "training", "pairs", "limit", "gaps", "few_classes"]
+Need = Literal[
+    "inverse",
+    "images",
+    "oracle",
+    "truth",
+    "fixed_point",
+    "training",
+    "pairs",
+    "limit",
+    "gaps",
+    "few_classes",
+    "many_classes",
+]
 
 _METAMER_IMAGES = 10_000
 _FEW_CLASSES = 100
+_TOP_OF = 10
 _INVERTED = 1000
 _ENCODED_BYTES = 2**31
 _FEWEST_INVERTED = 100
@@ -108,6 +122,11 @@ class MetricContext:
     def invertible(self) -> InvertibleClassifier:
         """The classifier; raises UsageError if it is a plain network."""
         return require_invertible(self.classifier, "evaluation")
+
+    @property
+    def probe_kinds(self) -> dict[str, ProbeKind]:
+        """The kinds of probes to train, by name; raises as :func:`flowclf.evaluation.probes.probe_kinds`."""
+        return probe_kinds(self.protocol_name, images=len(self.data.image_shape) == 3, only=self.probe_settings.kinds)
 
     def has(self, need: Need) -> bool:
         """Whether a need of a metric is met."""
@@ -199,5 +218,6 @@ NEEDS: Mapping[Need, Callable[[MetricContext], bool]] = {
     "limit": lambda context: context.limit is not None,
     "gaps": lambda context: not all(map(context.has, GAPS)),
     "few_classes": lambda context: context.classifier.classes <= _FEW_CLASSES,
+    "many_classes": lambda context: context.classifier.classes > _TOP_OF,
     "fixed_point": lambda context: getattr(context.classifier, "stream", "float") == "fixed_point",
 }

@@ -14,7 +14,7 @@ from flowclf.classifier import Classifier, InvertibleClassifier
 from flowclf.evaluation.context import MetricContext
 from flowclf.evaluation.draws import draw_count
 from flowclf.evaluation.encoding import encode
-from flowclf.evaluation.probes import ProbeKind, probe_kinds
+from flowclf.evaluation.probes import ProbeKind
 from flowclf.evaluation.protocols import PATH_STEPS
 from flowclf.modes import evaluating
 
@@ -53,7 +53,7 @@ def evaluation_seconds(context: MetricContext, keys: Collection[str]) -> tuple[f
         seconds += judged * _oracle_seconds(context, some)
     least = most = seconds
     if "probe" in groups and isinstance(clf, InvertibleClassifier):
-        kinds = probe_kinds(context.protocol_name, images=len(clf.input_shape) == 3).values()
+        kinds = context.probe_kinds.values()
         times = [_probe_seconds(context, kind) for kind in kinds]
         least, most = (total + sum(column) for total, column in zip((least, most), zip(*times, strict=True), strict=True))
         if context.protocol.probe_curve:

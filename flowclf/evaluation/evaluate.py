@@ -15,7 +15,6 @@ from flowclf.evaluation.duration import evaluation_seconds
 from flowclf.evaluation.encoding import check_fits
 from flowclf.evaluation.figure_data import Arrays, figure_arrays
 from flowclf.evaluation.metric import Metric, left_out, registered_metrics
-from flowclf.evaluation.probes import probe_kinds
 from flowclf.modes import evaluating, repeatable
 from flowclf.progress import Progress, forecast
 from flowclf.settings import ProbeSettings
@@ -147,7 +146,7 @@ def measure(context: MetricContext, only: Collection[str] | None = None) -> dict
 
 def _planned(context: MetricContext) -> dict[str, tuple[Metric, tuple[str, ...]]]:
     """What is computed, by key, with the further arguments of the metric's function."""
-    probes = probe_kinds(context.protocol_name, images=len(context.data.image_shape) == 3)
+    probes = context.probe_kinds
     plan: dict[str, tuple[Metric, tuple[str, ...]]] = {}
     taken: set[str] = set()
     for metric in registered_metrics():

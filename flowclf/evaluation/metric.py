@@ -54,8 +54,8 @@ class Metric:
         protocols: the protocols that compute it.
         needs: what it requires: ``inverse`` (not a plain network), ``images`` (not continuous data), ``oracle``, ``truth`` (an
             oracle supplied by the data), ``fixed_point`` (a stream on a grid), ``training`` (not data that are all test), ``pairs``
-            (test examples of two classes), ``few_classes`` (at most 100), ``limit`` (a limited evaluation), ``gaps`` (something
-            is left out).
+            (test examples of two classes), ``few_classes`` (at most 100), ``many_classes`` (more than 10), ``limit`` (a limited
+            evaluation), ``gaps`` (something is left out).
         trials: the number of independent trials of a share, as a function of the context; Wilson's 95 % interval then follows the
             value, as ``<name>_low`` and ``<name>_high``.
         headline: a short title, if it should stand out at the top of the report.

@@ -19,7 +19,7 @@ from flowclf.evaluation.draws import Draws, nuisance_draws
 from flowclf.evaluation.duration import evaluation_seconds
 from flowclf.evaluation.encoding import check_fits
 from flowclf.evaluation.interval import error_interval
-from flowclf.evaluation.probes import Probe, ProbeKind, ProbeScore, probe_kinds, score_probe
+from flowclf.evaluation.probes import Probe, ProbeKind, ProbeScore, score_probe
 from flowclf.modes import evaluating, repeatable
 from flowclf.progress import forecast
 from flowclf.settings import ProbeSettings
@@ -110,7 +110,7 @@ def _labels(context: MetricContext, draws: Draws) -> Tensor:
 
 def _train(context: MetricContext, draws: Draws) -> dict[str, Probe]:
     """The probes by name, each of the size that is best on validation data."""
-    kinds = probe_kinds(context.protocol_name, images=len(context.invertible.input_shape) == 3)
+    kinds = context.probe_kinds
     trained = {}
     for name, kind in kinds.items():
         best, growth = _probe(context, draws, kind, f"probe {name}"), 1
@@ -126,7 +126,7 @@ def _train(context: MetricContext, draws: Draws) -> dict[str, Probe]:
 
 
 def _learning_curve(context: MetricContext, draws: Draws, name: str, probe: Probe) -> dict[str, ProbeScore]:
-    kind = probe_kinds(context.protocol_name, images=len(context.invertible.input_shape) == 3)[name]
+    kind = context.probe_kinds[name]
     curve = {}
     for part, divisor in _PARTS.items():
         title = f"probe {name}, {part} of the examples"

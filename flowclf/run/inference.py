@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from flowclf.evaluation import MetricContext, evaluate, nuisance_probe
 from flowclf.evaluation.planes import plane_arrays
 from flowclf.figures import plane_panels, save_figure
 from flowclf.run.opening import check_png, open_data, open_model, open_oracle, open_test_data
+from flowclf.settings import ProbeSettings
 from flowclf.training import Progress
 
 
@@ -26,6 +28,7 @@ def evaluate_model(
     *,
     limit: int | None = None,
     all_test: bool = False,
+    probes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model; returns the flat results, as in ``results.json``.
 
@@ -40,6 +43,7 @@ def evaluate_model(
         limit: number of test examples to use, with the same fraction of the other data; by default all.
         all_test: whether all of ``data``, a folder with one folder per class, is test data. The results that need training data
             are then left out.
+        probes: kinds of probes to train; by default those of the model's recipe, or of the protocol.
 
     Raises:
         UsageError: if the model, data or oracle does not exist, or they do not fit together; or if ``all_test`` is given without
@@ -58,13 +62,14 @@ def evaluate_model(
         except UsageError as error:
             # The recipe may come from another machine, whose run directories are not here.
             raise UsageError(f"{error}; --oracle names another") from error
+    settings = recipe.evaluate.probe if recipe else ProbeSettings()
     return evaluate(
         opened.classifier,
         (open_test_data(opened, str(data)) if all_test else open_data(opened, data, data_root)).to(opened.classifier.device),
         protocol=protocol,
         seed=recipe.seed if recipe else 0,
         oracle=chosen,
-        probe=recipe.evaluate.probe if recipe else None,
+        probe=settings if probes is None else settings.model_copy(update={"kinds": list(probes)}),
         limit=limit,
         progress=progress,
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flowclf.classifier import Classifier, InvertibleClassifier, require_invertible
+from flowclf.classifier import Classifier, Encoding, InvertibleClassifier, require_invertible
 from flowclf.component_schema.sections import from_code, plain
 from flowclf.data import Batch, DataSet, mix_seed
 from flowclf.errors import GridOverflowError, UsageError
@@ -212,24 +212,27 @@ class Trainer:
         weight = len(batch.labels) * self.processes.size / whole
         noisy = self.classifier.preprocessing.dequantize(batch.inputs, batch.generator, whole=whole, share=self.processes.share)
         x = noisy.to(self.classifier.dtype)
-        encoding = self._passes.encode(x)
-        played: dict[str, Tensor] = {}
-        if isinstance(self.loss, AdversarialLoss) and self.adversary_optimizer is not None:
-            detached = encoding.detach()
-            for _ in range(self.loss.adversary_steps):
-                self.adversary_optimizer.zero_grad(set_to_none=True)
-                adversary_loss = self._passes.adversary_loss(detached, batch.labels)
-                self._backward(adversary_loss, weight, self.loss.adversary_parameters())
-                self.adversary_optimizer.step()
-                played = {self.loss.adversary_loss_name: adversary_loss}
+        # Pieces of at least two examples: some losses and norms need as many.
+        pieces = max(1, min(self.settings.accumulate, len(batch.labels) // 2))
+        places = [slice(piece, None, pieces) for piece in range(pieces)]
+        encoding = self._passes.encode(x) if pieces == 1 else None
+        played = self._play(encoding, x, batch.labels, places, weight)
 
-        terms = self.loss(encoding, batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
-        self._backward(terms.total, weight, self._parameters)
+        values: dict[str, Tensor] = {}
+        for place in places:
+            labels = batch.labels[place]
+            terms = self.loss(self._passes.encode(x[place]) if encoding is None else encoding, labels)
+            share = len(labels) / len(batch.labels)
+            _backward(terms.total, weight * share)
+            for name, value in {"loss": terms.total, **terms.parts}.items():
+                part = value.detach() if share == 1 else share * value.detach()
+                values[name] = values[name] + part if name in values else part
+        self.processes.average_gradients(self._parameters)
 
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        own = {name: value for name, value in played.items() if name not in terms.parts}
-        self.meters.record(self.step, {"loss": terms.total, **terms.parts, **own, "gradient_norm": norm})
+        own = {name: value for name, value in played.items() if name not in values}
+        self.meters.record(self.step, {**values, **own, "gradient_norm": norm})
         limit = self.settings.gradient_clip
         # Well below the limit the factor is 1, and multiplying by it costs a third of an optimiser's step on a CPU; on a GPU, the
         # comparison would wait for the device.
@@ -244,10 +247,25 @@ class Trainer:
         """Number of examples of the current step's batch, of all processes."""
         return min(self.data.batch_size, len(self.data.train) - self.step % self.steps_per_epoch * self.data.batch_size)
 
-    def _backward(self, loss: Tensor, weight: float, parameters: Iterable[nn.Parameter]) -> None:
-        """Add the gradients of the processes' mean loss, each counting by its weight."""
-        (loss if weight == 1 else weight * loss).backward()  # type: ignore[no-untyped-call]
-        self.processes.average_gradients(parameters)
+    def _play(self, encoding: Encoding | None, x: Tensor, labels: Tensor, places: list[slice], weight: float) -> dict[str, Tensor]:
+        """The adversary's steps, if there is one, on the encoding, or on those of the pieces of x; its last loss by name."""
+        played: dict[str, Tensor] = {}
+        if not isinstance(self.loss, AdversarialLoss) or self.adversary_optimizer is None or not self.loss.adversary_steps:
+            return played
+        if encoding is None:
+            with torch.no_grad():
+                each = [self._passes.encode(x[place]) for place in places]
+            encoding = Encoding(*(torch.cat(values) for values in zip(*each, strict=True)))
+            labels = torch.cat([labels[place] for place in places])
+        detached = encoding.detach()
+        for _ in range(self.loss.adversary_steps):
+            self.adversary_optimizer.zero_grad(set_to_none=True)
+            adversary_loss = self._passes.adversary_loss(detached, labels)
+            _backward(adversary_loss, weight)
+            self.processes.average_gradients(self.loss.adversary_parameters())
+            self.adversary_optimizer.step()
+            played = {self.loss.adversary_loss_name: adversary_loss}
+        return played
 
     def _check_grid(self) -> None:
         peak = self.classifier.grid_peak() if isinstance(self.classifier, InvertibleClassifier) else None
@@ -338,6 +356,11 @@ class Trainer:
         torch.set_rng_state(state["random"].cpu())
         if state["random_cuda"]:
             torch.cuda.set_rng_state_all([value.cpu() for value in state["random_cuda"]])
+
+
+def _backward(loss: Tensor, weight: float) -> None:
+    """Add the gradients of a loss, times its weight."""
+    (loss if weight == 1 else weight * loss).backward()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

@@ -381,6 +381,33 @@ def test_the_probes_settings_are_used_and_reported() -> None:
         nuisance_probe(clf, data, protocol="quik")
 
 
+def test_the_probes_to_train_can_be_named(data: DataSet) -> None:
+    clf = image_classifier()
+    both = evaluate(clf, data, probe=ProbeSettings(hidden=[8], kinds=["conv", "mlp"]))
+    errors = {name: both[f"probe.{name}.test_error"] for name in ("mlp", "conv")}
+    assert both["probe.test_error"] == min(errors.values())
+    conv = evaluate(clf, data, probe=ProbeSettings(hidden=[8], kinds=["conv"]))
+    assert conv["probe.test_error"] == conv["probe.conv.test_error"] == errors["conv"]
+    assert "probe.mlp.test_error" not in conv
+    with pytest.raises(UsageError, match="probes: unknown kind 'con'; did you mean 'conv'"):
+        evaluate(clf, data, probe=ProbeSettings(kinds=["con"]))
+    with pytest.raises(UsageError, match="probes: vectors have no feature maps, which conv takes"):
+        evaluate(flowclf.build_classifier((4,), ["split_head"], 2), vector_data(), probe=ProbeSettings(kinds=["conv"]))
+
+
+def test_the_five_largest_logits_of_many_classes_count() -> None:
+    torch.manual_seed(0)
+    x, labels = torch.randn(240, 14), torch.arange(240) % 12
+    parts = (Split(x, labels), Split(x[:60], labels[:60]), Split(x, labels))
+    names = tuple("abcdefghijkl")
+    clf = flowclf.build_classifier((14,), ["split_head"], 12)
+    results = evaluate(clf, DataSet("noise", names, *parts), probe=ProbeSettings(hidden=[4]))
+    ranks = (x[:, :12] > x[torch.arange(240), labels][:, None]).sum(1)
+    assert results["test.top5_error"] == pytest.approx((ranks >= 5).double().mean().item())
+    assert results["test.top5_error_low"] < results["test.top5_error"] < results["test.error"]
+    assert "test.top5_error" not in evaluate(flowclf.build_classifier((4,), ["split_head"], 2), vector_data())
+
+
 class Listener:
     """Counts what is done of what was announced."""
 

@@ -514,3 +514,24 @@ def test_what_is_not_flowclfs_is_refused_in_words(change: dict[str, Any], words:
     given = {"classifier": classifier, "loss": flowclf.losses.CrossEntropy(), "data": data, **change}
     with pytest.raises(UsageError, match=words):
         flowclf.fit(**given, epochs=1)
+
+
+@pytest.mark.parametrize("nuisance_weight", [0.0, 1.0])
+def test_pieces_of_a_batch_add_up_to_it(nuisance_weight: float) -> None:
+    """Batches of 20 in pieces of 5; without a norm over the batch the weights are the same, the adversary's too."""
+
+    def train(accumulate: int) -> Trainer:
+        clf = make_classifier().double()
+        torch.manual_seed(1)
+        loss = IndependenceCrossEntropy(nuisance={"weight": nuisance_weight, "hidden": [8], "warmup": 0.0}).double().bind(clf)
+        for adversary in loss.adversaries:
+            adversary.layers[0] = nn.Identity()
+        trainer = Trainer(clf, loss, make_data(), {"epochs": 2, "accumulate": accumulate, "precision": "fp32"})
+        trainer.run()
+        return trainer
+
+    whole, pieces = train(1), train(4)
+    for expected, found in zip(weights(whole), weights(pieces), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+    for row, other in zip(whole.rows, pieces.rows, strict=True):
+        assert other == pytest.approx({**row, "seconds.train": other["seconds.train"]}, abs=1e-9)

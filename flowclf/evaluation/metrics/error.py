@@ -38,6 +38,18 @@ def balanced_error(logits: Tensor, labels: Tensor) -> float:
     return (torch.bincount(labels, wrong) / counts)[counts > 0].mean().item()
 
 
+def top5_error(logits: Tensor, labels: Tensor) -> float:
+    """Fraction of examples whose label is not among the five largest logits; the rest as :func:`error`.
+
+    Example:
+        >>> top5_error(torch.arange(6.0).expand(2, 6), torch.tensor([0, 1]))
+        0.5
+    """
+    labels = check_outputs(logits, labels)
+    largest = logits.topk(min(5, logits.shape[1])).indices
+    return (largest != labels[:, None]).all(1).double().mean().item()
+
+
 def check_outputs(logits: Tensor, labels: Tensor) -> Tensor:
     """Check that logits (N, K) and labels (N,) belong together, and return the labels as int64.
 
@@ -82,6 +94,15 @@ METRICS = (
         partial(_error_on, split="test"),
         trials=partial(example_count, split="test"),
         headline="Test error",
+    ),
+    Metric(
+        "test.top5_error",
+        "share",
+        "test examples whose class is not among the five of the largest logits",
+        lambda context: top5_error(context.logits("test"), context.labels("test")),
+        needs=("many_classes",),
+        trials=partial(example_count, split="test"),
+        card=True,
     ),
     Metric(
         "test.balanced_error",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ from flowclf.classifier import InvertibleClassifier
 from flowclf.errors import UsageError
 from flowclf.evaluation.probes.kernel import KERNEL_BANDWIDTHS, kernel_seconds, train_kernel_probe
 from flowclf.evaluation.probes.training import Probe, train_probe
+from flowclf.registry import nearest
 from flowclf.settings import ProbeSettings
 
 
@@ -86,10 +87,25 @@ def registered_probes() -> dict[str, ProbeKind]:
     return kinds
 
 
-def probe_kinds(protocol: str, *, images: bool) -> dict[str, ProbeKind]:
-    """The kinds of probes that a protocol trains, by name, for classifiers of ``images`` or of vectors."""
-    kinds = registered_probes().items()
-    return {name: kind for name, kind in kinds if protocol in kind.protocols and (images or kind.takes == "vectors")}
+def probe_kinds(protocol: str, *, images: bool, only: Sequence[str] | None = None) -> dict[str, ProbeKind]:
+    """The kinds of probes that a protocol trains, by name, for classifiers of ``images`` or of vectors.
+
+    Args:
+        protocol: the protocol's name.
+        images: whether the classifier takes images.
+        only: names of the kinds to train in place of the protocol's.
+
+    Raises:
+        UsageError: if a name is not registered, or none of those named can be trained.
+    """
+    kinds = registered_probes()
+    if unknown := [name for name in only or () if name not in kinds]:
+        raise UsageError(f"probes: unknown kind '{unknown[0]}'{nearest(unknown[0], kinds)}")
+    wanted = [name for name, kind in kinds.items() if protocol in kind.protocols] if only is None else list(only)
+    chosen = {name: kind for name, kind in kinds.items() if name in wanted and (images or kind.takes == "vectors")}
+    if only is not None and not chosen:
+        raise UsageError(f"probes: vectors have no feature maps, which {', '.join(only)} takes")
+    return chosen
 
 
 def _mlp(clf: InvertibleClassifier, settings: ProbeSettings, size: float = 1) -> nn.Module:
