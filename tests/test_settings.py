@@ -36,7 +36,7 @@ def test_the_defaults_are_those_of_a_recipe() -> None:
     assert plain(settings.EvaluateSettings()) == {
         "protocol": "quick",
         "oracle": None,
-        "probe": {"hidden": [512, 512, 512], "examples": None},
+        "probe": {"hidden": [512, 512, 512], "examples": None, "kinds": None},
     }
 
 

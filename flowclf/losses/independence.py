@@ -51,7 +51,7 @@ class NuisanceSettings(TermSettings):
         description="mlp: fully connected; conv: convolutional, on the nuisances as feature maps; both: two adversaries whose "
         "cross-entropies are averaged.",
     )
-    hidden: Sequence[PositiveInt] = Field((512, 512), description="Units of the hidden layers of mlp.")
+    hidden: Sequence[PositiveInt] = Field([512, 512], description="Units of the hidden layers of mlp.")
     width: PositiveInt = Field(64, description="Channels of the hidden layers of conv.")
     dropout: Decay = Field(
         0.0,

@@ -46,7 +46,7 @@ class Gaussianization(DataInitializedNode):
     Example:
         >>> import torch
         >>> from flowclf.nodes import initialize
-        >>> x = torch.rand(512, 1, 8, 8) ** 4
+        >>> x = torch.randn(512, 1, 8, 8).exp()
         >>> node = Gaussianization([(1, 8, 8)])
         >>> initialize(node, x)
         >>> (z,), _ = node((x,))

@@ -52,8 +52,9 @@ def calls(monkeypatch, tmp_path):
         noted.note("resume", folder, device)
         return types.SimpleNamespace(folder=folder, results=RESULTS)
 
-    def evaluate_model(model, data, protocol, device, progress, oracle, data_root, *, limit, all_test):
-        noted.note("evaluate", model, data, protocol, device, oracle, *([limit, all_test] if limit or all_test else []))
+    def evaluate_model(model, data, protocol, device, progress, oracle, data_root, *, limit, all_test, probes):
+        further = [limit, all_test, *([probes] if probes else [])] if limit or all_test or probes else []
+        noted.note("evaluate", model, data, protocol, device, oracle, *further)
         return RESULTS
 
     def predict(model, images, device):
@@ -181,11 +182,13 @@ def test_evaluate(calls, model, capsys):
     assert json.loads(capsys.readouterr().out) == RESULTS | {"test.bits_per_dim": None}
     assert main(["evaluate", model, "--protocol", "full", "--oracle", model]) == 0
     assert main(["evaluate", model, "--data", model, "--all-test", "--limit", "20"]) == 0
+    assert main(["evaluate", model, "--probes", "mlp, conv"]) == 0
     assert calls == [
         ("evaluate", "model", None, "quick", "auto", None),
         ("evaluate", "model", "mnist", "full", "cuda", None),
         ("evaluate", "model", None, "full", "auto", "model"),
         ("evaluate", "model", "model", "quick", "auto", None, 20, True),
+        ("evaluate", "model", None, "quick", "auto", None, None, False, ["mlp", "conv"]),
     ]
 
 
