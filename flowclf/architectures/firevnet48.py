@@ -67,7 +67,7 @@ def firevnet48(
         subnet = {"bottleneck": {"width": channels, "normalization": normalization}}
         transformer = "affine" if stage >= stages - affine_stages else "additive"
         pair = [coupling_spec(transformer, bound, {"subnet": subnet, "swap": swap}) for swap in (True, False)]
-        specs += [{"repeat": count // 2, "nodes": pair}] * (count > 1) + pair[: count % 2]
+        specs += [pair[block % 2] for block in range(count)]
     subnet = {"bottleneck": {"width": width[-1], "normalization": normalization}}
     conditional = {"subnet": subnet, "bound": bound, "logit_scale": logit_scale, "dct": dct}
     specs += logit_couplings_specs(logit_couplings, conditional)

@@ -101,8 +101,8 @@ def probe_kinds(protocol: str, *, images: bool, only: Sequence[str] | None = Non
     kinds = registered_probes()
     if unknown := [name for name in only or () if name not in kinds]:
         raise UsageError(f"probes: unknown kind '{unknown[0]}'{nearest(unknown[0], kinds)}")
-    wanted = [name for name, kind in kinds.items() if protocol in kind.protocols] if only is None else list(only)
-    chosen = {name: kind for name, kind in kinds.items() if name in wanted and (images or kind.takes == "vectors")}
+    wanted = {name: kind for name, kind in kinds.items() if (protocol in kind.protocols if only is None else name in only)}
+    chosen = {name: kind for name, kind in wanted.items() if images or kind.takes == "vectors"}
     if only is not None and not chosen:
         raise UsageError(f"probes: vectors have no feature maps, which {', '.join(only)} takes")
     return chosen
