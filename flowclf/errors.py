@@ -64,7 +64,16 @@ class NonFiniteLossError(FlowclfError):
 
 
 class ProcessError(FlowclfError):
-    """A process of a distributed training ended before the others (exit code 1)."""
+    """A process of a distributed training ended before the others (exit code 1, or that of the process).
+
+    Args:
+        message: which process, and how it ended.
+        exit_code: the process's own, if it has one.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class GridOverflowError(FlowclfError):

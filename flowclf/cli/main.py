@@ -14,7 +14,7 @@ import typer
 
 import flowclf
 from flowclf.cli import cache, compare, evaluate, metamers, paper, planes, predict, recipe, zoo
-from flowclf.cli.progress import showing_progress
+from flowclf.cli.progress import showing_progress, speaks
 from flowclf.errors import FlowclfError, InterruptedRunError, RecipeError
 from flowclf.progress import progress_shown_by
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _prepare_streams()
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr) if speaks() else None
         code = _run(arguments)
     try:
         sys.stdout.flush()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from flowclf.progress import LONG_SECONDS, duration, progress_shown_by
+from flowclf.progress import LONG_SECONDS, SilentProgress, duration, progress_shown_by
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -137,10 +138,19 @@ class TerminalProgress:
             self.bars.remove_task(task.identifier)
 
 
+def speaks() -> bool:
+    """Whether this process tells the user how it goes: of several that torchrun started, the first alone does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextlib.contextmanager
-def showing_progress() -> Iterator[PlainProgress | TerminalProgress]:
+def showing_progress() -> Iterator[PlainProgress | TerminalProgress | SilentProgress]:
     """Context that shows progress: bars if standard error is a terminal, otherwise lines of text."""
-    if sys.stderr.isatty():
+    if not speaks():
+        silent = SilentProgress()
+        with progress_shown_by(lambda: contextlib.nullcontext(silent)):
+            yield silent
+    elif sys.stderr.isatty():
         progress = TerminalProgress()
         with progress.bars, progress_shown_by(lambda: contextlib.nullcontext(progress)):
             yield progress

@@ -50,7 +50,7 @@ def run(
     """
     from flowclf.cli.expectations import say_cost_of_recipe
     from flowclf.cli.output import print_json, print_results
-    from flowclf.cli.progress import showing_progress
+    from flowclf.cli.progress import showing_progress, speaks
     from flowclf.recipe import load
     from flowclf.recipe.run_folder import RunFolder
 
@@ -65,7 +65,7 @@ def run(
     elif resume is not None:
         _check_resume(resume, recipe, overrides or [], out, dry_run)
     elif recipe is not None:
-        if not dry_run:
+        if not dry_run and processes == 1 and speaks():
             say_cost_of_recipe(recipe)
         loaded = load(recipe, overrides or [])
     else:

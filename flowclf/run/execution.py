@@ -100,7 +100,8 @@ def _take_part(trainer: Trainer) -> None:
     with interrupts() as stop:
         trainer.run(stop=stop)
         if trainer.step < trainer.total_steps:
-            raise InterruptedRunError("", stop.signum or signal.SIGTERM)
+            text = f"process {trainer.processes.rank}: stopped at step {trainer.step} of {trainer.total_steps}"
+            raise InterruptedRunError(text, stop.signum or signal.SIGTERM)
 
 
 def _carry_out(folder: RunFolder, loaded: LoadedRecipe, trainer: Trainer, oracle: Oracle | None, progress: Progress) -> RunResult:

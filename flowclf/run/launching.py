@@ -42,13 +42,12 @@ def launch(arguments: Sequence[str], processes: int) -> None:
         elastic_launch(config, sys.executable)("-m", "flowclf", *arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            how = f"was killed by {signal.Signals(-failure.exitcode).name}"
-        else:
-            how = f"ended with exit code {failure.exitcode}"
+        killed, code = failure.exitcode < 0, abs(failure.exitcode)
+        how = f"was killed by {signal.Signals(code).name}" if killed else f"ended with exit code {code}"
+        # Wrong usage and unusable files are found before there is anything to resume.
+        how_to_go_on = "" if not killed and code in (2, 3) else "; flowclf recipe run --resume continues from the last saved state"
         raise ProcessError(
-            f"process {rank} of {processes} {how}, and the others were ended; flowclf recipe run --resume continues from the last "
-            "saved state"
+            f"process {rank} of {processes} {how}, and the others were ended{how_to_go_on}", 1 if killed else code
         ) from error
     except SignalException as error:
         raise InterruptedRunError(f"{error.sigval.name}: all {processes} processes have ended", error.sigval) from error

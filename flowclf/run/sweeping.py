@@ -15,6 +15,7 @@ from flowclf.recipe.run_folder import RunFolder
 from flowclf.run.comparison import SWEEP, Comparison, compare, read_runs, sweep_seeds
 from flowclf.run.execution import resume, run
 from flowclf.run.opening import prepare
+from flowclf.training.processes import are_several
 
 _RECIPE = "sweep.yaml"
 _SUMMARY = "summary.json"
@@ -37,6 +38,7 @@ def sweep(
         UsageError: if there are fewer than two seeds, one is given twice or is negative, or the recipe cannot run.
         InterruptedRunError: if SIGINT or SIGTERM stops a run; :func:`resume_sweep` continues.
     """
+    _check_alone()
     if len(seeds) < 2 or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(f"--seeds: expected at least two different seeds from 0, found {', '.join(map(str, seeds)) or 'none'}")
     # Before a folder is created, so that a recipe that cannot run leaves nothing behind.
@@ -55,7 +57,13 @@ def resume_sweep(path: Path, device: str = "auto", progress: Progress | None = N
         CheckpointError: if the folder's files are not those of a sweep.
         InterruptedRunError: as :func:`sweep`.
     """
+    _check_alone()
     return _carry_out(path, load(path / _RECIPE), device, progress or SilentProgress())
+
+
+def _check_alone() -> None:
+    if are_several():
+        raise UsageError("--seeds: expected one process, found several that torchrun started; start a run for each seed")
 
 
 def _carry_out(path: Path, loaded: LoadedRecipe, device: str, progress: Progress) -> SweepResult:

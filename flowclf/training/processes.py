@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed, nn
 
-from flowclf.errors import UsageError
+from flowclf.errors import ProcessError, UsageError
 
 TIMEOUT_SECONDS = 600
 """How long a process waits for the others before it gives up."""
@@ -49,11 +49,27 @@ class Processes:
         return slice(self.rank, None, self.size)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of the processes' values, on each of them; a new tensor."""
+        """The sum of the processes' values, on each of them; a new tensor.
+
+        Raises:
+            ProcessError: if another process has ended, or does not answer in time; so do all that follow.
+        """
         values = values.clone()
         if self.size > 1:
-            distributed.all_reduce(values)
+            try:
+                distributed.all_reduce(values)
+            except RuntimeError as error:
+                raise ProcessError(
+                    f"process {self.rank} of {self.size}: another process ended, or did not answer within {TIMEOUT_SECONDS} seconds"
+                ) from error
         return values
+
+    def sums(self, values: dict[str, float], device: torch.device) -> dict[str, float]:
+        """The sums of the processes' numbers, which have the same keys."""
+        if self.size == 1:
+            return dict(values)
+        together = self.sum(torch.tensor(list(values.values()), dtype=torch.float64, device=device))
+        return dict(zip(values, together.tolist(), strict=True))
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any process."""
@@ -63,11 +79,8 @@ class Processes:
         return bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
 
     def means(self, values: dict[str, float], device: torch.device) -> dict[str, float]:
-        """Means over the processes, which have the same keys."""
-        if self.size == 1:
-            return values
-        together = self.sum(torch.tensor(list(values.values()), dtype=torch.float64, device=device)) / self.size
-        return dict(zip(values, together.tolist(), strict=True))
+        """The means of the processes' numbers, which have the same keys."""
+        return {name: total / self.size for name, total in self.sums(values, device).items()}
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients by the processes' mean. Parameters have a gradient on all processes or on none."""
@@ -75,8 +88,7 @@ class Processes:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for group in _by_type(gradients):
-            together = torch.cat([gradient.flatten() for gradient in group]).div_(self.size)
-            distributed.all_reduce(together)
+            together = self.sum(torch.cat([gradient.flatten() for gradient in group])).div_(self.size)
             for gradient, part in zip(group, torch.split(together, [gradient.numel() for gradient in group]), strict=True):
                 gradient.copy_(part.view_as(gradient))
 
@@ -100,6 +112,11 @@ def current() -> Processes:
     return Processes()
 
 
+def are_several() -> bool:
+    """Whether torchrun started this process beside others."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 @contextlib.contextmanager
 def joined(device: torch.device | str) -> Iterator[Processes]:
     """Within the block, this process belongs to the group that torchrun's environment variables describe, if they do.
@@ -109,7 +126,7 @@ def joined(device: torch.device | str) -> Iterator[Processes]:
     Raises:
         UsageError: if there are fewer GPUs on this machine than processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+    if not are_several():
         yield Processes()
         return
     on_gpu = torch.device(device).type == "cuda"
@@ -128,15 +145,18 @@ def joined(device: torch.device | str) -> Iterator[Processes]:
 @contextlib.contextmanager
 def synchronized_norms(modules: Iterable[nn.Module], processes: Processes) -> Iterator[None]:
     """Within the block, batch norms in training mode take mean and variance of the whole batch, not of this process's share."""
+    if processes.size == 1:
+        yield
+        return
     norms = [norm for module in modules for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
-    if processes.size > 1:
-        for norm in norms:
-            norm.forward = _Synchronized(norm)  # type: ignore[assignment]
+    norms = [norm for norm in norms if "forward" not in vars(norm)]
+    for norm in norms:
+        norm.forward = _Synchronized(norm)  # type: ignore[assignment]
     try:
         yield
     finally:
         for norm in norms:
-            norm.__dict__.pop("forward", None)
+            del norm.forward
 
 
 class _Synchronized:

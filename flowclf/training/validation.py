@@ -17,34 +17,35 @@ from flowclf.training.processes import Processes
 
 def validate_classifier(classifier: Classifier, data: DataSet, processes: Processes) -> dict[str, float]:
     """Error and cross-entropy, and bits per dimension if the classifier has an inverse."""
-    totals = dict.fromkeys(("error", "cross_entropy_nats"), 0.0)
+    totals = dict.fromkeys(("examples", "error", "cross_entropy_nats"), 0.0)
     if isinstance(classifier, InvertibleClassifier):
         totals["bits_per_dim"] = 0.0
     with evaluating(classifier):
         for encoding, labels in _encodings(classifier, data, processes):
+            totals["examples"] += len(labels)
             totals["error"] += float((encoding.logits.argmax(1) != labels).sum())
             totals["cross_entropy_nats"] += float(functional.cross_entropy(encoding.logits, labels, reduction="sum"))
             if isinstance(classifier, InvertibleClassifier):
                 log_prob = classifier.prior.log_prob(encoding.logits, encoding.nuisance) + encoding.log_det
                 totals["bits_per_dim"] += float(classifier.preprocessing.bits_per_dim(log_prob).sum())
-    return _means(totals, data, classifier.device, processes)
+    return _means(totals, classifier.device, processes)
 
 
 def validate_adversary(loss: AdversarialLoss, classifier: Classifier, data: DataSet, processes: Processes) -> dict[str, float]:
     """The adversary's own loss."""
-    total = 0.0
+    totals = {"examples": 0.0, loss.adversary_loss_name: 0.0}
     with evaluating(classifier), evaluating(loss):
         for encoding, labels in _encodings(classifier, data, processes):
-            total += float(loss.adversary_loss(encoding, labels)) * len(labels)
-    return _means({loss.adversary_loss_name: total}, data, classifier.device, processes)
+            totals["examples"] += len(labels)
+            totals[loss.adversary_loss_name] += float(loss.adversary_loss(encoding, labels)) * len(labels)
+    return _means(totals, classifier.device, processes)
 
 
-def _means(totals: dict[str, float], data: DataSet, device: torch.device, processes: Processes) -> dict[str, float]:
-    """Sums over this process's examples, as means over all examples of all processes."""
-    if processes.size > 1:
-        together = processes.sum(torch.tensor(list(totals.values()), dtype=torch.float64, device=device))
-        totals = dict(zip(totals, together.tolist(), strict=True))
-    return {name: total / len(data.validation) for name, total in totals.items()}
+def _means(totals: dict[str, float], device: torch.device, processes: Processes) -> dict[str, float]:
+    """Sums over this process's ``examples``, as means over those of all processes."""
+    together = processes.sums(totals, device)
+    examples = together.pop("examples")
+    return {name: total / examples for name, total in together.items()}
 
 
 def _encodings(classifier: Classifier, data: DataSet, processes: Processes) -> Iterator[tuple[Encoding, Tensor]]:

@@ -14,7 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from flowclf.training.processes import Processes, current, joined, synchronized_norms
+from flowclf.cli.progress import speaks
+from flowclf.errors import UsageError
+from flowclf.recipe.loading import loads
+from flowclf.run import sweep
+from flowclf.training.processes import Processes, are_several, current, joined, synchronized_norms
 
 PROGRAM = Path(__file__).with_name("train_together.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -31,11 +35,8 @@ train: {epochs: 200, checkpoint_every_steps: 5}
 def weights(out: Path) -> dict[str, Any]:
     (file,) = out.glob("state-*.pt")
     state = torch.load(file, weights_only=True)
-    return {f"{part}.{name}": value for part in ("classifier", "loss", "ema") for name, value in _flat(state[part]).items()}
-
-
-def _flat(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for key in state.values() if isinstance(key, dict) for name, value in key.items()} or state
+    parts = {"classifier": state["classifier"], "loss": state["loss"], "average": state["ema"]["average"]}
+    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 
 
 def train(out: Path, processes: int, steps: int, state: Path | None = None) -> dict[str, Any]:
@@ -113,6 +114,8 @@ def test_a_process_that_dies_ends_the_run_which_resumes_in_one(tmp_path: Path) -
     assert process.returncode == 1
     assert "process 1 of 2 was killed by SIGKILL, and the others were ended" in errors
     assert "flowclf recipe run --resume" in errors
+    assert "Traceback" not in errors
+    assert errors.count("run directory:") == 1
     state = (out / "checkpoints" / "state.json").read_text()
     command = [sys.executable, "-m", "flowclf", "recipe", "run", "--resume", str(out), "--device", "cpu"]
     resumed = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
@@ -136,6 +139,27 @@ def test_a_signal_saves_the_state_of_all(tmp_path: Path) -> None:
     assert "resume with: flowclf recipe run --resume" in errors
 
 
+def test_several_processes_say_what_is_wrong_with_the_data(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("name: mnist, ", "name: image_folder, root: absent, ").replace("train_limit: 3000, ", ""))
+    command = [sys.executable, "-m", "flowclf", "recipe", "run", str(recipe), "--out", str(tmp_path / "out"), "--processes", "2"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 2
+    assert "absent" in done.stderr
+    assert "--resume" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_is_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert are_several()
+    assert not speaks()
+    with pytest.raises(UsageError, match="--seeds: expected one process, found several"):
+        sweep(loads(RECIPE), [0, 1])
+
+
 # One process, without the others.
 
 
@@ -147,8 +171,11 @@ def test_one_process_is_alone() -> None:
     assert processes.sum(values) is not values
     assert (processes.any(True), processes.any(False)) == (True, False)
     norm = nn.BatchNorm1d(2)
-    with synchronized_norms([norm], processes):
-        assert "forward" not in vars(norm)
+    own = norm.forward = lambda x: x  # Somebody's own stays.
+    for several in (processes, Processes(0, 2)):
+        with synchronized_norms([norm], several):
+            assert norm.forward is own
+        assert norm.forward is own
 
 
 def test_shares_of_three_processes_make_the_batch() -> None:
@@ -156,7 +183,7 @@ def test_shares_of_three_processes_make_the_batch() -> None:
     assert shares == [[0, 3, 6], [1, 4], [2, 5]]
 
 
-def test_norms_of_shares_are_those_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norms_of_shares_are_those_of_the_batch() -> None:
     """With sums over processes that are, for one process, its own, a synchronised norm is torch's."""
     torch.manual_seed(0)
     x = torch.randn(6, 3, 4, 4, dtype=torch.float64)
